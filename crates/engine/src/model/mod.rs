@@ -1,0 +1,3 @@
+//! What a model is: its sizes ([`config`]) and its computation.
+
+pub mod config;

@@ -1,0 +1,84 @@
+/**
+ * The seam between programs and whatever generates text. A backend sees a prompt as turns of a conversation and
+ * answers with a stream of text; everything else (variables, forks, order) is the interpreter's.
+ */
+import type { FinishReason, ImageInput, LogprobOptions, TokenLogprob } from '../engine/types.ts';
+
+export type Role = 'system' | 'user' | 'assistant' | 'tool';
+
+export type Content = string | { readonly image: ImageInput };
+
+/**
+ * A turn of the prompt. `role` null is plain text outside any role. Only the last turn may be open: the text that is
+ * generated continues it.
+ */
+export interface Turn {
+  readonly role: Role | null;
+  readonly content: readonly Content[];
+  readonly open: boolean;
+}
+
+export interface GenerateOptions extends LogprobOptions {
+  maxTokens?: number;
+  minTokens?: number;
+  temperature?: number;
+  topP?: number;
+  topK?: number;
+  minP?: number;
+  frequencyPenalty?: number;
+  presencePenalty?: number;
+  repetitionPenalty?: number;
+  logitBias?: Readonly<Record<string, number>>;
+  stop?: readonly string[];
+  stopTokenIds?: readonly number[];
+  seed?: number;
+  ignoreEos?: boolean;
+  regex?: string;
+  jsonSchema?: string;
+  ebnf?: string;
+  signal?: AbortSignal;
+}
+
+export interface GenMeta {
+  promptTokens: number;
+  completionTokens: number;
+  cachedTokens: number;
+  finishReason: FinishReason['type'];
+  /** What ended it: a stop string, a token id, or null. */
+  matched: string | number | null;
+  outputLogprobs?: TokenLogprob[];
+}
+
+/** A piece of generated text; the last one carries `meta`. */
+export interface Delta {
+  text: string;
+  meta?: GenMeta;
+}
+
+export type SelectMethod = 'token_length_normalized' | 'greedy_token_selection' | 'unconditional_likelihood_normalized';
+
+export interface Selection {
+  /** Index of the chosen option. */
+  index: number;
+  /** A score per option, larger is better, where the backend has them. */
+  scores: number[] | null;
+  meta: GenMeta;
+}
+
+export interface Backend {
+  readonly kind: string;
+  /** Continues the prompt. The last turn is open, or `role: null`. */
+  generate(prompt: readonly Turn[], options: GenerateOptions): AsyncIterable<Delta>;
+  /** Chooses one of `choices` as the continuation of the prompt. */
+  select(
+    prompt: readonly Turn[],
+    choices: readonly string[],
+    options: { method?: SelectMethod; temperature?: number; signal?: AbortSignal },
+  ): Promise<Selection>;
+  /** Computes the prompt ahead of branches that will share it; optional. */
+  warm?(prompt: readonly Turn[], options: { signal?: AbortSignal }): Promise<void>;
+  /** Drops cached prefixes; optional. */
+  flushCache?(): Promise<void>;
+  /** The whole prompt as the model sees it, where the backend renders text; optional. */
+  render?(prompt: readonly Turn[]): Promise<string>;
+}

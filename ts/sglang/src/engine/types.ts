@@ -1,0 +1,208 @@
+/**
+ * The nouns of the engine as TypeScript sees them: what goes into a generation and what comes out.
+ * The server translates them to and from the wire; names are those of the native API in camelCase.
+ */
+
+/** Sampling parameters of one generation; what is left out has the default named here. */
+export interface SamplingParams {
+  /** Most tokens to generate; 0 only computes the prompt. Default 128. */
+  maxNewTokens?: number;
+  /** EOS and stop tokens are not allowed before this many tokens. Default 0. */
+  minNewTokens?: number;
+  /** Text that ends the generation; it is not part of the result unless `noStopTrim`. */
+  stop?: string | readonly string[];
+  /** Token ids that end the generation. */
+  stopTokenIds?: readonly number[];
+  /** 0 is greedy. Default 1. */
+  temperature?: number;
+  /** Nucleus mass in (0, 1]. Default 1. */
+  topP?: number;
+  /** Number of most likely tokens kept; -1 keeps all. Default -1. */
+  topK?: number;
+  /** Tokens below `minP` times the largest probability are dropped. Default 0. */
+  minP?: number;
+  /** Subtracted once per earlier occurrence in the output; −2 … 2. Default 0. */
+  frequencyPenalty?: number;
+  /** Subtracted from every token that occurred in the output; −2 … 2. Default 0. */
+  presencePenalty?: number;
+  /** Divides the logits of tokens seen in prompt or output; (0, 2]. Default 1. */
+  repetitionPenalty?: number;
+  /** Added to the logits of tokens, by id. */
+  logitBias?: Readonly<Record<string, number>>;
+  /** Same seed, same text, whatever else is in the batch. Default: drawn at random. */
+  seed?: number;
+  /** Number of independent samples. Default 1. */
+  n?: number;
+  /** Do not stop at the model's end-of-text token. */
+  ignoreEos?: boolean;
+  /** Leave special tokens out of the text. Default true. */
+  skipSpecialTokens?: boolean;
+  /** Keep the stop string in the text. */
+  noStopTrim?: boolean;
+  /** At most one of these three constrains the output. */
+  regex?: string;
+  jsonSchema?: string;
+  ebnf?: string;
+}
+
+/** An image of a prompt: a path, URL or data URL, or the file's bytes. */
+export type ImageInput = string | URL | Uint8Array;
+
+/** One message of a conversation, in the OpenAI shape. */
+export interface ChatMessage {
+  role: string;
+  content: string | readonly ({ type: 'text'; text: string } | { type: 'image_url'; image_url: { url: string } })[];
+}
+
+/** Which log-probabilities to return. */
+export interface LogprobOptions {
+  returnLogprob?: boolean;
+  /** First prompt position whose log-probability is wanted; -1 (default) is output only. */
+  logprobStartLen?: number;
+  /** Number of most likely alternatives per position. */
+  topLogprobsNum?: number;
+  /** Token ids whose log-probability is wanted at each position. */
+  tokenIdsLogprob?: readonly number[];
+}
+
+/** Exactly one of `prompt`, `messages` and `inputIds`. */
+export interface GenerateRequest extends LogprobOptions {
+  prompt?: string;
+  messages?: readonly ChatMessage[];
+  inputIds?: readonly number[];
+  images?: readonly ImageInput[];
+  samplingParams?: SamplingParams;
+  signal?: AbortSignal;
+  /** Larger runs first. Default 0. */
+  priority?: number;
+  /** Name of a cache namespace that shares nothing with others. */
+  extraKey?: string;
+  /** Variables for the chat template, with `messages`. */
+  chatTemplateOptions?: Readonly<Record<string, unknown>>;
+  /** With `messages`: continue the last assistant message in place of opening a new one. */
+  continueFinalMessage?: boolean;
+}
+
+export type FinishReason =
+  | { type: 'stop'; matched: string | number | null }
+  | { type: 'length'; length: number }
+  | { type: 'abort'; message: string };
+
+/** Log-probability of a token; null for the first token of a prompt, which nothing predicts. */
+export interface TokenLogprob {
+  logprob: number | null;
+  tokenId: number;
+}
+
+/** What is known about log-probabilities of a run of positions. */
+export interface Logprobs {
+  tokens: TokenLogprob[];
+  /** Per position, the most likely tokens in descending order (empty unless asked for). */
+  top: TokenLogprob[][];
+  /** Per position, the tokens of `tokenIdsLogprob`. */
+  ofTokens: TokenLogprob[][];
+}
+
+export interface GenerateMeta {
+  id: string;
+  finishReason: FinishReason;
+  promptTokens: number;
+  completionTokens: number;
+  /** Prompt tokens whose KV came from the cache. */
+  cachedTokens: number;
+  /** Seconds from submission to the end. */
+  e2eLatency: number;
+  inputLogprobs?: Logprobs;
+  outputLogprobs?: Logprobs;
+}
+
+/** One finished sample. */
+export interface GenerateResult {
+  text: string;
+  outputIds: number[];
+  meta: GenerateMeta;
+}
+
+/** A piece of one sample while it streams. The last piece of a sample carries `meta`. */
+export interface GenerateChunk {
+  /** Which of the `n` samples. */
+  index: number;
+  /** New text; complete characters only, and never a part of a stop string. */
+  text: string;
+  outputIds: number[];
+  outputLogprobs?: Logprobs;
+  meta?: GenerateMeta;
+}
+
+/**
+ * A running generation: await it for the result (an array of `n` results is `all()`), or iterate over its pieces.
+ * Iterating and awaiting may be combined.
+ */
+export interface Generation extends PromiseLike<GenerateResult>, AsyncIterable<GenerateChunk> {
+  readonly id: string;
+  all(): Promise<GenerateResult[]>;
+  abort(reason?: string): void;
+}
+
+/** What is known about the loaded model. */
+export interface ModelCard {
+  modelPath: string;
+  tokenizerPath: string;
+  modelType: string;
+  architectures: string[];
+  /** Longest sequence (prompt and output) in tokens. */
+  contextLength: number;
+  vocabSize: number;
+  bosToken: string | null;
+  eosToken: string | null;
+  bosTokenId: number | null;
+  eosTokenIds: number[];
+  /** Jinja source, where the model ships one. */
+  chatTemplate: string | null;
+  /** Files of the model, in bytes. */
+  weightBytes: number;
+  /** E.g. `cpu (avx512vnni, 2 threads)`. */
+  device: string;
+  dtype: string;
+  /** Tokens that fit the KV cache. */
+  maxTotalTokens: number;
+}
+
+export interface EngineStats {
+  running: number;
+  waiting: number;
+  /** KV cache in tokens. */
+  totalTokens: number;
+  freeTokens: number;
+  cachedTokens: number;
+  leasedTokens: number;
+  /** Since start. */
+  promptTokensTotal: number;
+  cachedPromptTokensTotal: number;
+  generationTokensTotal: number;
+  evictedTokensTotal: number;
+  retractedTotal: number;
+  abortedTotal: number;
+  finishedTotal: number;
+  stepsTotal: number;
+  /** Output tokens per second over the last seconds. */
+  generationThroughput: number;
+}
+
+/** What the server and the language need of an engine; `Engine` is the real one. */
+export interface EngineLike {
+  readonly model: ModelCard;
+  generate(request: GenerateRequest): Generation;
+  /** Encodes text; special tokens spelled in it are recognised; BOS is added where the model wants one. */
+  tokenize(text: string, options?: { addSpecialTokens?: boolean }): number[];
+  detokenize(ids: readonly number[], options?: { skipSpecialTokens?: boolean }): string;
+  /** Renders messages with the model's chat template. */
+  applyChatTemplate(
+    messages: readonly ChatMessage[],
+    options?: { addGenerationPrompt?: boolean; continueFinalMessage?: boolean; variables?: Readonly<Record<string, unknown>> },
+  ): string;
+  stats(): EngineStats;
+  /** Drops all cached prefixes that no request holds; resolves with the number of tokens freed. */
+  flushCache(): Promise<number>;
+  close(): Promise<void>;
+}
