@@ -1,5 +1,14 @@
 //! Sizes and options of a model, read from `config.json` or GGUF keys. Differences between Llama-like models are
 //! data here, never code elsewhere.
+//!
+//! Law: a value that would change the result and that the decoder does not know is an error, never ignored; a
+//! configuration that is returned has sizes that can be multiplied without overflow.
+
+mod from_gguf;
+mod from_json;
+
+use crate::weights::{Description, ModelFiles};
+use crate::Result;
 
 /// Everything the decoder needs to know. Letters as in `sglang_kernels::device`.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +43,7 @@ pub struct ModelConfig {
     pub qk_norm: bool,
     /// Attention looks back this many tokens; 0 is all.
     pub sliding_window: usize,
-    /// First token of every prompt, where the model has one.
+    /// Beginning of text, where the model names one; whether prompts get it is up to the tokenizer.
     pub bos: Option<u32>,
     /// Tokens that end a generation.
     pub eos: Vec<u32>,
@@ -50,7 +59,7 @@ pub struct Rope {
 }
 
 /// How frequencies are stretched.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -70,4 +79,109 @@ pub enum RopeScaling {
         /// Context of the pre-trained model.
         original_context: f32,
     },
+    /// Each divided by its own factor `[S/2]` (tensor `rope_freqs.weight` of GGUF files).
+    Factors(Vec<f32>),
+}
+
+/// What sets a model type apart where its files do not say so.
+struct Family {
+    model_type: &'static str,
+    qkv_bias: bool,
+    qk_norm: bool,
+}
+
+const FAMILIES: [Family; 4] = [
+    Family { model_type: "llama", qkv_bias: false, qk_norm: false },
+    Family { model_type: "mistral", qkv_bias: false, qk_norm: false },
+    Family { model_type: "qwen2", qkv_bias: true, qk_norm: false },
+    Family { model_type: "qwen3", qkv_bias: false, qk_norm: true },
+];
+
+impl Family {
+    fn of(model_type: &str) -> std::result::Result<&'static Family, String> {
+        FAMILIES.iter().find(|f| f.model_type == model_type).ok_or_else(|| {
+            let known: Vec<_> = FAMILIES.iter().map(|f| f.model_type).collect();
+            format!("models of type {model_type:?} are not supported; supported are {}", known.join(", "))
+        })
+    }
+}
+
+impl ModelConfig {
+    /// The configuration of opened files.
+    pub fn of(files: &ModelFiles) -> Result<Self> {
+        match &files.description {
+            Description::Gguf(metadata) => Self::from_gguf(metadata, files.weights.as_ref()),
+            Description::Folder(folder) => Self::from_folder(folder),
+        }
+    }
+
+    /// Frequencies of the rotary embedding `[S/2]` in radians per position, computed in f32 as transformers does.
+    pub fn inv_freq(&self) -> Vec<f32> {
+        let size = self.head_size as f32;
+        let plain = (0..self.head_size / 2).map(|i| 1.0 / self.rope.theta.powf((2 * i) as f32 / size));
+        match &self.rope.scaling {
+            RopeScaling::None => plain.collect(),
+            RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
+            RopeScaling::Factors(factors) => plain.zip(factors).map(|(f, factor)| f / factor).collect(),
+            &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => plain
+                .map(|f| {
+                    let turns = original_context * f / (2.0 * std::f32::consts::PI);
+                    let keep = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                    (1.0 - keep) * f / factor + keep * f
+                })
+                .collect(),
+        }
+    }
+
+    /// Fails where the sizes cannot be those of a model.
+    fn checked(self) -> std::result::Result<Self, String> {
+        let sizes = [
+            ("hidden size", self.hidden, 1 << 20),
+            ("number of layers", self.layers, 1 << 12),
+            ("number of heads", self.heads, 1 << 12),
+            ("number of key/value heads", self.kv_heads, 1 << 12),
+            ("head size", self.head_size, 1 << 12),
+            ("feed-forward size", self.ffn, 1 << 22),
+            ("vocabulary size", self.vocab, 1 << 24),
+            ("context length", self.context, 1 << 28),
+        ];
+        if let Some((what, size, most)) = sizes.into_iter().find(|&(_, size, most)| size == 0 || size > most) {
+            return Err(format!("the {what} is {size}; it must be between 1 and {most}"));
+        }
+        if self.heads % self.kv_heads != 0 {
+            return Err(format!("{} heads cannot share {} key/value heads evenly", self.heads, self.kv_heads));
+        }
+        if self.head_size % 2 != 0 {
+            return Err(format!("the head size is {}; rotary embedding needs an even one", self.head_size));
+        }
+        if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
+            return Err(format!("the epsilon of RMSNorm is {}; it must be between 0 and 1", self.norm_eps));
+        }
+        if let Some(token) = self.eos.iter().chain(&self.bos).find(|&&token| token as usize >= self.vocab) {
+            return Err(format!("special token {token} is outside the vocabulary of {}", self.vocab));
+        }
+        self.rope.check()?;
+        Ok(self)
+    }
+}
+
+impl Rope {
+    fn check(&self) -> std::result::Result<(), String> {
+        let positive = |x: f32| x.is_finite() && x > 0.0;
+        let sound = match &self.scaling {
+            RopeScaling::None => true,
+            &RopeScaling::Linear { factor } => positive(factor),
+            &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+                positive(factor)
+                    && positive(low_freq_factor)
+                    && positive(original_context)
+                    && positive(high_freq_factor - low_freq_factor)
+            }
+            RopeScaling::Factors(factors) => factors.iter().all(|&factor| positive(factor)),
+        };
+        match sound && positive(self.theta) {
+            true => Ok(()),
+            false => Err(format!("the rotary embedding is not sound: {self:?}")),
+        }
+    }
 }

@@ -1,0 +1,144 @@
+//! GGUF files as a [`Source`]: canonical names, and rows in the order that rotates halves.
+//!
+//! Law: for architecture `llama` the file stores the q and k rows of a head as pairs (0, S/2), (1, S/2 + 1), … next to
+//! each other; they go out as the first halves, then the second halves, as checkpoints have them. Whole rows move, so
+//! that block formats stay as they are.
+
+use super::gguf_header::{parse, Entry, MAGIC};
+use super::{map, Metadata, Source, Tensor};
+use crate::{Error, Result};
+use memmap2::Mmap;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A mapped GGUF file.
+pub struct Gguf {
+    file: PathBuf,
+    map: Mmap,
+    /// By canonical name.
+    tensors: BTreeMap<String, Entry>,
+    /// Query and key/value heads, where their rows are stored as pairs.
+    paired: Option<[usize; 2]>,
+}
+
+impl Gguf {
+    /// Whether a file begins like GGUF.
+    pub(super) fn has_magic(path: &Path) -> Result<bool> {
+        let failed = |e| Error::load(format!("{}: cannot be read: {e}", path.display()));
+        let mut start = Vec::new();
+        std::fs::File::open(path).map_err(failed)?.take(4).read_to_end(&mut start).map_err(failed)?;
+        Ok(start == MAGIC)
+    }
+
+    /// Maps a file and checks its whole header.
+    pub fn open(path: &Path) -> Result<(Self, Metadata)> {
+        let map = map(path)?;
+        let header = parse(&map).map_err(|e| Error::load(format!("{}: {e}", path.display())))?;
+        let metadata = Metadata { file: path.to_owned(), values: header.values };
+        if metadata.size("split.count")?.is_some_and(|n| n > 1) {
+            return Err(metadata.error("is one part of a split model; join the parts with `llama-gguf-split --merge`"));
+        }
+        let tensors = header.tensors.into_iter().map(|(name, entry)| (canonical_name(&name), entry)).collect();
+        let paired = match metadata.text("general.architecture")? {
+            Some("llama") => Some(llama_heads(&metadata)?),
+            _ => None,
+        };
+        Ok((Gguf { file: path.to_owned(), map, tensors, paired }, metadata))
+    }
+
+    /// Heads of a tensor whose rows are stored as pairs.
+    fn paired_heads(&self, name: &str) -> Option<usize> {
+        let [query, key] = self.paired?;
+        let name = name.strip_suffix(".weight").or(name.strip_suffix(".bias"))?;
+        match name.rsplit('.').next() {
+            Some("q_proj") => Some(query),
+            Some("k_proj") => Some(key),
+            _ => None,
+        }
+    }
+}
+
+impl Source for Gguf {
+    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+        let wrong = |what: String| Error::load(format!("{}: {what}", self.file.display()));
+        let entry = self.tensors.get(name).ok_or_else(|| wrong(format!("no tensor {name}")))?;
+        let stored = &self.map[entry.range.clone()];
+        let bytes = match self.paired_heads(name) {
+            None => Cow::Borrowed(stored),
+            Some(heads) => Cow::Owned(split_pairs(stored, entry.shape[0], heads).ok_or_else(|| {
+                wrong(format!("tensor {name}: {} rows are not {heads} heads of an even size", entry.shape[0]))
+            })?),
+        };
+        Ok(Tensor { name: name.to_owned(), dtype: entry.dtype, shape: entry.shape.clone(), bytes, file: &self.file })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.tensors.values().map(|entry| entry.range.len() as u64).sum()
+    }
+}
+
+/// Moves row `2j + p` of each head to `p · S/2 + j`; `None` where `rows` are not `heads` heads of an even size.
+fn split_pairs(stored: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
+    if heads == 0 || rows % (2 * heads) != 0 {
+        return None;
+    }
+    let (row, half) = (stored.len() / rows, rows / heads / 2);
+    let mut moved = Vec::with_capacity(stored.len());
+    for head in stored.chunks_exact(2 * half * row) {
+        for part in 0..2 {
+            for j in 0..half {
+                moved.extend_from_slice(&head[(2 * j + part) * row..][..row]);
+            }
+        }
+    }
+    Some(moved)
+}
+
+fn llama_heads(metadata: &Metadata) -> Result<[usize; 2]> {
+    let key = "llama.attention.head_count";
+    let heads = metadata.need(key, metadata.size(key)?)?;
+    Ok([heads, metadata.size("llama.attention.head_count_kv")?.unwrap_or(heads)])
+}
+
+/// GGUF names of the parts of a block, and what checkpoints call them.
+/// Source: gguf-py, `tensor_mapping.py`, for the architectures llama, qwen2 and qwen3.
+const PARTS: [(&str, &str); 11] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; a name that is not known stays as it is.
+fn canonical_name(name: &str) -> String {
+    match name {
+        "token_embd.weight" => return "model.embed_tokens.weight".into(),
+        "output_norm.weight" => return "model.norm.weight".into(),
+        "output.weight" => return "lm_head.weight".into(),
+        _ => {}
+    }
+    let in_block = || {
+        let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+        let (part, kind) = rest.rsplit_once('.')?;
+        let (_, canonical) = PARTS.iter().find(|(gguf, _)| *gguf == part)?;
+        Some(format!("model.layers.{layer}.{canonical}.{kind}"))
+    };
+    in_block().unwrap_or_else(|| name.to_owned())
+}

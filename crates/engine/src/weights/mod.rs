@@ -1,0 +1,81 @@
+//! Model files: where tensors come from, and what their files say about the model.
+//!
+//! Law: nothing is computed here. Bytes go out as the file stores them, mapped and not copied, under the names and in
+//! the row order of Hugging Face checkpoints; every offset is checked against its file before it is used.
+
+mod gguf;
+mod gguf_header;
+mod metadata;
+mod open;
+mod safetensors;
+
+pub use gguf::Gguf;
+pub use metadata::{Metadata, Value};
+pub use open::{open, Description, ModelFiles};
+pub use safetensors::Safetensors;
+
+use crate::{Error, Result};
+use sglang_kernels::dtype::DType;
+use std::borrow::Cow;
+use std::path::Path;
+
+/// One tensor of a model file.
+#[derive(Debug, Clone)]
+pub struct Tensor<'a> {
+    /// Canonical name, e.g. `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// Element or block format of `bytes`.
+    pub dtype: DType,
+    /// Sizes, outermost first: a linear layer is `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Row-major content; borrowed from the mapped file unless rows had to be moved.
+    pub bytes: Cow<'a, [u8]>,
+    /// The file, for messages.
+    pub file: &'a Path,
+}
+
+impl Tensor<'_> {
+    /// Fails unless the shape is `shape`.
+    pub fn expect_shape(&self, shape: &[usize]) -> Result<()> {
+        if self.shape == shape {
+            return Ok(());
+        }
+        let (name, file, found) = (&self.name, self.file.display(), &self.shape);
+        Err(Error::load(format!("{file}: tensor {name} has shape {found:?}; the configuration asks for {shape:?}")))
+    }
+
+    /// The values as f32, in order.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.shape.iter().product()];
+        sglang_kernels::dtype::dequantize(self.dtype, &self.bytes, &mut values);
+        values
+    }
+}
+
+/// A set of named tensors.
+pub trait Source: Send + Sync {
+    /// The tensor of this canonical name; an error that names the files if there is none, or if its format is not
+    /// one of [`DType`].
+    fn tensor(&self, name: &str) -> Result<Tensor<'_>>;
+    /// Whether there is such a tensor.
+    fn has(&self, name: &str) -> bool;
+    /// All canonical names, sorted.
+    fn names(&self) -> Vec<String>;
+    /// Total size of the tensors in bytes, as stored.
+    fn bytes(&self) -> u64;
+}
+
+/// Maps a file for reading.
+fn map(path: &Path) -> Result<memmap2::Mmap> {
+    let failed = |e: std::io::Error| Error::load(format!("{}: cannot be read: {e}", path.display()));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    // SAFETY: the map is read-only and private to this process; like every map it relies on nobody shortening the
+    // file while the model is loaded.
+    unsafe { memmap2::Mmap::map(&file) }.map_err(failed)
+}
+
+/// Reads a small JSON file.
+pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value> {
+    let text = std::fs::read(path).map_err(|e| Error::load(format!("{}: cannot be read: {e}", path.display())))?;
+    serde_json::from_slice(&text).map_err(|e| Error::load(format!("{}: not valid JSON: {e}", path.display())))
+}

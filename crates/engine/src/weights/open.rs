@@ -1,0 +1,114 @@
+//! From a path to a model's files: a GGUF file, or a folder with `config.json` and safetensors, or a folder that
+//! holds one GGUF file.
+//!
+//! Law: the kind is told by content and exact names; where two readings are possible, it is an error that lists what
+//! was found.
+
+use super::{read_json, Gguf, Metadata, Safetensors, Source};
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// What a path leads to.
+pub struct ModelFiles {
+    /// The path that was opened.
+    pub path: PathBuf,
+    /// The tensors.
+    pub weights: Box<dyn Source>,
+    /// Everything else.
+    pub description: Description,
+}
+
+/// Where the configuration, the tokenizer and the chat template are written.
+pub enum Description {
+    /// Files in a folder, by their Hugging Face names.
+    Folder(PathBuf),
+    /// Keys of a GGUF file.
+    Gguf(Metadata),
+}
+
+const EXPECTED: &str = "expected a GGUF file, a folder with config.json and *.safetensors, or a folder with one *.gguf";
+
+/// Opens the model at `path` without reading its tensors.
+pub fn open(path: &Path) -> Result<ModelFiles> {
+    if path.is_dir() {
+        return open_folder(path);
+    }
+    if !path.exists() {
+        return Err(Error::load(format!("{}: no such file or folder; {EXPECTED}", path.display())));
+    }
+    match Gguf::has_magic(path)? {
+        true => open_gguf(path, path),
+        false => Err(Error::load(format!("{}: not a GGUF file; {EXPECTED}", path.display()))),
+    }
+}
+
+fn open_folder(folder: &Path) -> Result<ModelFiles> {
+    let has_config = folder.join("config.json").is_file();
+    let safetensors = files_ending(folder, ".safetensors")?;
+    if has_config && !safetensors.is_empty() {
+        let weights = Box::new(Safetensors::open(folder)?);
+        return Ok(ModelFiles { path: folder.into(), weights, description: Description::Folder(folder.into()) });
+    }
+    match &files_ending(folder, ".gguf")?[..] {
+        [file] => open_gguf(folder, file),
+        [] => Err(nothing_to_open(folder, has_config, safetensors.len())),
+        files => {
+            let names: Vec<_> = files.iter().filter_map(|f| f.file_name()?.to_str()).collect();
+            let folder = folder.display();
+            Err(Error::load(format!("{folder}: several GGUF files; give the path of one of: {}", names.join(", "))))
+        }
+    }
+}
+
+fn nothing_to_open(folder: &Path, has_config: bool, safetensors: usize) -> Error {
+    let found = match (has_config, safetensors, files_ending(folder, ".bin").map_or(0, |f| f.len())) {
+        (false, n @ 1.., _) => format!("{n} safetensors file(s) but no config.json"),
+        (_, _, n @ 1..) => format!("only PyTorch weights ({n} .bin file(s)), which must be converted to safetensors"),
+        (true, _, _) => "config.json but no weights".to_owned(),
+        (false, _, _) => "no model files".to_owned(),
+    };
+    Error::load(format!("{}: has {found}; {EXPECTED}", folder.display()))
+}
+
+fn open_gguf(path: &Path, file: &Path) -> Result<ModelFiles> {
+    let (weights, metadata) = Gguf::open(file)?;
+    Ok(ModelFiles { path: path.into(), weights: Box::new(weights), description: Description::Gguf(metadata) })
+}
+
+/// The files of a folder whose names end so, sorted.
+pub(super) fn files_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::load(format!("{}: cannot be listed: {e}", folder.display()));
+    let entries = std::fs::read_dir(folder).map_err(failed)?.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    let ends = |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.ends_with(ending));
+    let mut files: Vec<_> = entries.into_iter().map(|e| e.path()).filter(|p| ends(p) && p.is_file()).collect();
+    files.sort();
+    Ok(files)
+}
+
+impl ModelFiles {
+    /// The chat template (Jinja), where the model has one: `chat_template.jinja`, the default one of
+    /// `tokenizer_config.json`, or the GGUF key.
+    pub fn chat_template(&self) -> Result<Option<String>> {
+        match &self.description {
+            Description::Gguf(metadata) => Ok(metadata.text("tokenizer.chat_template")?.map(str::to_owned)),
+            Description::Folder(folder) => folder_template(folder),
+        }
+    }
+}
+
+fn folder_template(folder: &Path) -> Result<Option<String>> {
+    let jinja = folder.join("chat_template.jinja");
+    if jinja.is_file() {
+        let text = std::fs::read_to_string(&jinja);
+        return text.map(Some).map_err(|e| Error::load(format!("{}: cannot be read: {e}", jinja.display())));
+    }
+    let config = folder.join("tokenizer_config.json");
+    if !config.is_file() {
+        return Ok(None);
+    }
+    let template = &read_json(&config)?["chat_template"];
+    let named = |list: &Vec<serde_json::Value>| {
+        list.iter().find(|t| t["name"] == "default")?["template"].as_str().map(str::to_owned)
+    };
+    Ok(template.as_str().map(str::to_owned).or_else(|| template.as_array().and_then(named)))
+}
