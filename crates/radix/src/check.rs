@@ -1,0 +1,157 @@
+//! The law, checked, and the tree as text. Law of the checks: each message names the page or node and what is wrong.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::cache::{Lease, PrefixCache};
+use crate::page::{PageId, PAGE};
+use crate::tree::{Node, NodeId, Totals};
+use crate::Token;
+
+impl PrefixCache {
+    /// Checks everything the cache promises, in time linear in its size. `leases` are all that are live.
+    ///
+    /// # Panics
+    /// If anything is wrong, with a message that says what.
+    pub fn check_invariants(&self, leases: &[&Lease]) {
+        self.check_places(leases);
+        self.check_nodes();
+        self.check_totals();
+        self.check_pins(leases);
+        leases.iter().for_each(|lease| self.check_lease(lease));
+    }
+
+    /// Every page is in exactly one place.
+    fn check_places(&self, leases: &[&Lease]) {
+        let free = self.pool.free().iter().map(|&page| (page, "the free list"));
+        let cached = self.tree.walk().flat_map(|(id, _)| self.tree[id].owned().iter().map(|&page| (page, "the tree")));
+        let leased = leases.iter().flat_map(|l| l.pages[l.n_cached..].iter().map(|&page| (page, "a lease")));
+        let mut places = HashMap::new();
+        for (page, place) in free.chain(cached).chain(leased) {
+            let other = places.insert(page, place);
+            assert!(other.is_none(), "page {} is in {place} and in {}", page.0, other.unwrap_or_default());
+        }
+        let lost = (0..self.pool.total() as u32).find(|&page| !places.contains_key(&PageId(page)));
+        assert!(lost.is_none(), "page {lost:?} is nowhere: neither free, nor cached, nor leased");
+        assert_eq!(places.len(), self.pool.total(), "there are pages that were never made");
+    }
+
+    fn check_nodes(&self) {
+        for (id, _) in self.tree.walk() {
+            let node = &self.tree[id];
+            match node.parent {
+                Some(parent) => self.check_child(id, node, &self.tree[parent]),
+                None => assert!(node.tokens.is_empty() && node.pages.is_empty(), "{id:?} is a root with tokens"),
+            }
+        }
+    }
+
+    fn check_child(&self, id: NodeId, node: &Node, parent: &Node) {
+        let first = node.tokens.first().unwrap_or_else(|| panic!("{id:?} has no tokens"));
+        assert_eq!(parent.children.get(first), Some(&id), "{id:?} is not its parent's child");
+        assert_eq!(node.start, parent.end(), "{id:?} does not start where its parent ends");
+        assert_eq!(node.namespace, parent.namespace, "{id:?} is not in its parent's namespace");
+        assert_eq!(node.pages.len(), node.end().div_ceil(PAGE) - node.start / PAGE, "{id:?} has too many or few pages");
+        if node.borrows {
+            assert_ne!(node.start % PAGE, 0, "{id:?} borrows a page but starts at its boundary");
+            let owner = self.ancestors(id).skip(1).find(|&above| self.tree[above].owned().contains(&node.pages[0]));
+            assert!(owner.is_some(), "{id:?} borrows page {} from no ancestor", node.pages[0].0);
+        }
+    }
+
+    fn check_totals(&self) {
+        let mut totals = Totals::default();
+        let mut n_evictable = 0;
+        for (id, _) in self.tree.walk() {
+            let node = &self.tree[id];
+            totals.tokens += node.tokens.len();
+            totals.pages += node.owned().len();
+            totals.pinned += if node.leases > 0 { node.owned().len() } else { 0 };
+            n_evictable += usize::from(node.is_evictable());
+            let listed = self.tree.lru().contains(&(node.last_used, id));
+            assert_eq!(listed, node.is_evictable(), "{id:?} in the LRU order (left) but evictable (right)");
+        }
+        assert_eq!(self.tree.totals(), totals, "kept totals (left) and counted ones (right) differ");
+        assert_eq!(self.tree.lru().len(), n_evictable, "the LRU order lists nodes that are gone");
+        assert_eq!(self.tree.walk().count(), self.tree.len(), "nodes are lost in the arena");
+    }
+
+    /// Each node counts the leases whose path includes it.
+    fn check_pins(&self, leases: &[&Lease]) {
+        let mut pins: HashMap<NodeId, u32> = HashMap::new();
+        for id in leases.iter().flat_map(|lease| self.ancestors(lease.node)) {
+            *pins.entry(id).or_default() += 1;
+        }
+        for (id, _) in self.tree.walk() {
+            let counted = pins.get(&id).copied().unwrap_or(0);
+            assert_eq!(self.tree[id].leases, counted, "{id:?} has leases (left) other than those given (right)");
+        }
+    }
+
+    /// The cached part of a page table is owned on the lease's path, and full pages are the path's own table.
+    fn check_lease(&self, lease: &Lease) {
+        assert_eq!(self.tree[lease.node].end(), lease.committed, "{lease:?} is pinned elsewhere than it ends");
+        let n_full = lease.committed / PAGE;
+        assert!(lease.n_cached >= n_full && lease.n_cached <= lease.committed.div_ceil(PAGE), "{lease:?} miscounts");
+        let mut table = vec![PageId(u32::MAX); n_full];
+        self.tree.read_table(lease.node, 0, &mut table);
+        assert_eq!(lease.pages[..n_full], table, "a lease's table (left) is not its path's (right)");
+        for page in &lease.pages[n_full..lease.n_cached] {
+            let owner = self.ancestors(lease.node).find(|&id| self.tree[id].owned().contains(page));
+            assert!(owner.is_some(), "page {} of {lease:?} is not owned on its path", page.0);
+        }
+    }
+
+    /// Whether `tokens` begin with the tokens on the path to `id`.
+    pub(crate) fn spells(&self, id: NodeId, tokens: &[Token]) -> bool {
+        self.ancestors(id).map(|id| &self.tree[id]).all(|node| tokens[..node.end()].ends_with(&node.tokens))
+    }
+
+    /// The path from `id` up to the root.
+    fn ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::successors(Some(id), |&id| self.tree[id].parent)
+    }
+}
+
+/// The tree as text: one line per node with its first position, its tokens (`1-20` for 1, 2 … 20), its pages (`^3` is
+/// an ancestor's page 3) and the number of leases on it.
+impl fmt::Display for PrefixCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for node in self.nodes() {
+            match node.depth {
+                0 => write!(f, "namespace {}", node.namespace)?,
+                depth => write!(f, "{:indent$}{}: {}", "", node.start, Runs(node.tokens), indent = 2 * depth)?,
+            }
+            if node.depth > 0 {
+                write!(f, " [{}{}]", if node.borrows { "^" } else { "" }, Pages(node.pages))?;
+            }
+            match node.leases {
+                0 => writeln!(f)?,
+                n => writeln!(f, " leases {n}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Pages<'a>(&'a [PageId]);
+
+impl fmt::Display for Pages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = self.0.iter().map(|page| page.0.to_string()).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+struct Runs<'a>(&'a [Token]);
+
+impl fmt::Display for Runs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counting_up = self.0.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+        let words = counting_up.map(|run| match *run {
+            [first, _, .., last] => format!("{first}-{last}"),
+            _ => run.iter().map(Token::to_string).collect::<Vec<_>>().join(" "),
+        });
+        f.write_str(&words.collect::<Vec<_>>().join(" "))
+    }
+}

@@ -1,0 +1,360 @@
+//! The radix tree: nodes in an arena, each a run of tokens and the pages that hold them.
+//!
+//! **The law.** A node lists, in order, every page its tokens lie in. It owns them all, except that the first belongs
+//! to an ancestor when the node `borrows` it, which only a node that starts inside a page can do. An ancestor outlives
+//! its descendants, so no page is listed after it is freed. The page table of a path is: for each node from the root,
+//! cut the table at `start / 16`, then append the node's pages.
+//!
+//! Why a node may start inside a page on either side of that choice: the lease that filled the page goes on in it
+//! (borrows), anyone else had to copy the page's first rows and brings the copy (owns).
+
+use std::collections::{BTreeSet, HashMap};
+use std::iter;
+use std::mem;
+use std::ops::{Index, IndexMut};
+
+use crate::page::{PageId, PagePool, PAGE};
+use crate::Token;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeId(u32);
+
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    pub namespace: u64,
+    /// `None` for the root of a namespace, which has no tokens and no pages.
+    pub parent: Option<NodeId>,
+    /// Position of the first token.
+    pub start: usize,
+    pub tokens: Vec<Token>,
+    /// Pages `start / 16 .. end.div_ceil(16)` of the path's table.
+    pub pages: Vec<PageId>,
+    /// Whether the first page is an ancestor's.
+    pub borrows: bool,
+    /// By first token.
+    pub children: HashMap<Token, NodeId>,
+    /// Leases whose path runs through this node or ends in it.
+    pub leases: u32,
+    pub last_used: u64,
+}
+
+impl Node {
+    pub fn end(&self) -> usize {
+        self.start + self.tokens.len()
+    }
+
+    pub fn owned(&self) -> &[PageId] {
+        &self.pages[usize::from(self.borrows)..]
+    }
+
+    pub fn is_evictable(&self) -> bool {
+        self.leases == 0 && self.children.is_empty()
+    }
+
+    /// Whether tokens whose rows begin in `page` may be added to this run itself: the only lease here is the one that
+    /// adds them, and they go on in the very page where the run ends.
+    fn can_grow(&self, page: PageId) -> bool {
+        let alone = self.parent.is_some() && self.children.is_empty() && self.leases == 1;
+        alone && (self.end().is_multiple_of(PAGE) || self.pages.last() == Some(&page))
+    }
+
+    fn grow(&mut self, tokens: &[Token], pages: &[PageId]) {
+        let listed = usize::from(!self.end().is_multiple_of(PAGE));
+        self.pages.extend_from_slice(&pages[listed..]);
+        self.tokens.extend_from_slice(tokens);
+    }
+
+    /// Cuts this node off at `position`, a page of both parts being borrowed by the lower one, and returns the upper
+    /// part without links. The lower part keeps its identity, because leases end there.
+    fn cut_head(&mut self, position: usize) -> Node {
+        let tail = self.tokens.split_off(position - self.start);
+        let first_page = self.start / PAGE;
+        let tail_pages = self.pages.split_off(position / PAGE - first_page);
+        let mut pages = mem::replace(&mut self.pages, tail_pages);
+        let inside_page = !position.is_multiple_of(PAGE);
+        pages.extend(self.pages.first().filter(|_| inside_page));
+        Node {
+            namespace: self.namespace,
+            parent: self.parent,
+            start: mem::replace(&mut self.start, position),
+            tokens: mem::replace(&mut self.tokens, tail),
+            pages,
+            borrows: mem::replace(&mut self.borrows, inside_page),
+            children: HashMap::new(),
+            leases: self.leases,
+            last_used: self.last_used,
+        }
+    }
+
+    /// Drops the last `n_pages` pages, fewer than it owns, and the tokens in them.
+    fn cut_tail(&mut self, n_pages: usize) -> Vec<PageId> {
+        let dropped = self.pages.split_off(self.pages.len() - n_pages);
+        let end = (self.start / PAGE + self.pages.len()) * PAGE;
+        self.tokens.truncate(end - self.start);
+        dropped
+    }
+}
+
+/// One node as a reader of the cache sees it, for dumps and metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeView<'a> {
+    /// Tenant the node belongs to.
+    pub namespace: u64,
+    /// Edges from the root, whose depth is 0 and which has neither tokens nor pages.
+    pub depth: usize,
+    /// Position of the first token.
+    pub start: usize,
+    /// The run of tokens.
+    pub tokens: &'a [Token],
+    /// Every page the run lies in, in order.
+    pub pages: &'a [PageId],
+    /// Whether the first of `pages` is owned by an ancestor.
+    pub borrows: bool,
+    /// Live leases whose path includes this node.
+    pub leases: u32,
+    /// Time of last use, in verbs since the cache was made.
+    pub last_used: u64,
+}
+
+/// Sums over all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub tokens: usize,
+    pub pages: usize,
+    /// Pages of nodes that have leases.
+    pub pinned: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    nodes: Vec<Node>,
+    vacant: Vec<NodeId>,
+    roots: HashMap<u64, NodeId>,
+    /// Every evictable node by time of last use.
+    lru: BTreeSet<(u64, NodeId)>,
+    totals: Totals,
+    time: u64,
+}
+
+impl Index<NodeId> for Tree {
+    type Output = Node;
+    fn index(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+}
+
+impl IndexMut<NodeId> for Tree {
+    fn index_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0 as usize]
+    }
+}
+
+impl Tree {
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub fn lru(&self) -> &BTreeSet<(u64, NodeId)> {
+        &self.lru
+    }
+
+    /// Nodes in the arena that are in use.
+    pub fn len(&self) -> usize {
+        self.nodes.len() - self.vacant.len()
+    }
+
+    pub fn find_root(&self, namespace: u64) -> Option<NodeId> {
+        self.roots.get(&namespace).copied()
+    }
+
+    /// The root of `namespace`, made if it is new. An unused root is evicted like any leaf.
+    pub fn root(&mut self, namespace: u64) -> NodeId {
+        self.find_root(namespace).unwrap_or_else(|| {
+            let id = self.insert(Node { namespace, ..Node::default() });
+            self.roots.insert(namespace, id);
+            id
+        })
+    }
+
+    /// Follows `tokens`, which come after `from`, as far as the tree knows them.
+    /// Returns the node where the match ends, perhaps inside it, and the number of tokens matched.
+    pub fn descend(&self, from: NodeId, tokens: &[Token]) -> (NodeId, usize) {
+        let (mut node, mut matched) = (from, 0);
+        while let Some(&child) = tokens.get(matched).and_then(|first| self[node].children.get(first)) {
+            let run = &self[child].tokens;
+            let same = common_prefix(run, &tokens[matched..]);
+            (node, matched) = (child, matched + same);
+            if same < run.len() {
+                break;
+            }
+        }
+        (node, matched)
+    }
+
+    /// Makes a node end at `position`, splitting `id` if that lies inside it. Returns the node that ends there.
+    pub fn split(&mut self, id: NodeId, position: usize) -> NodeId {
+        if position == self[id].end() {
+            return id;
+        }
+        let mut upper = self.update(id, |node| node.cut_head(position));
+        upper.children.insert(self[id].tokens[0], id);
+        let (first, parent) = (upper.tokens[0], upper.parent);
+        let upper = self.insert(upper);
+        self[id].parent = Some(upper);
+        if let Some(parent) = parent {
+            self[parent].children.insert(first, upper);
+        }
+        upper
+    }
+
+    /// Adds `tokens` after `id`, where one lease, the caller's, is known to end, by growing that run or as a child.
+    /// `pages` are all they lie in; `borrows` says that the first is an ancestor's already. Returns the node they end.
+    pub fn append(&mut self, id: NodeId, tokens: &[Token], pages: &[PageId], borrows: bool) -> NodeId {
+        if self[id].can_grow(pages[0]) {
+            self.update(id, |node| node.grow(tokens, pages));
+            return id;
+        }
+        let child = self.insert(Node {
+            namespace: self[id].namespace,
+            parent: Some(id),
+            start: self[id].end(),
+            tokens: tokens.to_vec(),
+            pages: pages.to_vec(),
+            borrows,
+            ..Node::default()
+        });
+        self.update(id, |node| node.children.insert(tokens[0], child));
+        child
+    }
+
+    /// Counts one more lease on each node from `id` up to, but without, `above`; up to the root for `None`.
+    pub fn pin(&mut self, id: NodeId, above: Option<NodeId>) {
+        self.touch(id, above, |leases| leases + 1);
+    }
+
+    /// Counts one lease less on each node from `id` up to the root.
+    pub fn unpin(&mut self, id: NodeId) {
+        self.touch(id, None, |leases| leases - 1);
+    }
+
+    fn touch(&mut self, id: NodeId, above: Option<NodeId>, leases: impl Fn(u32) -> u32) {
+        self.time += 1;
+        let (time, mut next) = (self.time, Some(id));
+        while let Some(id) = next.filter(|_| next != above) {
+            self.update(id, |node| {
+                node.leases = leases(node.leases);
+                node.last_used = time;
+            });
+            next = self[id].parent;
+        }
+    }
+
+    /// Writes pages `first .. table.len()` of the path to `id` into `table`, deepest node first.
+    pub fn read_table(&self, id: NodeId, first: usize, table: &mut [PageId]) {
+        let (mut end, mut next) = (table.len(), Some(id));
+        while let Some(node) = next.map(|id| &self[id]).filter(|_| first < end) {
+            let node_first = node.start / PAGE;
+            let from = node_first.max(first);
+            table[from..end].copy_from_slice(&node.pages[from - node_first..][..end - from]);
+            (end, next) = (from, node.parent);
+        }
+    }
+
+    /// Frees up to `n_pages` pages, from the tails of the leaves used longest ago. Returns how many.
+    pub fn evict(&mut self, n_pages: usize, pool: &mut PagePool) -> usize {
+        let mut freed = 0;
+        while freed < n_pages {
+            let Some(&(_, leaf)) = self.lru.first() else { break };
+            let wanted = n_pages - freed;
+            freed += match self[leaf].owned().len() {
+                n_owned if wanted < n_owned => {
+                    pool.give(&self.update(leaf, |node| node.cut_tail(wanted)));
+                    wanted
+                }
+                n_owned => {
+                    pool.give(self.remove(leaf).owned());
+                    n_owned
+                }
+            };
+        }
+        freed
+    }
+
+    /// Ids and depths of all nodes, parents before children, in order of namespace and token.
+    pub fn walk(&self) -> impl Iterator<Item = (NodeId, usize)> + '_ {
+        let mut roots: Vec<_> = self.roots.iter().collect();
+        roots.sort_unstable_by(|a, b| b.cmp(a));
+        let mut stack: Vec<_> = roots.into_iter().map(|(_, &root)| (root, 0)).collect();
+        iter::from_fn(move || {
+            let (id, depth) = stack.pop()?;
+            let mut children: Vec<_> = self[id].children.iter().collect();
+            children.sort_unstable_by(|a, b| b.cmp(a));
+            stack.extend(children.into_iter().map(|(_, &child)| (child, depth + 1)));
+            Some((id, depth))
+        })
+    }
+
+    pub fn views(&self) -> impl Iterator<Item = NodeView<'_>> {
+        self.walk().map(|(id, depth)| {
+            let &Node { namespace, start, ref tokens, ref pages, borrows, leases, last_used, .. } = &self[id];
+            NodeView { namespace, depth, start, tokens, pages, borrows, leases, last_used }
+        })
+    }
+
+    fn insert(&mut self, node: Node) -> NodeId {
+        let id = self.vacant.pop().unwrap_or_else(|| {
+            self.nodes.push(Node::default());
+            NodeId(self.nodes.len() as u32 - 1)
+        });
+        self[id] = node;
+        self.count(id);
+        id
+    }
+
+    fn remove(&mut self, leaf: NodeId) -> Node {
+        self.uncount(leaf);
+        let node = mem::take(&mut self[leaf]);
+        self.vacant.push(leaf);
+        match node.parent {
+            Some(parent) => self.update(parent, |above| above.children.remove(&node.tokens[0])),
+            None => self.roots.remove(&node.namespace),
+        };
+        node
+    }
+
+    /// Changes a node while what is kept about all nodes (`totals`, `lru`) stays true.
+    fn update<R>(&mut self, id: NodeId, change: impl FnOnce(&mut Node) -> R) -> R {
+        self.uncount(id);
+        let result = change(&mut self[id]);
+        self.count(id);
+        result
+    }
+
+    fn count(&mut self, id: NodeId) {
+        let node = &self.nodes[id.0 as usize];
+        self.totals.tokens += node.tokens.len();
+        self.totals.pages += node.owned().len();
+        self.totals.pinned += if node.leases > 0 { node.owned().len() } else { 0 };
+        if node.is_evictable() {
+            self.lru.insert((node.last_used, id));
+        }
+    }
+
+    fn uncount(&mut self, id: NodeId) {
+        let node = &self.nodes[id.0 as usize];
+        self.totals.tokens -= node.tokens.len();
+        self.totals.pages -= node.owned().len();
+        self.totals.pinned -= if node.leases > 0 { node.owned().len() } else { 0 };
+        if node.is_evictable() {
+            self.lru.remove(&(node.last_used, id));
+        }
+    }
+}
+
+/// Length of the longest common prefix. Blocks compare at memory speed; only the block that differs goes by token.
+fn common_prefix(a: &[Token], b: &[Token]) -> usize {
+    const BLOCK: usize = 32;
+    let blocks = iter::zip(a.chunks_exact(BLOCK), b.chunks_exact(BLOCK)).take_while(|(a, b)| a == b).count();
+    let same = blocks * BLOCK;
+    same + iter::zip(&a[same..], &b[same..]).take_while(|(a, b)| a == b).count()
+}

@@ -1,0 +1,261 @@
+//! Random scripts against a naive model. Law: whatever the order of verbs, every page table reads back exactly the
+//! tokens of its lease, a match is the longest prefix ever committed (less what was evicted), a pinned prefix is never
+//! lost, and a page is written by one lease only, each row once.
+//!
+//! 1,000 scripts; the environment variable `PROPTEST_CASES` sets another number.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use sglang_radix::{CopyRows, Lease, OutOfPages, PageId, PrefixCache, Token, PAGE};
+
+#[derive(Clone, Debug)]
+enum Verb {
+    Acquire {
+        namespace: u64,
+        prompt: Vec<Token>,
+    },
+    /// Computes up to `n_rows` rows of a sequence, after `generated` tokens were added to it.
+    Write {
+        sequence: usize,
+        generated: Vec<Token>,
+        n_rows: usize,
+    },
+    /// Commits all rows written but the last `kept_back`.
+    Commit {
+        sequence: usize,
+        kept_back: usize,
+    },
+    Release {
+        sequence: usize,
+    },
+    Evict {
+        n_pages: usize,
+    },
+    Clear,
+}
+
+/// Mostly the same token, so that sequences agree for long and part at any place within a page.
+fn tokens(longest: usize) -> impl Strategy<Value = Vec<Token>> {
+    vec(prop_oneof![20 => Just(1), 1 => Just(2), 1 => Just(3)], 0..=longest)
+}
+
+fn verb() -> impl Strategy<Value = Verb> {
+    let sequence = 0..8_usize;
+    prop_oneof![
+        6 => (prop_oneof![4 => Just(0), 1 => Just(1)], tokens(70))
+            .prop_map(|(namespace, prompt)| Verb::Acquire { namespace, prompt }),
+        9 => (sequence.clone(), tokens(20), 0..50_usize)
+            .prop_map(|(sequence, generated, n_rows)| Verb::Write { sequence, generated, n_rows }),
+        9 => (sequence.clone(), prop_oneof![3 => Just(0), 1 => 1..20_usize])
+            .prop_map(|(sequence, kept_back)| Verb::Commit { sequence, kept_back }),
+        4 => sequence.prop_map(|sequence| Verb::Release { sequence }),
+        1 => (0..4_usize).prop_map(|n_pages| Verb::Evict { n_pages }),
+        1 => Just(Verb::Clear),
+    ]
+}
+
+/// What a runner would hold: the rows of every page, here the tokens themselves, and who took the page.
+struct Store {
+    rows: Vec<[Option<Token>; PAGE]>,
+    writers: Vec<usize>,
+}
+
+impl Store {
+    fn hand_over(&mut self, pages: &[PageId], writer: usize) {
+        for page in pages {
+            self.rows[page.0 as usize] = [None; PAGE];
+            self.writers[page.0 as usize] = writer;
+        }
+    }
+
+    fn write(&mut self, page: PageId, row: usize, token: Token, writer: usize) {
+        let page = page.0 as usize;
+        assert_eq!(self.writers[page], writer, "page {page} is written by two leases");
+        assert_eq!(self.rows[page][row], None, "row {row} of page {page} is written twice");
+        self.rows[page][row] = Some(token);
+    }
+
+    fn read(&self, page: PageId, row: usize) -> Option<Token> {
+        self.rows[page.0 as usize][row]
+    }
+}
+
+struct Sequence {
+    number: usize,
+    namespace: u64,
+    lease: Lease,
+    tokens: Vec<Token>,
+    n_written: usize,
+    /// Put off until the sequence's first write or commit, which is as late as a runner may perform it.
+    pending: Option<CopyRows>,
+}
+
+impl Sequence {
+    fn page_of(&self, position: usize) -> PageId {
+        let page = self.lease.pages()[position / PAGE];
+        self.pending.filter(|copy| copy.to == page).map_or(page, |copy| copy.from)
+    }
+}
+
+struct World {
+    cache: PrefixCache,
+    store: Store,
+    committed: Vec<(u64, Vec<Token>)>,
+    live: Vec<Sequence>,
+    n_acquired: usize,
+}
+
+fn common(a: &[Token], b: &[Token]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+impl World {
+    fn new(n_pages: u32) -> Self {
+        let store = Store { rows: vec![[None; PAGE]; n_pages as usize], writers: vec![0; n_pages as usize] };
+        World { cache: PrefixCache::new(n_pages), store, committed: vec![], live: vec![], n_acquired: 0 }
+    }
+
+    fn run(&mut self, verb: Verb) {
+        let pick = |sequence: usize, live: &[Sequence]| (!live.is_empty()).then(|| sequence % live.len());
+        match verb {
+            Verb::Acquire { namespace, prompt } => self.acquire(namespace, prompt),
+            Verb::Write { sequence, generated, n_rows } => {
+                pick(sequence, &self.live).into_iter().for_each(|i| self.write(i, &generated, n_rows))
+            }
+            Verb::Commit { sequence, kept_back } => {
+                pick(sequence, &self.live).into_iter().for_each(|i| self.commit(i, kept_back))
+            }
+            Verb::Release { sequence } => pick(sequence, &self.live).into_iter().for_each(|i| self.release(i)),
+            Verb::Evict { n_pages } => self.evict(n_pages),
+            Verb::Clear => {
+                self.cache.clear();
+                assert_eq!(self.cache.stats().evictable, 0);
+            }
+        }
+        self.check();
+    }
+
+    fn acquire(&mut self, namespace: u64, prompt: Vec<Token>) {
+        let found = self.cache.match_len(namespace, &prompt);
+        let lease = self.cache.acquire(namespace, &prompt);
+        let matched = lease.matched();
+        self.check_match(namespace, &prompt, found);
+        let cut_back = matched == found - found % PAGE && self.cache.stats().free == 0;
+        assert!(matched == found || cut_back, "{found} tokens are known, {matched} were acquired");
+        assert_eq!(lease.copy().map_or(0, |copy| copy.rows), matched % PAGE);
+        self.n_acquired += 1;
+        let (number, pending) = (self.n_acquired, lease.copy());
+        self.store.hand_over(pending.map(|copy| copy.to).as_slice(), number);
+        self.live.push(Sequence { number, namespace, lease, tokens: prompt, n_written: matched, pending });
+    }
+
+    /// `found` is the naive answer if nothing was ever evicted, and at least what live leases pin.
+    fn check_match(&self, namespace: u64, prompt: &[Token], found: usize) {
+        let known = self.committed.iter().filter(|(of, _)| *of == namespace);
+        let longest = known.map(|(_, tokens)| common(tokens, prompt)).max().unwrap_or(0);
+        let pinned = self.live.iter().filter(|sequence| sequence.namespace == namespace);
+        let least = pinned.map(|s| common(&s.tokens[..s.lease.committed()], prompt)).max().unwrap_or(0);
+        assert!((least..=longest).contains(&found), "match {found}, pinned {least}, ever committed {longest}");
+        if self.cache.stats().evicted_tokens == 0 {
+            assert_eq!(found, longest, "nothing was evicted");
+        }
+    }
+
+    fn write(&mut self, i: usize, generated: &[Token], n_rows: usize) {
+        self.perform_copy(i);
+        self.live[i].tokens.extend_from_slice(generated);
+        let n_tokens = self.live[i].tokens.len().min(self.live[i].n_written + n_rows);
+        if self.extend(i, n_tokens).is_err() {
+            return;
+        }
+        let sequence = &mut self.live[i];
+        for position in sequence.n_written..n_tokens {
+            let page = sequence.lease.pages()[position / PAGE];
+            self.store.write(page, position % PAGE, sequence.tokens[position], sequence.number);
+        }
+        sequence.n_written = n_tokens;
+    }
+
+    fn extend(&mut self, i: usize, n_tokens: usize) -> Result<(), OutOfPages> {
+        let (before, available) = (format!("{}{:?}", self.cache, self.cache.stats()), self.cache.available());
+        let Sequence { lease, number, .. } = &mut self.live[i];
+        let n_pages = lease.pages().len();
+        let result = self.cache.extend(lease, n_tokens);
+        match result {
+            Ok(()) => assert!(lease.capacity() >= n_tokens),
+            Err(error) => {
+                let wanted = n_tokens.div_ceil(PAGE) - n_pages;
+                assert!(wanted > available, "{wanted} pages refused where {available} are available");
+                assert_eq!(error, OutOfPages { wanted, available });
+                assert_eq!(before, format!("{}{:?}", self.cache, self.cache.stats()), "a refusal changed the cache");
+            }
+        }
+        self.store.hand_over(&lease.pages()[n_pages..], *number);
+        result
+    }
+
+    fn perform_copy(&mut self, i: usize) {
+        let sequence = &mut self.live[i];
+        let Some(CopyRows { from, to, rows }) = sequence.pending.take() else { return };
+        for row in 0..rows {
+            let token = self.store.read(from, row).expect("the rows to copy are written");
+            self.store.write(to, row, token, sequence.number);
+        }
+    }
+
+    fn commit(&mut self, i: usize, kept_back: usize) {
+        self.perform_copy(i);
+        let Sequence { namespace, lease, tokens, n_written, .. } = &mut self.live[i];
+        let n_tokens = lease.committed().max(n_written.saturating_sub(kept_back));
+        self.cache.commit(lease, &tokens[..n_tokens]);
+        assert_eq!(lease.committed(), n_tokens);
+        self.committed.push((*namespace, tokens[..n_tokens].to_vec()));
+        assert_eq!(self.cache.match_len(*namespace, &tokens[..n_tokens]), n_tokens);
+    }
+
+    fn release(&mut self, i: usize) {
+        let sequence = self.live.swap_remove(i);
+        self.cache.release(sequence.lease);
+    }
+
+    fn evict(&mut self, n_pages: usize) {
+        let evictable = self.cache.stats().evictable;
+        assert_eq!(self.cache.evict(n_pages), n_pages.min(evictable), "of {evictable} evictable pages");
+    }
+
+    fn check(&self) {
+        self.cache.check_invariants(&self.live.iter().map(|sequence| &sequence.lease).collect::<Vec<_>>());
+        for sequence in &self.live {
+            let read = |position| self.store.read(sequence.page_of(position), position % PAGE);
+            let rows: Option<Vec<_>> = (0..sequence.n_written).map(read).collect();
+            let expected = &sequence.tokens[..sequence.n_written];
+            assert_eq!(rows.as_deref(), Some(expected), "sequence {} reads back wrong", sequence.number);
+        }
+    }
+}
+
+fn cases() -> u32 {
+    match std::env::var("PROPTEST_CASES") {
+        Ok(number) => number.parse().expect("PROPTEST_CASES is a number"),
+        Err(_) => 1_000,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Few pages, so that there is eviction, cutting back and refusal; up to 60, so that there is none.
+    #[test]
+    fn every_script_agrees_with_the_model(
+        n_pages in prop_oneof![3..14_u32, 14..60_u32],
+        script in vec(verb(), 1..80),
+    ) {
+        let mut world = World::new(n_pages);
+        script.into_iter().for_each(|verb| world.run(verb));
+        (0..world.live.len()).for_each(|_| world.release(0));
+        world.check();
+        world.run(Verb::Clear);
+        prop_assert_eq!(world.cache.stats().free, n_pages as usize);
+        prop_assert_eq!(world.cache.nodes().count(), 0);
+    }
+}
