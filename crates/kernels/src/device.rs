@@ -190,9 +190,24 @@ pub trait Device: Send + 'static {
     /// `out[r, :] = x[rows[r], :]`, rows of `width` values.
     fn gather(&mut self, x: &Self::Buffer, rows: &[usize], width: usize, out: &mut Self::Buffer) -> Result<()>;
     /// `out[t, :] = x[t, :] / sqrt(mean(x[t, :]²) + eps) · weight`, for `rows` rows of `weight`'s length.
-    fn rms_norm(&mut self, x: &Self::Buffer, weight: &Self::Buffer, eps: f32, rows: usize, out: &mut Self::Buffer) -> Result<()>;
+    fn rms_norm(
+        &mut self,
+        x: &Self::Buffer,
+        weight: &Self::Buffer,
+        eps: f32,
+        rows: usize,
+        out: &mut Self::Buffer,
+    ) -> Result<()>;
     /// The same in place on each head of the q and k parts of fused rows (Qwen3): weights of length S.
-    fn head_norm(&mut self, qkv: &mut Self::Buffer, heads: Heads, q: &Self::Buffer, k: &Self::Buffer, eps: f32, rows: usize) -> Result<()>;
+    fn head_norm(
+        &mut self,
+        qkv: &mut Self::Buffer,
+        heads: Heads,
+        q: &Self::Buffer,
+        k: &Self::Buffer,
+        eps: f32,
+        rows: usize,
+    ) -> Result<()>;
     /// `out[T, N] = x[T, K] · wᵀ`.
     fn matmul(&mut self, x: &Self::Buffer, w: &Self::Matrix, rows: usize, out: &mut Self::Buffer) -> Result<()>;
     /// `x[t, :] += bias`.
@@ -205,13 +220,30 @@ pub trait Device: Send + 'static {
     /// Rotates the q and k heads of fused rows in place; pairs are (i, i + S/2).
     fn rope(&mut self, qkv: &mut Self::Buffer, heads: Heads, table: &Self::Buffer, rows: usize) -> Result<()>;
     /// Writes the k and v parts of fused rows into the pages of their spans.
-    fn store_kv(&mut self, qkv: &Self::Buffer, heads: Heads, kv: &mut Self::Kv, layer: usize, spans: &[Span]) -> Result<()>;
+    fn store_kv(
+        &mut self,
+        qkv: &Self::Buffer,
+        heads: Heads,
+        kv: &mut Self::Kv,
+        layer: usize,
+        spans: &[Span],
+    ) -> Result<()>;
     /// Copies page rows in all layers. Sources are not destinations of the same call.
     fn copy_rows(&mut self, kv: &mut Self::Kv, copies: &[CopyRows]) -> Result<()>;
     /// Causal attention of each row over positions `[max(0, p + 1 − window), p]` of its sequence (`window` 0: all),
     /// scores scaled by `scale`; `out[T, H·S]`.
     #[allow(clippy::too_many_arguments)]
-    fn attention(&mut self, qkv: &Self::Buffer, heads: Heads, kv: &Self::Kv, layer: usize, spans: &[Span], window: usize, scale: f32, out: &mut Self::Buffer) -> Result<()>;
+    fn attention(
+        &mut self,
+        qkv: &Self::Buffer,
+        heads: Heads,
+        kv: &Self::Kv,
+        layer: usize,
+        spans: &[Span],
+        window: usize,
+        scale: f32,
+        out: &mut Self::Buffer,
+    ) -> Result<()>;
     /// `out[t, f] = silu(x[t, f]) · x[t, F + f]`, silu(v) = v / (1 + e^−v); x is `[T, 2F]`.
     fn silu_mul(&mut self, x: &Self::Buffer, rows: usize, width: usize, out: &mut Self::Buffer) -> Result<()>;
     /// Finds the token of each output row; `logits[R, V]` are left in an unspecified state.

@@ -1,0 +1,160 @@
+//! Blocks of 32 quants, the common form of all twelve quantized formats.
+//!
+//! The law: every quantized format is a sequence of 32 small integers with a scale and an offset per 16 of them, and
+//! a value is `scale · quant + offset`. Layouts are ggml's published ones (`ggml-common.h`, `ggml-quants.c`).
+
+use crate::dtype::DType;
+use half::f16;
+
+/// Values in a [`Block`].
+pub const BLOCK: usize = 32;
+
+/// The 16 levels of IQ4_NL and IQ4_XS.
+const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// 32 values: `scale[i / 16] · quants[i] + offset[i / 16]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Block {
+    /// Small integers; `0 … 2ᵇ − 1` in formats with an offset or a centre, signed in the others.
+    pub quants: [i8; BLOCK],
+    /// Factor of each half.
+    pub scale: [f32; 2],
+    /// Summand of each half.
+    pub offset: [f32; 2],
+}
+
+impl Block {
+    /// The blocks of a row of whole ggml blocks. `dtype` is a quantized format.
+    pub fn of_row(dtype: DType, row: &[u8]) -> impl Iterator<Item = Block> + '_ {
+        let parts = dtype.block_len() / BLOCK;
+        let blocks = row.chunks_exact(dtype.block_bytes());
+        blocks.flat_map(move |bytes| (0..parts).map(move |part| Block::decode(dtype, bytes, part)))
+    }
+
+    /// The 32 values.
+    pub fn values(&self) -> [f32; BLOCK] {
+        std::array::from_fn(|i| self.scale[i / 16] * f32::from(self.quants[i]) + self.offset[i / 16])
+    }
+
+    fn decode(dtype: DType, b: &[u8], part: usize) -> Block {
+        match dtype {
+            DType::Q4_0 => Block::centred(half_at(b, 0), nibbles(&b[2..]), 8.0),
+            DType::Q4_1 => Block::even(half_at(b, 0), half_at(b, 2), nibbles(&b[4..])),
+            DType::Q5_0 => Block::centred(half_at(b, 0), five_bits(&b[2..]), 16.0),
+            DType::Q5_1 => Block::even(half_at(b, 0), half_at(b, 2), five_bits(&b[4..])),
+            DType::Q8_0 => Block::even(half_at(b, 0), 0.0, std::array::from_fn(|i| b[2 + i] as i8)),
+            DType::IQ4NL => Block::even(half_at(b, 0), 0.0, levels(&b[2..])),
+            DType::IQ4XS => iq4_xs(b, part),
+            DType::Q2K => q2_k(b, part),
+            DType::Q3K => q3_k(b, part),
+            DType::Q4K => q4_k(b, part),
+            DType::Q5K => q5_k(b, part),
+            DType::Q6K => q6_k(b, part),
+            DType::F32 | DType::F16 | DType::BF16 => unreachable!("{dtype} has no blocks"),
+        }
+    }
+
+    fn even(scale: f32, offset: f32, quants: [i8; BLOCK]) -> Block {
+        Block { quants, scale: [scale; 2], offset: [offset; 2] }
+    }
+
+    /// Quants around `centre`, a power of two, so that the offset is exact.
+    fn centred(scale: f32, quants: [i8; BLOCK], centre: f32) -> Block {
+        Block::even(scale, -centre * scale, quants)
+    }
+}
+
+fn half_at(b: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([b[at], b[at + 1]]).to_f32()
+}
+
+/// Low nibbles are values 0–15, high nibbles 16–31.
+fn nibbles(qs: &[u8]) -> [i8; BLOCK] {
+    std::array::from_fn(|i| (qs[i % 16] >> (i / 16 * 4) & 15) as i8)
+}
+
+fn levels(qs: &[u8]) -> [i8; BLOCK] {
+    nibbles(qs).map(|q| LEVELS[q as usize])
+}
+
+/// Four bytes of fifth bits, then nibbles.
+fn five_bits(b: &[u8]) -> [i8; BLOCK] {
+    let high = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    let low = nibbles(&b[4..]);
+    std::array::from_fn(|i| low[i] | ((high >> i & 1) << 4) as i8)
+}
+
+/// `d, scales_h u16, scales_l[4], qs[128]`: six-bit scales around 32.
+fn iq4_xs(b: &[u8], part: usize) -> Block {
+    let high = u16::from_le_bytes([b[2], b[3]]) >> (2 * part) & 3;
+    let low = b[4 + part / 2] >> (part % 2 * 4) & 15;
+    let scale = f32::from((u16::from(low) | high << 4) as i16 - 32);
+    Block::even(half_at(b, 0) * scale, 0.0, levels(&b[8 + 16 * part..]))
+}
+
+/// `scales[16], qs[64], d, dmin`: a byte of `qs` serves four parts, 2 bits each.
+fn q2_k(b: &[u8], part: usize) -> Block {
+    let (d, dmin) = (half_at(b, 80), half_at(b, 82));
+    let quants = std::array::from_fn(|i| (b[16 + part / 4 * 32 + i] >> (part % 4 * 2) & 3) as i8);
+    let scale = std::array::from_fn(|h| d * f32::from(b[2 * part + h] & 15));
+    let offset = std::array::from_fn(|h| -dmin * f32::from(b[2 * part + h] >> 4));
+    Block { quants, scale, offset }
+}
+
+/// `hmask[32], qs[64], scales[12], d`: bit `part` of `hmask` is the third bit, quants around 4.
+fn q3_k(b: &[u8], part: usize) -> Block {
+    let d = half_at(b, 108);
+    let quants = std::array::from_fn(|i| {
+        let low = b[32 + part / 4 * 32 + i] >> (part % 4 * 2) & 3;
+        (low | (b[i] >> part & 1) << 2) as i8 - 4
+    });
+    let scale = std::array::from_fn(|h| d * f32::from(q3_scale(&b[96..108], 2 * part + h)));
+    Block { quants, scale, offset: [0.0; 2] }
+}
+
+/// Six-bit scale `i` of 16, around 32: four low bits in the first 8 bytes, two high bits in the last 4.
+fn q3_scale(scales: &[u8], i: usize) -> i8 {
+    let low = scales[i % 8] >> (i / 8 * 4) & 15;
+    let high = scales[8 + i % 4] >> (i / 4 * 2) & 3;
+    (low | high << 4) as i8 - 32
+}
+
+/// `d, dmin, scales[12], qs[128]`: parts 2i and 2i + 1 are the low and high nibbles of 32 bytes.
+fn q4_k(b: &[u8], part: usize) -> Block {
+    let quants = std::array::from_fn(|i| (b[16 + part / 2 * 32 + i] >> (part % 2 * 4) & 15) as i8);
+    k_block(b, part, quants)
+}
+
+/// `d, dmin, scales[12], qh[32], qs[128]`: bit `part` of `qh` is the fifth bit.
+fn q5_k(b: &[u8], part: usize) -> Block {
+    let quants = std::array::from_fn(|i| {
+        let low = b[48 + part / 2 * 32 + i] >> (part % 2 * 4) & 15;
+        (low | (b[16 + i] >> part & 1) << 4) as i8
+    });
+    k_block(b, part, quants)
+}
+
+fn k_block(b: &[u8], part: usize, quants: [i8; BLOCK]) -> Block {
+    let (scale, min) = k_scale(&b[4..16], part);
+    Block::even(half_at(b, 0) * f32::from(scale), -half_at(b, 2) * f32::from(min), quants)
+}
+
+/// Six-bit scale and minimum `i` of 8, packed in 12 bytes.
+fn k_scale(s: &[u8], i: usize) -> (u8, u8) {
+    match i {
+        0..4 => (s[i] & 63, s[i + 4] & 63),
+        _ => (s[i + 4] & 15 | s[i - 4] >> 6 << 4, s[i + 4] >> 4 | s[i] >> 6 << 4),
+    }
+}
+
+/// `ql[128], qh[64], scales[16], d`: each half of the block has 64 + 32 bytes for four parts, quants around 32.
+fn q6_k(b: &[u8], part: usize) -> Block {
+    let (group, of_group) = (part / 4, part % 4);
+    let quants = std::array::from_fn(|i| {
+        let low = b[group * 64 + of_group % 2 * 32 + i] >> (of_group / 2 * 4) & 15;
+        let high = b[128 + group * 32 + i] >> (of_group * 2) & 3;
+        (low | high << 4) as i8 - 32
+    });
+    let scale = std::array::from_fn(|h| half_at(b, 208) * f32::from(b[192 + 2 * part + h] as i8));
+    Block { quants, scale, offset: [0.0; 2] }
+}

@@ -1,0 +1,94 @@
+//! Which vector instructions are used, decided once at start.
+//!
+//! The law: one binary runs everywhere; a level is only used on a machine that has all its instructions.
+
+use crate::device::{DeviceError, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// A set of vector instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// None: plain loops.
+    Scalar,
+    /// AArch64's Advanced SIMD with dot products.
+    Neon,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// The same and VNNI (dot products of bytes).
+    Avx512Vnni,
+}
+
+/// Names as in `SGLANG_SIMD`.
+const NAMES: [(Level, &str); 5] = [
+    (Level::Scalar, "scalar"),
+    (Level::Neon, "neon"),
+    (Level::Avx2, "avx2"),
+    (Level::Avx512, "avx512"),
+    (Level::Avx512Vnni, "avx512vnni"),
+];
+
+impl Level {
+    /// The levels of this machine, from the plainest to the best.
+    pub fn available() -> Vec<Level> {
+        NAMES.iter().map(|n| n.0).filter(|l| l.is_available()).collect()
+    }
+
+    /// `wanted` where the machine has it, else the best it has.
+    pub(super) fn resolve(wanted: Option<Level>) -> Result<Level> {
+        let available = Level::available();
+        match wanted {
+            None => Ok(available[available.len() - 1]),
+            Some(level) if available.contains(&level) => Ok(level),
+            Some(level) => {
+                let names: Vec<String> = available.iter().map(Level::to_string).collect();
+                let message = format!("this machine has no {level}; it has {}", names.join(", "));
+                Err(DeviceError::Unsupported(message))
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn is_available(self) -> bool {
+        let avx2 =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let avx512 = avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        match self {
+            Level::Scalar => true,
+            Level::Neon => false,
+            Level::Avx2 => avx2,
+            Level::Avx512 => avx512,
+            Level::Avx512Vnni => avx512 && is_x86_feature_detected!("avx512vnni"),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_available(self) -> bool {
+        self == Level::Scalar
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = NAMES.iter().find(|n| n.0 == *self).map_or("", |n| n.1);
+        f.pad(name)
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Level, String> {
+        let found = NAMES.iter().find(|n| n.1.eq_ignore_ascii_case(name)).map(|n| n.0);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = NAMES.iter().map(|n| n.1).collect();
+            format!("unknown SIMD level {name:?}; known are {}", names.join(", "))
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Choosing a token: the whole vocabulary sorted, then cut.
+//!
+//! The law: candidates are ordered by descending probability, ties by ascending token. Top-k keeps a prefix; top-p
+//! keeps the shortest prefix of what is left that has at least the wanted share of its mass; min-p keeps those with
+//! at least that fraction of the largest probability. The draw walks the kept tokens in ascending order and takes the
+//! first whose cumulative mass exceeds `uniform` times the total. NaN logits count as −∞, +∞ as the largest float.
+
+use crate::device::{DeviceError, OutputRow, Pick, Picked, Result, SampleParams};
+
+/// Token and its probability, not necessarily of total 1.
+pub type Candidate = (u32, f32);
+
+/// The answer for one row of logits, which is edited in place.
+pub fn pick(logits: &mut [f32], row: &OutputRow) -> Result<Picked> {
+    logits.iter_mut().for_each(|x| *x = tame(*x));
+    let raw = logits.to_vec();
+    let token = match &row.pick {
+        Pick::Given(token) => *token,
+        Pick::Sample(params) => {
+            edit(logits, params);
+            choose(logits, params)?
+        }
+    };
+    Ok(report(&raw, row, token))
+}
+
+/// NaN becomes −∞ and +∞ the largest float, so that comparisons and differences mean something.
+pub fn tame(x: f32) -> f32 {
+    match x.is_nan() {
+        true => f32::NEG_INFINITY,
+        false => x.min(f32::MAX),
+    }
+}
+
+/// Applies mask, edits and repetition penalty, in this order.
+pub fn edit(logits: &mut [f32], params: &SampleParams) {
+    if let Some(allowed) = &params.allowed {
+        let is_allowed = |t: usize| allowed[t / 32] >> (t % 32) & 1 == 1;
+        logits.iter_mut().enumerate().filter(|(t, _)| !is_allowed(*t)).for_each(|(_, x)| *x = f32::NEG_INFINITY);
+    }
+    for &(token, delta) in &params.edits {
+        logits[token as usize] = tame(logits[token as usize] + delta);
+    }
+    let penalty = params.repetition_penalty;
+    for &token in &params.seen {
+        let x = &mut logits[token as usize];
+        *x = tame(if *x > 0.0 { *x / penalty } else { *x * penalty });
+    }
+}
+
+/// The error for a row whose mask, edits or NaNs leave nothing.
+pub fn nothing_left() -> DeviceError {
+    DeviceError::Unsupported("no token is left to choose: every logit is masked, −∞ or NaN".into())
+}
+
+fn choose(logits: &[f32], params: &SampleParams) -> Result<u32> {
+    let mut order: Vec<Candidate> = (0..).zip(logits.iter().copied()).filter(|c| c.1 > f32::NEG_INFINITY).collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let &(first, max) = order.first().ok_or_else(nothing_left)?;
+    if params.temperature <= 0.0 {
+        return Ok(first);
+    }
+    order.iter_mut().for_each(|c| c.1 = ((c.1 - max) / params.temperature).exp());
+    truncate(&mut order, params);
+    order.sort_by_key(|c| c.0);
+    Ok(draw(&order, params.uniform))
+}
+
+fn truncate(order: &mut Vec<Candidate>, params: &SampleParams) {
+    if params.top_k > 0 {
+        order.truncate(params.top_k as usize);
+    }
+    if params.top_p < 1.0 {
+        let target = f64::from(params.top_p) * mass(order);
+        let mut sum = 0.0;
+        let short = order.iter().take_while(|c| {
+            sum += f64::from(c.1);
+            sum < target
+        });
+        order.truncate(short.count() + 1);
+    }
+    let least = params.min_p * order[0].1;
+    order.retain(|c| c.1 >= least);
+}
+
+fn mass(candidates: &[Candidate]) -> f64 {
+    candidates.iter().map(|c| f64::from(c.1)).sum()
+}
+
+/// Inverse CDF over candidates in ascending token order.
+pub fn draw(candidates: &[Candidate], uniform: f32) -> u32 {
+    let target = f64::from(uniform) * mass(candidates);
+    let mut sum = 0.0;
+    let found = candidates.iter().find(|c| {
+        sum += f64::from(c.1);
+        sum > target
+    });
+    found.or(candidates.last()).map_or(0, |c| c.0)
+}
+
+/// Log-probabilities of the raw logits, as far as `row` asks for them.
+fn report(raw: &[f32], row: &OutputRow, token: u32) -> Picked {
+    if !row.logprob {
+        return Picked { token, ..Picked::default() };
+    }
+    let max = raw.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = raw.iter().map(|x| f64::from(x - max).exp()).sum();
+    let logprob = |token: u32| raw[token as usize] - max - sum.ln() as f32;
+    let mut order: Vec<u32> = (0..raw.len() as u32).collect();
+    order.sort_by(|&a, &b| raw[b as usize].total_cmp(&raw[a as usize]).then(a.cmp(&b)));
+    Picked {
+        token,
+        logprob: logprob(token),
+        top: order.iter().take(row.top).map(|&t| (t, logprob(t))).collect(),
+        of_tokens: row.of_tokens.iter().map(|&t| (t, logprob(t))).collect(),
+    }
+}
