@@ -12,9 +12,8 @@ pub use stops::{StopMatcher, StopStep};
 pub use stream::TextStream;
 
 use crate::model::config::ModelConfig;
-use crate::weights::{Description, Metadata, ModelFiles};
+use crate::weights::{self, Description, Metadata, ModelFiles};
 use crate::{Error, Result};
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 use token_bytes::{Spelling, TokenBytes};
@@ -34,13 +33,29 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// The tokenizer of a model: as many ids as it has embeddings, and its end tokens.
     pub fn of(files: &ModelFiles, config: &ModelConfig) -> Result<Self> {
-        let mut tokenizer = match &files.description {
+        let tokenizer = match &files.description {
             Description::Gguf(metadata) => Self::from_gguf(metadata)?,
             Description::Folder(folder) => Self::from_json_file(&folder.join("tokenizer.json"))?,
         };
-        tokenizer.table.resize(config.vocab);
-        tokenizer.eos.clone_from(&config.eos);
-        Ok(tokenizer)
+        Ok(tokenizer.fitted(config))
+    }
+
+    /// The same from elsewhere: a `tokenizer.json`, the folder of one, or a GGUF file.
+    pub fn at(path: &Path, config: &ModelConfig) -> Result<Self> {
+        let in_folder = path.join("tokenizer.json");
+        if in_folder.is_file() {
+            return Ok(Self::from_json_file(&in_folder)?.fitted(config));
+        }
+        match path.extension().is_some_and(|extension| extension == "json") {
+            true => Ok(Self::from_json_file(path)?.fitted(config)),
+            false => Self::of(&weights::open(path)?, config),
+        }
+    }
+
+    fn fitted(mut self, config: &ModelConfig) -> Self {
+        self.table.resize(config.vocab);
+        self.eos.clone_from(&config.eos);
+        self
     }
 
     /// From a `tokenizer.json`, without end tokens.
@@ -107,9 +122,9 @@ impl Tokenizer {
         self.table.get(id)
     }
 
-    /// The same as text, invalid UTF-8 replaced.
-    pub fn token_text(&self, id: u32) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.token_bytes(id))
+    /// The same as text; `None` where it is nothing or no whole characters.
+    pub fn token_text(&self, id: u32) -> Option<&str> {
+        std::str::from_utf8(self.token_bytes(id)).ok().filter(|text| !text.is_empty())
     }
 
     /// The id of the token that the vocabulary spells so, e.g. `<|im_end|>`.

@@ -15,6 +15,8 @@ use crate::Result;
 pub struct ModelConfig {
     /// `model_type` or GGUF `general.architecture`, e.g. `llama`.
     pub model_type: String,
+    /// Class names of the configuration, e.g. `LlamaForCausalLM`.
+    pub architectures: Vec<String>,
     /// Hidden size D.
     pub hidden: usize,
     /// Layers.
@@ -86,15 +88,16 @@ pub enum RopeScaling {
 /// What sets a model type apart where its files do not say so.
 struct Family {
     model_type: &'static str,
+    class: &'static str,
     qkv_bias: bool,
     qk_norm: bool,
 }
 
 const FAMILIES: [Family; 4] = [
-    Family { model_type: "llama", qkv_bias: false, qk_norm: false },
-    Family { model_type: "mistral", qkv_bias: false, qk_norm: false },
-    Family { model_type: "qwen2", qkv_bias: true, qk_norm: false },
-    Family { model_type: "qwen3", qkv_bias: false, qk_norm: true },
+    Family { model_type: "llama", class: "LlamaForCausalLM", qkv_bias: false, qk_norm: false },
+    Family { model_type: "mistral", class: "MistralForCausalLM", qkv_bias: false, qk_norm: false },
+    Family { model_type: "qwen2", class: "Qwen2ForCausalLM", qkv_bias: true, qk_norm: false },
+    Family { model_type: "qwen3", class: "Qwen3ForCausalLM", qkv_bias: false, qk_norm: true },
 ];
 
 impl Family {

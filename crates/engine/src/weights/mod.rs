@@ -28,7 +28,7 @@ pub struct Tensor<'a> {
     pub dtype: DType,
     /// Sizes, outermost first: a linear layer is `[out, in]`.
     pub shape: Vec<usize>,
-    /// Row-major content; borrowed from the mapped file unless rows had to be moved.
+    /// Row-major content, exactly as long as shape and format say; borrowed from the mapped file unless rows had to be moved.
     pub bytes: Cow<'a, [u8]>,
     /// The file, for messages.
     pub file: &'a Path,
@@ -47,7 +47,8 @@ impl Tensor<'_> {
     /// The values as f32, in order.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.shape.iter().product()];
-        sglang_kernels::dtype::dequantize(self.dtype, &self.bytes, &mut values);
+        let read = sglang_kernels::dtype::dequantize(self.dtype, &self.bytes, &mut values);
+        read.expect("a source checks that the bytes are those of the shape");
         values
     }
 }

@@ -45,6 +45,7 @@ impl ModelConfig {
         let eps = keys.name("attention.layer_norm_rms_epsilon");
         ModelConfig {
             model_type: architecture.to_owned(),
+            architectures: vec![family.class.to_owned()],
             hidden,
             layers: keys.need_size("block_count")?,
             heads,

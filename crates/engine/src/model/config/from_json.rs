@@ -33,6 +33,7 @@ fn read(config: &Fields, generation: Option<Fields>) -> Parsed<ModelConfig> {
     let eos = if generation_eos.is_empty() { config.tokens("eos_token_id")? } else { generation_eos };
     ModelConfig {
         model_type: family.model_type.to_owned(),
+        architectures: config.texts("architectures")?.unwrap_or_else(|| vec![family.class.to_owned()]),
         hidden,
         layers,
         heads,
@@ -131,6 +132,11 @@ impl<'a> Fields<'a> {
 
     fn text(&self, key: &str) -> Parsed<Option<&'a str>> {
         self.read(key, "text", Value::as_str)
+    }
+
+    fn texts(&self, key: &str) -> Parsed<Option<Vec<String>>> {
+        let text = |v: &Value| Some(v.as_str()?.to_owned());
+        self.read(key, "a list of texts", |v| v.as_array()?.iter().map(text).collect())
     }
 
     /// One token id or a list of them.
