@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::page::{PageId, PagePool, PAGE};
-use crate::tree::{NodeId, NodeView, Tree};
+use crate::tree::{Node, NodeId, Tree};
 use crate::Token;
 
 /// A prefix cache over a fixed number of pages of [`PAGE`] tokens.
@@ -194,9 +194,10 @@ impl PrefixCache {
         }
     }
 
-    /// All nodes of the tree, parents before children, by namespace, then by first token.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeView<'_>> {
-        self.tree.views()
+    /// All nodes with their depths, parents before children, by namespace, then by first token. A namespace's root,
+    /// without tokens, has depth 0.
+    pub fn nodes(&self) -> impl Iterator<Item = (usize, &Node)> {
+        self.tree.walk().map(|(id, depth)| (depth, &self.tree[id]))
     }
 
     /// Takes `n` pages off the free list into `pages`, evicting what is missing.

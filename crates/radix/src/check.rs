@@ -9,7 +9,7 @@ use crate::tree::{Node, NodeId, Totals};
 use crate::Token;
 
 impl PrefixCache {
-    /// Checks everything the cache promises, in time linear in its size. `leases` are all that are live.
+    /// Checks everything the cache promises, by walking all of it: for tests. `leases` are all that are live.
     ///
     /// # Panics
     /// If anything is wrong, with a message that says what.
@@ -32,7 +32,7 @@ impl PrefixCache {
             assert!(other.is_none(), "page {} is in {place} and in {}", page.0, other.unwrap_or_default());
         }
         let lost = (0..self.pool.total() as u32).find(|&page| !places.contains_key(&PageId(page)));
-        assert!(lost.is_none(), "page {lost:?} is nowhere: neither free, nor cached, nor leased");
+        lost.iter().for_each(|page| panic!("page {page} is nowhere: neither free, nor cached, nor leased"));
         assert_eq!(places.len(), self.pool.total(), "there are pages that were never made");
     }
 
@@ -66,7 +66,7 @@ impl PrefixCache {
             let node = &self.tree[id];
             totals.tokens += node.tokens.len();
             totals.pages += node.owned().len();
-            totals.pinned += if node.leases > 0 { node.owned().len() } else { 0 };
+            totals.pinned += node.n_pinned();
             n_evictable += usize::from(node.is_evictable());
             let listed = self.tree.lru().contains(&(node.last_used, id));
             assert_eq!(listed, node.is_evictable(), "{id:?} in the LRU order (left) but evictable (right)");
@@ -117,13 +117,12 @@ impl PrefixCache {
 /// an ancestor's page 3) and the number of leases on it.
 impl fmt::Display for PrefixCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for node in self.nodes() {
-            match node.depth {
-                0 => write!(f, "namespace {}", node.namespace)?,
-                depth => write!(f, "{:indent$}{}: {}", "", node.start, Runs(node.tokens), indent = 2 * depth)?,
-            }
-            if node.depth > 0 {
-                write!(f, " [{}{}]", if node.borrows { "^" } else { "" }, Pages(node.pages))?;
+        for (depth, node) in self.nodes() {
+            if depth == 0 {
+                write!(f, "namespace {}", node.namespace)?;
+            } else {
+                write!(f, "{:indent$}{}: {}", "", node.start, token_text(&node.tokens), indent = 2 * depth)?;
+                write!(f, " [{}{}]", if node.borrows { "^" } else { "" }, page_text(&node.pages))?;
             }
             match node.leases {
                 0 => writeln!(f)?,
@@ -134,24 +133,15 @@ impl fmt::Display for PrefixCache {
     }
 }
 
-struct Pages<'a>(&'a [PageId]);
-
-impl fmt::Display for Pages<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = self.0.iter().map(|page| page.0.to_string()).collect();
-        f.write_str(&words.join(" "))
-    }
+fn page_text(pages: &[PageId]) -> String {
+    pages.iter().map(|page| page.0.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-struct Runs<'a>(&'a [Token]);
-
-impl fmt::Display for Runs<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counting_up = self.0.chunk_by(|a, b| a.checked_add(1) == Some(*b));
-        let words = counting_up.map(|run| match *run {
-            [first, _, .., last] => format!("{first}-{last}"),
-            _ => run.iter().map(Token::to_string).collect::<Vec<_>>().join(" "),
-        });
-        f.write_str(&words.collect::<Vec<_>>().join(" "))
-    }
+fn token_text(tokens: &[Token]) -> String {
+    let counting_up = tokens.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let words = counting_up.map(|run| match *run {
+        [first, _, .., last] => format!("{first}-{last}"),
+        _ => run.iter().map(Token::to_string).collect::<Vec<_>>().join(" "),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }

@@ -45,7 +45,7 @@ mod tree;
 
 pub use cache::{CopyRows, Lease, OutOfPages, PrefixCache, Stats};
 pub use page::{PageId, PAGE};
-pub use tree::NodeView;
+pub use tree::Node;
 
 /// A token id of the model's vocabulary.
 pub type Token = u32;

@@ -19,35 +19,46 @@ use crate::Token;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId(u32);
 
+/// A run of tokens and the pages that hold it.
 #[derive(Debug, Default)]
-pub(crate) struct Node {
+pub struct Node {
+    /// Tenant the node belongs to.
     pub namespace: u64,
     /// `None` for the root of a namespace, which has no tokens and no pages.
-    pub parent: Option<NodeId>,
+    pub(crate) parent: Option<NodeId>,
+    /// By first token.
+    pub(crate) children: HashMap<Token, NodeId>,
     /// Position of the first token.
     pub start: usize,
+    /// The run.
     pub tokens: Vec<Token>,
     /// Pages `start / 16 .. end.div_ceil(16)` of the path's table.
     pub pages: Vec<PageId>,
     /// Whether the first page is an ancestor's.
     pub borrows: bool,
-    /// By first token.
-    pub children: HashMap<Token, NodeId>,
     /// Leases whose path runs through this node or ends in it.
     pub leases: u32,
+    /// Verbs that pinned or released something before this node was last pinned or released.
     pub last_used: u64,
 }
 
 impl Node {
+    /// Position after the last token.
     pub fn end(&self) -> usize {
         self.start + self.tokens.len()
     }
 
+    /// The pages without a borrowed one.
     pub fn owned(&self) -> &[PageId] {
         &self.pages[usize::from(self.borrows)..]
     }
 
-    pub fn is_evictable(&self) -> bool {
+    /// Pages that may not be evicted because of leases.
+    pub(crate) fn n_pinned(&self) -> usize {
+        self.owned().len() * usize::from(self.leases > 0)
+    }
+
+    pub(crate) fn is_evictable(&self) -> bool {
         self.leases == 0 && self.children.is_empty()
     }
 
@@ -80,9 +91,9 @@ impl Node {
             tokens: mem::replace(&mut self.tokens, tail),
             pages,
             borrows: mem::replace(&mut self.borrows, inside_page),
-            children: HashMap::new(),
             leases: self.leases,
             last_used: self.last_used,
+            children: HashMap::new(),
         }
     }
 
@@ -93,27 +104,6 @@ impl Node {
         self.tokens.truncate(end - self.start);
         dropped
     }
-}
-
-/// One node as a reader of the cache sees it, for dumps and metrics.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeView<'a> {
-    /// Tenant the node belongs to.
-    pub namespace: u64,
-    /// Edges from the root, whose depth is 0 and which has neither tokens nor pages.
-    pub depth: usize,
-    /// Position of the first token.
-    pub start: usize,
-    /// The run of tokens.
-    pub tokens: &'a [Token],
-    /// Every page the run lies in, in order.
-    pub pages: &'a [PageId],
-    /// Whether the first of `pages` is owned by an ancestor.
-    pub borrows: bool,
-    /// Live leases whose path includes this node.
-    pub leases: u32,
-    /// Time of last use, in verbs since the cache was made.
-    pub last_used: u64,
 }
 
 /// Sums over all nodes.
@@ -294,13 +284,6 @@ impl Tree {
         })
     }
 
-    pub fn views(&self) -> impl Iterator<Item = NodeView<'_>> {
-        self.walk().map(|(id, depth)| {
-            let &Node { namespace, start, ref tokens, ref pages, borrows, leases, last_used, .. } = &self[id];
-            NodeView { namespace, depth, start, tokens, pages, borrows, leases, last_used }
-        })
-    }
-
     fn insert(&mut self, node: Node) -> NodeId {
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.nodes.push(Node::default());
@@ -334,7 +317,7 @@ impl Tree {
         let node = &self.nodes[id.0 as usize];
         self.totals.tokens += node.tokens.len();
         self.totals.pages += node.owned().len();
-        self.totals.pinned += if node.leases > 0 { node.owned().len() } else { 0 };
+        self.totals.pinned += node.n_pinned();
         if node.is_evictable() {
             self.lru.insert((node.last_used, id));
         }
@@ -344,7 +327,7 @@ impl Tree {
         let node = &self.nodes[id.0 as usize];
         self.totals.tokens -= node.tokens.len();
         self.totals.pages -= node.owned().len();
-        self.totals.pinned -= if node.leases > 0 { node.owned().len() } else { 0 };
+        self.totals.pinned -= node.n_pinned();
         if node.is_evictable() {
             self.lru.remove(&(node.last_used, id));
         }

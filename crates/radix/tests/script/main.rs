@@ -1,108 +1,9 @@
-//! What the cache does, as scripts and what they print. Law: after every line of every script the invariants hold.
-//!
-//! A script is made of lines: `acquire a 1-20` (tokens 1 to 20, in namespace 0; `acquire a 1-20 in 7` for another),
-//! `extend a 40`, `commit a 1-20 50 51`, `release a`, `pages a`, `match 1-20`, `available`, `evict 2`, `clear`, `show`.
+//! What the cache does, as scripts and what they print. Law: each script shows one property, which is its name.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+mod language;
 
-use sglang_radix::{Lease, PrefixCache, Token};
-
-struct Machine {
-    cache: PrefixCache,
-    leases: BTreeMap<String, Lease>,
-    printed: String,
-}
-
-/// Runs `script` on a cache of `n_pages` pages and compares what it prints, less indentation, with `expected`.
-#[track_caller]
-fn check(n_pages: u32, script: &str, expected: &str) {
-    let mut machine = Machine { cache: PrefixCache::new(n_pages), leases: BTreeMap::new(), printed: String::new() };
-    for line in dedent(script).lines() {
-        machine.run(line);
-        machine.cache.check_invariants(&machine.leases.values().collect::<Vec<_>>());
-    }
-    let Machine { mut cache, leases, printed } = machine;
-    leases.into_values().for_each(|lease| cache.release(lease));
-    assert!(printed == dedent(expected), "printed:\n{printed}\nexpected:\n{}", dedent(expected));
-}
-
-fn dedent(text: &str) -> String {
-    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let indent = lines.iter().map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
-    lines.iter().map(|line| format!("{}\n", line[indent..].trim_end())).collect()
-}
-
-fn number<T: std::str::FromStr>(word: &str) -> T {
-    word.parse().unwrap_or_else(|_| panic!("not a number: {word}"))
-}
-
-/// `1-3 7` is 1, 2, 3, 7.
-fn tokens(words: &[&str]) -> Vec<Token> {
-    let range = |word: &str| match word.split_once('-') {
-        Some((first, last)) => number(first)..=number(last),
-        None => number(word)..=number(word),
-    };
-    words.iter().flat_map(|word| range(word)).collect()
-}
-
-impl Machine {
-    fn run(&mut self, line: &str) {
-        let words: Vec<_> = line.split_whitespace().collect();
-        match words[..] {
-            ["acquire", name, ref prompt @ .., "in", namespace] => self.acquire(name, prompt, number(namespace)),
-            ["acquire", name, ref prompt @ ..] => self.acquire(name, prompt, 0),
-            ["extend", name, n_tokens] => self.extend(name, number(n_tokens)),
-            ["commit", name, ref sequence @ ..] => {
-                self.cache.commit(self.leases.get_mut(name).expect(line), &tokens(sequence))
-            }
-            ["release", name] => self.cache.release(self.leases.remove(name).expect(line)),
-            ["pages", name] => self.print(format!("{name}: {}", pages(&self.leases[name]))),
-            ["match", ref prompt @ ..] => self.print(format!("match {}", self.cache.match_len(0, &tokens(prompt)))),
-            ["available"] => self.print(format!("available {}", self.cache.available())),
-            ["evict", n_pages] => {
-                let freed = self.cache.evict(number(n_pages));
-                self.print(format!("evicted {freed}"));
-            }
-            ["clear"] => {
-                let freed = self.cache.clear();
-                self.print(format!("evicted {freed}"));
-            }
-            ["show"] => self.show(),
-            _ => panic!("not a line of a script: {line}"),
-        }
-    }
-
-    fn acquire(&mut self, name: &str, prompt: &[&str], namespace: u64) {
-        let lease = self.cache.acquire(namespace, &tokens(prompt));
-        let copy = lease.copy().map(|copy| format!(", copy {} rows {}->{}", copy.rows, copy.from.0, copy.to.0));
-        self.print(format!("{name}: matched {}, {}{}", lease.matched(), pages(&lease), copy.unwrap_or_default()));
-        let before = self.leases.insert(name.to_string(), lease);
-        assert!(before.is_none(), "{name} is acquired already");
-    }
-
-    fn extend(&mut self, name: &str, n_tokens: usize) {
-        let lease = self.leases.get_mut(name).expect(name);
-        if let Err(error) = self.cache.extend(lease, n_tokens) {
-            self.print(format!("{name}: {error}"));
-        }
-    }
-
-    fn show(&mut self) {
-        let stats = self.cache.stats();
-        self.printed += &self.cache.to_string();
-        self.print(format!("free {} cached {} leased {}", stats.free, stats.cached, stats.leased));
-    }
-
-    fn print(&mut self, line: String) {
-        writeln!(self.printed, "{line}").expect("writing to a String");
-    }
-}
-
-fn pages(lease: &Lease) -> String {
-    let pages: Vec<_> = lease.pages().iter().map(|page| page.0).collect();
-    format!("pages {pages:?}")
-}
+use language::check;
+use sglang_radix::PrefixCache;
 
 #[test]
 fn nothing_is_known_at_first() {
@@ -132,15 +33,11 @@ fn what_was_committed_is_found_and_a_match_inside_a_page_is_copied() {
     check(
         4,
         "
-        acquire a 1-20
-        extend a 20
-        commit a 1-20
-        release a
+        cache 1-20
         match 1-18 99
         acquire b 1-18 99
         show",
         "
-        a: matched 0, pages []
         match 18
         b: matched 18, pages [0, 2], copy 2 rows 1->2
         namespace 0 leases 1
@@ -156,8 +53,7 @@ fn a_match_on_a_page_boundary_takes_no_page() {
         4,
         "
         acquire a 1-40
-        extend a 40
-        commit a 1-40
+        write a 1-40
         acquire b 1-32 99
         show",
         "
@@ -176,12 +72,10 @@ fn a_run_grows_in_place_while_one_request_decodes() {
         4,
         "
         acquire a 1-20
-        extend a 20
-        commit a 1-20
+        write a 1-20
         commit a 1-21
         commit a 1-22
-        extend a 33
-        commit a 1-33
+        write a 1-33
         show",
         "
         a: matched 0, pages []
@@ -196,16 +90,12 @@ fn only_the_matched_path_is_pinned() {
     check(
         4,
         "
-        acquire a 1-48
-        extend a 48
-        commit a 1-48
-        release a
+        cache 1-48
         acquire b 1-16
         show
         evict 9
         show",
         "
-        a: matched 0, pages []
         b: matched 16, pages [0]
         namespace 0 leases 1
           0: 1-16 [0] leases 1
@@ -224,8 +114,7 @@ fn the_creator_goes_on_in_its_committed_page_and_others_copy() {
         8,
         "
         acquire a 1-20
-        extend a 20
-        commit a 1-20
+        write a 1-20
         acquire b 1-20
         commit a 1-22
         commit b 1-20 50
@@ -305,8 +194,7 @@ fn a_page_already_in_the_tree_is_borrowed_past_another_leases_copy() {
         8,
         "
         acquire a 1-20
-        extend a 20
-        commit a 1-20
+        write a 1-20
         acquire b 1-20
         commit b 1-22
         commit a 1-22
@@ -346,8 +234,7 @@ fn a_full_page_replaces_the_creators_own_page_in_the_tree() {
         extend a 40
         commit a 1-20
         acquire b 1-20
-        extend b 34
-        commit b 1-34
+        write b 1-34
         commit a 1-36
         pages a
         show",
@@ -369,8 +256,7 @@ fn a_split_inside_a_page_leaves_the_page_above() {
         8,
         "
         acquire a 1-30
-        extend a 30
-        commit a 1-30
+        write a 1-30
         acquire b 1-20 60
         acquire c 1-25 70
         acquire d 1-18 80
@@ -395,13 +281,11 @@ fn a_split_does_not_move_the_lease_that_ends_below() {
         8,
         "
         acquire a 1-30
-        extend a 30
-        commit a 1-30
+        write a 1-30
         acquire b 1-5
         release b
         commit a 1-31
-        extend a 34
-        commit a 1-34
+        write a 1-34
         show",
         "
         a: matched 0, pages []
@@ -420,8 +304,7 @@ fn a_commit_that_ends_inside_a_run_splits_it() {
         "
         acquire a 1-40
         acquire b 1-40
-        extend a 40
-        commit a 1-40
+        write a 1-40
         release a
         extend b 40
         commit b 1-24
@@ -451,8 +334,7 @@ fn a_match_is_cut_back_where_no_page_can_be_had() {
         2,
         "
         acquire a 1-20
-        extend a 20
-        commit a 1-20
+        write a 1-20
         acquire b 1-18
         show",
         "
@@ -471,19 +353,11 @@ fn a_fresh_page_is_never_taken_from_what_was_just_matched() {
     check(
         3,
         "
-        acquire a 1-20
-        extend a 20
-        commit a 1-20
-        release a
-        acquire b 50-60
-        extend b 11
-        commit b 50-60
-        release b
+        cache 1-20
+        cache 50-60
         acquire c 1-18
         show",
         "
-        a: matched 0, pages []
-        b: matched 0, pages []
         c: matched 18, pages [0, 2], copy 2 rows 1->2
         namespace 0 leases 1
           0: 1-18 [0 1] leases 1
@@ -496,20 +370,12 @@ fn extend_evicts_the_longest_unused_end_first() {
     check(
         4,
         "
-        acquire a 1-32
-        extend a 32
-        commit a 1-32
-        release a
-        acquire b 50-81
-        extend b 32
-        commit b 50-81
-        release b
+        cache 1-32
+        cache 50-81
         acquire c 90
         extend c 1
         show",
         "
-        a: matched 0, pages []
-        b: matched 0, pages []
         c: matched 0, pages []
         namespace 0 leases 1
           0: 1-16 [0]
@@ -523,14 +389,8 @@ fn use_moves_a_run_to_the_end_of_the_order() {
     check(
         4,
         "
-        acquire a 1-32
-        extend a 32
-        commit a 1-32
-        release a
-        acquire b 50-81
-        extend b 32
-        commit b 50-81
-        release b
+        cache 1-32
+        cache 50-81
         acquire a 1-32
         release a
         evict 1
@@ -538,8 +398,6 @@ fn use_moves_a_run_to_the_end_of_the_order() {
         evict 2
         show",
         "
-        a: matched 0, pages []
-        b: matched 0, pages []
         a: matched 32, pages [0, 1]
         evicted 1
         namespace 0
@@ -559,18 +417,13 @@ fn asking_for_too_much_changes_nothing() {
         4,
         "
         acquire a 1-16
-        extend a 16
-        commit a 1-16
-        acquire b 50-70
-        extend b 21
-        commit b 50-70
-        release b
+        write a 1-16
+        cache 50-70
         available
         extend a 65
         show",
         "
         a: matched 0, pages []
-        b: matched 0, pages []
         available 3
         a: out of KV pages: 4 wanted, 3 free or evictable; release leases or add pages
         namespace 0 leases 1
@@ -586,8 +439,7 @@ fn namespaces_share_nothing() {
         4,
         "
         acquire a 1-16 in 7
-        extend a 16
-        commit a 1-16
+        write a 1-16
         acquire b 1-16
         acquire c 1-16 in 7
         show",
@@ -608,11 +460,9 @@ fn clear_drops_all_but_what_is_leased() {
         8,
         "
         acquire a 1-40
-        extend a 40
-        commit a 1-40
+        write a 1-40
         acquire b 1-20
-        extend b 22
-        commit b 1-20 90 91
+        write b 1-20 90 91
         release a
         acquire c 7 8 in 3
         release c
@@ -656,17 +506,13 @@ fn eviction_frees_no_more_than_asked_and_keeps_the_beginning() {
     check(
         8,
         "
-        acquire a 1-60
-        extend a 60
-        commit a 1-60
-        release a
+        cache 1-60
         evict 1
         show
         evict 2
         show
         match 1-60",
         "
-        a: matched 0, pages []
         evicted 1
         namespace 0
           0: 1-48 [0 1 2]
