@@ -1,0 +1,96 @@
+/** `/v1/chat/completions`: messages in, the assistant's message out, in OpenAI's shape. */
+import { SglangError } from '../engine/errors.ts';
+import type { ChatMessage, EngineLike, GenerateChunk, GenerateRequest, GenerateResult } from '../engine/types.ts';
+import { allResults, submitAll } from './calls.ts';
+import type { Call, Route, Submission } from './calls.ts';
+import { messageList, toMessages } from './chat-messages.ts';
+import { streamEvents } from './event-stream.ts';
+import { boolean, integer, needed, notYet, object, record } from './fields.ts';
+import { chatLogprobs } from './logprobs.ts';
+import { checkModel } from './models.ts';
+import { ending, openaiEvents, openaiFields, secondsNow, streamedEnding, usageOfResults } from './openai.ts';
+import { fromOpenAI } from './sampling.ts';
+
+const body = object({
+  ...openaiFields,
+  messages: needed(messageList),
+  logprobs: boolean,
+  top_logprobs: integer(0, 20),
+  chat_template_kwargs: record,
+  continue_final_message: boolean,
+  tools: notYet,
+  functions: notYet,
+});
+
+type Body = ReturnType<typeof body>;
+
+export const chatRoutes: readonly Route[] = [
+  { methods: ['post'], paths: ['/v1/chat/completions'], takesBody: true, answer: chat },
+];
+
+async function chat(call: Call): Promise<void> {
+  const asked = body(call.body, '');
+  checkModel(call, asked.model);
+  const submissions = submitAll(call, [requestOf(call.engine, asked)], [asked.rid]);
+  if (asked.stream) return streamEvents(call, events(call, asked, submissions));
+  const results = await allResults(submissions);
+  const choices = results.flat().map((result, index) => wholeChoice(call.engine, asked, result, index));
+  const head = headOf(call, submissions, 'chat.completion');
+  call.res.json({ ...head, choices, usage: usageOfResults(results) });
+}
+
+function requestOf(engine: EngineLike, asked: Body): GenerateRequest {
+  if (asked.top_logprobs && !asked.logprobs) {
+    throw new SglangError('bad_request', 'top_logprobs: needs logprobs: true', 'top_logprobs');
+  }
+  const messages = toMessages(asked.messages);
+  const template = { continueFinalMessage: asked.continue_final_message, variables: asked.chat_template_kwargs };
+  const samplingParams = fromOpenAI(asked);
+  samplingParams.maxNewTokens ??= roomAfter(engine, messages, template);
+  return {
+    messages,
+    samplingParams,
+    returnLogprob: asked.logprobs,
+    topLogprobsNum: asked.top_logprobs,
+    chatTemplateOptions: asked.chat_template_kwargs,
+    continueFinalMessage: asked.continue_final_message,
+    priority: asked.priority,
+    extraKey: asked.extra_key,
+  };
+}
+
+type TemplateOptions = Parameters<EngineLike['applyChatTemplate']>[1];
+
+/** An answer without a limit may fill the context. A prompt that fills it alone is the engine's to refuse. */
+function roomAfter(engine: EngineLike, messages: readonly ChatMessage[], options: TemplateOptions): number | undefined {
+  const addGenerationPrompt = !options?.continueFinalMessage;
+  const prompt = engine.tokenize(engine.applyChatTemplate(messages, { addGenerationPrompt, ...options }));
+  const room = engine.model.contextLength - prompt.length;
+  return room > 0 ? room : undefined;
+}
+
+function headOf({ modelName }: Call, submissions: readonly Submission[], object: string) {
+  return { id: `chatcmpl-${submissions[0]!.rid}`, object, created: secondsNow(), model: modelName };
+}
+
+function wholeChoice(engine: EngineLike, asked: Body, { text, meta }: GenerateResult, index: number) {
+  const logprobs = asked.logprobs && meta.outputLogprobs ? chatLogprobs(engine, meta.outputLogprobs) : null;
+  return { index, message: { role: 'assistant', content: text, refusal: null }, logprobs, ...ending(meta) };
+}
+
+/** The role comes with the first delta of a choice and never again; a delta holds no empty text. */
+function events(call: Call, asked: Body, submissions: readonly Submission[]) {
+  const head = headOf(call, submissions, 'chat.completion.chunk');
+  const started = new Set<number>();
+  const show = (chunk: GenerateChunk, index: number) => {
+    const role = started.has(index) ? {} : { role: 'assistant' };
+    started.add(index);
+    const delta = { ...role, ...(chunk.text !== '' && { content: chunk.text }) };
+    const logprobs = asked.logprobs &&
+      chunk.outputLogprobs && { logprobs: chatLogprobs(call.engine, chunk.outputLogprobs) };
+    if (Object.keys(delta).length === 0 && !logprobs && !chunk.meta) return [];
+    return [{ index, delta, ...logprobs, ...streamedEnding(chunk.meta) }];
+  };
+  const withUsage = asked.stream_options?.include_usage ?? false;
+  return openaiEvents(submissions, fromOpenAI(asked), withUsage, (choices) => ({ ...head, choices }), show);
+}

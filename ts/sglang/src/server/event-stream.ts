@@ -1,0 +1,53 @@
+/**
+ * Server-sent events. What fails before the first event is answered with an HTTP status, what fails later as an event;
+ * the last event is always `[DONE]`. Nothing is read ahead of a client that does not keep up.
+ */
+import type { Response } from 'express';
+import type { Call } from './calls.ts';
+import { problemOf } from './problem.ts';
+
+export async function streamEvents(call: Call, events: AsyncGenerator<unknown>): Promise<void> {
+  const { res } = call;
+  let next = await events.next();
+  res.writeHead(200, { 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-cache' });
+  try {
+    for (; !next.done; next = await events.next()) await writeEvent(res, JSON.stringify(next.value));
+  } catch (error) {
+    const problem = problemOf(error);
+    if (!problem.expected) call.options.logger?.error({ err: error }, 'stream failed');
+    await writeEvent(res, JSON.stringify(problem.body));
+  } finally {
+    await events.return(undefined);
+  }
+  await writeEvent(res, '[DONE]');
+  res.end();
+}
+
+async function writeEvent(res: Response, text: string): Promise<void> {
+  if (res.destroyed || res.write(`data: ${text}\n\n`)) return;
+  await new Promise<void>((resolve) => {
+    const done = () => {
+      res.off('drain', done).off('close', done);
+      resolve();
+    };
+    res.on('drain', done).on('close', done);
+  });
+}
+
+/** Pieces of several sources as they come, each with the position of its source. */
+export async function* merge<T>(sources: readonly AsyncIterable<T>[]): AsyncGenerator<[source: number, piece: T]> {
+  const iterators = sources.map((source) => source[Symbol.asyncIterator]());
+  const read = async (i: number) => ({ i, next: await iterators[i]!.next() });
+  const pending = new Map(iterators.map((_, i) => [i, read(i)]));
+  try {
+    while (pending.size > 0) {
+      const { i, next } = await Promise.race(pending.values());
+      pending.delete(i);
+      if (next.done) continue;
+      pending.set(i, read(i));
+      yield [i, next.value];
+    }
+  } finally {
+    pending.forEach((read) => read.catch(() => {}));
+  }
+}

@@ -1,0 +1,198 @@
+/** `/generate`: the native API. One prompt or a list; fields given once hold for all prompts of a list, or are a list themselves. */
+import { randomUUID } from 'node:crypto';
+import { SglangError } from '../engine/errors.ts';
+import type {
+  EngineLike,
+  FinishReason,
+  GenerateMeta,
+  GenerateRequest,
+  GenerateResult,
+  Logprobs,
+} from '../engine/types.ts';
+import { allResults, submit } from './calls.ts';
+import type { Call, Route, Submission } from './calls.ts';
+import { merge, streamEvents } from './event-stream.ts';
+import { boolean, either, integer, listOf, notYet, object, string, tokenIds, withinVocabulary } from './fields.ts';
+import type { Check, Values } from './fields.ts';
+import { concat, noLogprobs, triple } from './logprobs.ts';
+import { fromNative, nativeSampling } from './sampling.ts';
+
+const perPrompt = <T>(check: Check<T>, plural: string) => either(check, listOf(check, plural));
+
+/** Most alternatives per position, as in the engine. */
+const alternatives = integer(0, 128);
+
+const fields = {
+  text: perPrompt(string, 'strings'),
+  input_ids: perPrompt(tokenIds, 'lists of token ids'),
+  sampling_params: perPrompt(nativeSampling, 'objects'),
+  return_logprob: perPrompt(boolean, 'booleans'),
+  logprob_start_len: perPrompt(integer(-1), 'whole numbers'),
+  top_logprobs_num: perPrompt(alternatives, 'whole numbers'),
+  token_ids_logprob: perPrompt(tokenIds, 'lists of token ids'),
+  return_text_in_logprobs: boolean,
+  stream: boolean,
+  rid: perPrompt(string, 'strings'),
+  priority: integer(Number.MIN_SAFE_INTEGER),
+  extra_key: string,
+  image_data: notYet,
+  lora_path: notYet,
+  return_hidden_states: notYet,
+};
+
+type Body = Values<typeof fields>;
+type Shape = Pick<Body, 'return_text_in_logprobs'>;
+
+export const nativeRoutes: readonly Route[] = [
+  { methods: ['post'], paths: ['/generate'], takesBody: true, answer: generate },
+];
+
+async function generate(call: Call): Promise<void> {
+  const body = object(fields)(call.body, '');
+  const { requests, isList } = requestsOf(body, call.engine);
+  const submissions = requests.map((request, i) => submitOrSkip(call, request, pick(body.rid, i)));
+  if (body.stream) return streamEvents(call, events(call, body, submissions, isList));
+  const results = await allResults(submissions);
+  const shaped = results.map((samples, i) =>
+    samples.map((result) => wireResult(call.engine, body, submissions[i]!.rid, result)),
+  );
+  const all = shaped.flat();
+  call.res.json(isList || all.length !== 1 ? all : all[0]);
+}
+
+/** A field of one value holds for every prompt; of a list, each prompt has its own. */
+function pick<T>(value: T | T[] | undefined, i: number): T | undefined {
+  return Array.isArray(value) ? value[i] : value;
+}
+
+function pickIds(value: number[] | number[][] | undefined, i: number): number[] | undefined {
+  return Array.isArray(value?.[0]) ? (value as number[][])[i] : (value as number[] | undefined);
+}
+
+function requestsOf(body: Body, engine: EngineLike): { requests: GenerateRequest[]; isList: boolean } {
+  const { text, input_ids } = body;
+  if ((text === undefined) === (input_ids === undefined)) {
+    throw new SglangError('bad_request', 'expected exactly one of text and input_ids', 'text');
+  }
+  const isList = Array.isArray(text) || Array.isArray(input_ids?.[0]);
+  const count = isList ? (text ?? input_ids)!.length : 1;
+  refuseUnevenLists(body, isList, count);
+  const request = (_: unknown, i: number) => requestOf(body, engine, i);
+  return { requests: Array.from({ length: count }, request), isList };
+}
+
+const listable = ['sampling_params', 'return_logprob', 'logprob_start_len', 'top_logprobs_num', 'rid'] as const;
+
+function refuseUnevenLists(body: Body, isList: boolean, count: number): void {
+  if (count === 0) throw new SglangError('bad_request', 'text: the list is empty', 'text');
+  for (const name of listable) {
+    const value = body[name];
+    if (!Array.isArray(value) || (isList && value.length === count)) continue;
+    const message = `${name}: expected one value or a list of ${count}, one per prompt, got a list of ${value.length}`;
+    throw new SglangError('bad_request', message, name);
+  }
+}
+
+function requestOf(body: Body, engine: EngineLike, i: number): GenerateRequest {
+  const sampling = pick(body.sampling_params, i);
+  const samplingParams = fromNative(sampling ?? {}, 'sampling_params');
+  const returnLogprob = pick(body.return_logprob, i);
+  const ids = pickIds(body.input_ids, i);
+  const onlyPrompt = samplingParams.maxNewTokens === 0 && returnLogprob;
+  const start = pick(body.logprob_start_len, i);
+  return {
+    prompt: pick(body.text, i),
+    inputIds: ids && withinVocabulary(ids, engine.model.vocabSize, 'input_ids'),
+    samplingParams,
+    returnLogprob,
+    logprobStartLen: onlyPrompt && (start === undefined || start < 0) ? 0 : start,
+    topLogprobsNum: pick(body.top_logprobs_num, i),
+    tokenIdsLogprob: pickIds(body.token_ids_logprob, i),
+    priority: body.priority,
+    extraKey: body.extra_key,
+  };
+}
+
+/** Clients warm the cache before a fork even where the prompt is still empty; there is nothing to compute then. */
+function submitOrSkip(call: Call, request: GenerateRequest, rid: string = randomUUID()): Submission {
+  const asksNothing = request.prompt === '' && request.samplingParams?.maxNewTokens === 0 && !request.returnLogprob;
+  if (!asksNothing) return submit(call, request, rid);
+  const counts = { promptTokens: 0, completionTokens: 0, cachedTokens: 0, e2eLatency: 0 };
+  const meta: GenerateMeta = { id: rid, finishReason: { type: 'length', length: 0 }, ...counts };
+  const chunks = (async function* () {
+    yield { index: 0, text: '', outputIds: [], meta };
+  })();
+  return { rid, request, chunks, results: () => Promise.resolve([{ text: '', outputIds: [], meta }]) };
+}
+
+function finishOf(reason: FinishReason) {
+  return reason.type === 'abort' ? { ...reason, status_code: null } : reason;
+}
+
+function wireResult(engine: EngineLike, shape: Shape, rid: string, result: GenerateResult) {
+  return { text: result.text, output_ids: result.outputIds, meta_info: metaInfo(engine, shape, rid, result.meta) };
+}
+
+function metaInfo(engine: EngineLike, shape: Shape, rid: string, meta: GenerateMeta) {
+  return {
+    id: rid,
+    finish_reason: finishOf(meta.finishReason),
+    prompt_tokens: meta.promptTokens,
+    completion_tokens: meta.completionTokens,
+    cached_tokens: meta.cachedTokens,
+    e2e_latency: meta.e2eLatency,
+    ...logprobFields(engine, shape, 'input', meta.inputLogprobs),
+    ...logprobFields(engine, shape, 'output', meta.outputLogprobs),
+    ...(meta.inputLogprobs && { normalized_prompt_logprob: mean(meta.inputLogprobs) }),
+  };
+}
+
+function logprobFields(engine: EngineLike, shape: Shape, side: 'input' | 'output', logprobs: Logprobs | undefined) {
+  if (!logprobs) return {};
+  const wire = triple(engine, shape.return_text_in_logprobs ?? false);
+  return {
+    [`${side}_token_logprobs`]: logprobs.tokens.map(wire),
+    ...(logprobs.top.length > 0 && { [`${side}_top_logprobs`]: logprobs.top.map((entries) => entries.map(wire)) }),
+    ...(logprobs.ofTokens.length > 0 && {
+      [`${side}_token_ids_logprobs`]: logprobs.ofTokens.map((entries) => entries.map(wire)),
+    }),
+  };
+}
+
+function mean({ tokens }: Logprobs): number | null {
+  const known = tokens.flatMap((token) => token.logprob ?? []);
+  return known.length === 0 ? null : known.reduce((sum, value) => sum + value, 0) / known.length;
+}
+
+interface SoFar {
+  text: string;
+  outputIds: number[];
+  logprobs: Logprobs;
+}
+
+/** The events of a stream: all text so far of one sample each, or with `streamOutput` its new text only. */
+async function* events(call: Call, body: Body, submissions: readonly Submission[], isList: boolean) {
+  const { engine } = call;
+  const samples = submissions.map(() => new Map<number, SoFar>());
+  for await (const [i, chunk] of merge(submissions.map((submission) => submission.chunks))) {
+    const { rid, request } = submissions[i]!;
+    const n = request.samplingParams?.n ?? 1;
+    const before = samples[i]!.get(chunk.index) ?? { text: '', outputIds: [], logprobs: noLogprobs() };
+    const now: SoFar = {
+      text: before.text + chunk.text,
+      outputIds: before.outputIds.concat(chunk.outputIds),
+      logprobs: concat(before.logprobs, chunk.outputLogprobs),
+    };
+    samples[i]!.set(chunk.index, now);
+    const told = call.options.streamOutput ? chunk : now;
+    const partial = { id: rid, finish_reason: null, completion_tokens: now.outputIds.length };
+    yield {
+      text: told.text,
+      output_ids: told.outputIds,
+      meta_info: chunk.meta
+        ? metaInfo(engine, body, rid, chunk.meta)
+        : { ...partial, ...logprobFields(engine, body, 'output', request.returnLogprob ? now.logprobs : undefined) },
+      ...((isList || n > 1) && { index: i * n + chunk.index }),
+    };
+  }
+}

@@ -1,0 +1,159 @@
+/** Sampling fields of the wire, native and OpenAI, and their translation to `SamplingParams`. Defaults are the engine's. */
+import { SglangError } from '../engine/errors.ts';
+import type { SamplingParams } from '../engine/types.ts';
+import { boolean, either, integer, listOf, notYet, number, object, oneOf, record, string, tokenIds } from './fields.ts';
+import type { Check, Values } from './fields.ts';
+
+const texts = either(string, listOf(string, 'strings'));
+const schema = either(string, record);
+
+/** Samples per prompt; OpenAI's own limit. */
+const samples = integer(1, 128);
+
+const shared = {
+  stop: texts,
+  stop_token_ids: tokenIds,
+  top_p: number(0, 1, { above: true }),
+  top_k: integer(-1),
+  min_p: number(0, 1),
+  frequency_penalty: number(-2, 2),
+  presence_penalty: number(-2, 2),
+  repetition_penalty: number(0, 2, { above: true }),
+  n: samples,
+  ignore_eos: boolean,
+  skip_special_tokens: boolean,
+  no_stop_trim: boolean,
+  regex: string,
+  json_schema: schema,
+  ebnf: string,
+  stop_regex: notYet,
+  structural_tag: notYet,
+  logit_bias: biases(),
+};
+
+/** `sampling_params` of `/generate`. */
+const nativeFields = {
+  ...shared,
+  max_new_tokens: integer(0),
+  min_new_tokens: integer(0),
+  temperature: number(0, Infinity),
+  sampling_seed: integer(Number.MIN_SAFE_INTEGER),
+  dtype: oneOf('int', 'str'),
+};
+export const nativeSampling = object(nativeFields);
+
+const responseFormat = object({
+  type: oneOf('text', 'json_object', 'json_schema'),
+  json_schema: object({ schema: record }),
+});
+
+/** The sampling fields of both OpenAI endpoints, with SGLang's extras. */
+export const openaiSampling = {
+  ...shared,
+  max_tokens: integer(0),
+  max_completion_tokens: integer(0),
+  min_tokens: integer(0),
+  temperature: number(0, 2),
+  seed: integer(Number.MIN_SAFE_INTEGER),
+  response_format: responseFormat,
+};
+
+type Native = Values<typeof nativeFields>;
+type OpenAI = Values<typeof openaiSampling>;
+type Shared = Values<typeof shared>;
+
+export function fromNative(fields: Native, at: string): SamplingParams {
+  const params = fromShared(fields, at);
+  params.maxNewTokens = fields.max_new_tokens;
+  params.minNewTokens = fields.min_new_tokens;
+  params.temperature = greedyBelowLimit(fields.temperature);
+  params.seed = fields.sampling_seed;
+  return fields.dtype === 'int' ? wholeNumber(params) : params;
+}
+
+export function fromOpenAI(fields: OpenAI): SamplingParams {
+  const params = fromShared({ ...fields, json_schema: fields.json_schema ?? formatSchema(fields.response_format) }, '');
+  params.maxNewTokens = fields.max_completion_tokens ?? fields.max_tokens;
+  params.minNewTokens = fields.min_tokens;
+  params.temperature = greedyBelowLimit(fields.temperature);
+  params.seed = fields.seed;
+  return params;
+}
+
+function fromShared(fields: Shared, at: string): SamplingParams {
+  refuseTwoConstraints(fields, at);
+  return {
+    stop: fields.stop,
+    stopTokenIds: fields.stop_token_ids,
+    topP: fields.top_p,
+    topK: fields.top_k === 0 ? -1 : fields.top_k,
+    minP: fields.min_p,
+    frequencyPenalty: fields.frequency_penalty,
+    presencePenalty: fields.presence_penalty,
+    repetitionPenalty: fields.repetition_penalty,
+    n: fields.n,
+    ignoreEos: fields.ignore_eos,
+    skipSpecialTokens: fields.skip_special_tokens,
+    noStopTrim: fields.no_stop_trim,
+    logitBias: fields.logit_bias,
+    regex: fields.regex,
+    ebnf: fields.ebnf,
+    jsonSchema: schemaText(fields.json_schema, at),
+  };
+}
+
+/** The original calls anything below 1e-6 greedy. */
+function greedyBelowLimit(temperature: number | undefined): number | undefined {
+  return temperature !== undefined && temperature < 1e-6 ? 0 : temperature;
+}
+
+/** What old clients mean by `dtype: "int"`. */
+function wholeNumber(params: SamplingParams): SamplingParams {
+  const stop = typeof params.stop === 'string' ? [params.stop] : (params.stop ?? []);
+  return { ...params, regex: params.regex ?? '[-+]?[0-9]+', stop: [...stop, ' ', '\n'] };
+}
+
+function refuseTwoConstraints(fields: Shared, at: string): void {
+  const given = (['regex', 'json_schema', 'ebnf'] as const).filter((name) => fields[name] !== undefined);
+  if (given.length < 2) return;
+  const message = `at most one of regex, json_schema (or response_format) and ebnf may be given, got ${given.join(' and ')}`;
+  throw new SglangError('bad_request', message, at ? `${at}.${given[1]}` : given[1]);
+}
+
+function formatSchema(format: OpenAI['response_format']): Record<string, unknown> | undefined {
+  if (format?.type === 'json_object') return { type: 'object' };
+  if (format?.type !== 'json_schema') return undefined;
+  if (format.json_schema?.schema) return format.json_schema.schema;
+  const at = 'response_format.json_schema.schema';
+  throw new SglangError('bad_request', `${at}: missing; expected an object`, at);
+}
+
+function schemaText(value: string | Record<string, unknown> | undefined, at: string): string | undefined {
+  if (typeof value !== 'string') return value && JSON.stringify(value);
+  try {
+    JSON.parse(value);
+    return value;
+  } catch (error) {
+    const field = at ? `${at}.json_schema` : 'json_schema';
+    throw new SglangError(
+      'bad_request',
+      `${field}: expected a JSON Schema as JSON text: ${(error as Error).message}`,
+      field,
+    );
+  }
+}
+
+/** Numbers in [-100, 100] by token id. */
+function biases(): Check<Record<string, number>> {
+  const expected = 'an object of numbers in [-100, 100] by token id';
+  const bias = number(-100, 100);
+  const check = (value: unknown, at: string) => {
+    for (const [id, entry] of Object.entries(record(value, at))) {
+      if (!/^\d+$/.test(id))
+        throw new SglangError('bad_request', `${at}: expected ${expected}, got the key "${id}"`, at);
+      bias(entry, `${at}.${id}`);
+    }
+    return value as Record<string, number>;
+  };
+  return Object.assign(check, { expected });
+}
