@@ -31,8 +31,9 @@ impl PrefixCache {
             let other = places.insert(page, place);
             assert!(other.is_none(), "page {} is in {place} and in {}", page.0, other.unwrap_or_default());
         }
-        let lost = (0..self.pool.total() as u32).find(|&page| !places.contains_key(&PageId(page)));
-        lost.iter().for_each(|page| panic!("page {page} is nowhere: neither free, nor cached, nor leased"));
+        for page in 0..self.pool.total() as u32 {
+            assert!(places.contains_key(&PageId(page)), "page {page} is nowhere: neither free, nor cached, nor leased");
+        }
         assert_eq!(places.len(), self.pool.total(), "there are pages that were never made");
     }
 
