@@ -1,0 +1,85 @@
+/** Many runs of one program. Laws: results are in the order of the arguments; at most `concurrency` run at once. */
+import { ProgramError, programError } from './program-error.ts';
+import type { BatchOptions, Result, Run, RunOptions } from './types.ts';
+
+type Vars = Record<string, unknown>;
+type Start = (args: object, options: RunOptions) => Run<Vars>;
+type Outcome = PromiseSettledResult<Result<Vars>>;
+
+const DEFAULT_CONCURRENCY = 64;
+
+/** Shows how far a batch of `total` runs is; `stop` is called once, whatever happens. */
+export type ProgressReporter = (total: number) => { advance(done: number): void; stop(): void };
+
+let showProgress: ProgressReporter = () => ({ advance: () => {}, stop: () => {} });
+
+/** Sets what `progress: true` shows; the language itself knows no terminal. */
+export function setProgressReporter(reporter: ProgressReporter): void {
+  showProgress = reporter;
+}
+
+/** Runs `start` on each of `list`. Without `settled` the first error stops the others and is thrown. */
+export async function runAll(start: Start, list: readonly object[], options: BatchOptions): Promise<Outcome[] | Result<Vars>[]> {
+  const { concurrency = DEFAULT_CONCURRENCY, onProgress, progress, settled, ...rest } = options;
+  if (!Number.isInteger(concurrency) || concurrency < 1) {
+    throw new RangeError(`concurrency: expected a positive integer, got ${concurrency}`);
+  }
+  const bar = progress ? showProgress(list.length) : undefined;
+  const report = (done: number) => {
+    bar?.advance(done);
+    onProgress?.(done, list.length);
+  };
+  try {
+    const outcomes = await new Batch(start, list, rest, !settled, report).run(concurrency);
+    return settled ? outcomes : outcomes.map((outcome) => (outcome as PromiseFulfilledResult<Result<Vars>>).value);
+  } finally {
+    bar?.stop();
+  }
+}
+
+class Batch {
+  readonly #stop = new AbortController();
+  readonly #outcomes: Outcome[] = [];
+  #next = 0;
+  #done = 0;
+
+  constructor(
+    readonly start: Start,
+    readonly list: readonly object[],
+    readonly options: RunOptions,
+    readonly stopAtError: boolean,
+    readonly report: (done: number) => void,
+  ) {}
+
+  async run(concurrency: number): Promise<Outcome[]> {
+    const lanes = Array.from({ length: Math.min(concurrency, this.list.length) }, () => this.#lane());
+    try {
+      await Promise.all(lanes);
+    } catch (error) {
+      this.#stop.abort(error);
+      throw error;
+    }
+    return this.#outcomes;
+  }
+
+  async #lane(): Promise<void> {
+    while (this.#next < this.list.length && !this.#stop.signal.aborted) {
+      const index = this.#next++;
+      this.#outcomes[index] = await this.#item(index);
+      this.report(++this.#done);
+    }
+  }
+
+  async #item(index: number): Promise<Outcome> {
+    const { signal: outer } = this.options;
+    const signal = outer ? AbortSignal.any([outer, this.#stop.signal]) : this.#stop.signal;
+    try {
+      return { status: 'fulfilled', value: await this.start(this.list[index]!, { ...this.options, signal }) };
+    } catch (cause) {
+      const { vars, cause: root } = cause as ProgramError;
+      const reason = programError(`item ${index}`, vars, cause);
+      if (this.stopAtError) throw new ProgramError(reason.message, vars, root);
+      return { status: 'rejected', reason: new ProgramError(reason.message, vars, root) };
+    }
+  }
+}

@@ -1,0 +1,38 @@
+/** The text of a prompt in the order it came. Law: a reader sees every event once, from the first, whenever it starts. */
+import type { TextEvent } from './types.ts';
+
+export class EventLog {
+  readonly #events: TextEvent[] = [];
+  #waiting: (() => void)[] = [];
+
+  push(event: TextEvent): void {
+    if (event.delta === '') return;
+    this.#events.push(event);
+    this.#wake();
+  }
+
+  /** All events until `end` settles; where it rejects, the reader gets that error after the last event. */
+  async *read(end: Promise<unknown>): AsyncGenerator<TextEvent, void> {
+    let outcome: 'open' | 'done' | { error: unknown } = 'open';
+    const settle = (how: typeof outcome) => {
+      outcome = how;
+      this.#wake();
+    };
+    end.then(
+      () => settle('done'),
+      (error) => settle({ error }),
+    );
+    for (let next = 0; ; ) {
+      while (next < this.#events.length) yield this.#events[next++]!;
+      if (typeof outcome === 'object') throw (outcome as { error: unknown }).error;
+      if (outcome === 'done') return;
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resume of waiting) resume();
+  }
+}

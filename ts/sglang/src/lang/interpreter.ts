@@ -1,0 +1,271 @@
+/**
+ * Runs a prompt's nodes on a backend. Laws: nodes of a scope run in the order they were added, and each starts as soon
+ * as the one before is done, whether or not anybody waits; the first failure is the prompt's for good.
+ */
+import type { Backend, Delta, GenMeta, GenerateOptions, Turn } from '../backends/backend.ts';
+import { abortable, abortablePieces } from './abort.ts';
+import type { Constraint } from './constraint.ts';
+import { EventLog } from './events.ts';
+import type { Node } from './ir.ts';
+import { ProgramError, programError, quiet } from './program-error.ts';
+import { messagesOf, plainText, Prompt } from './prompt.ts';
+import type { BlockRole, Message, Meta, Result, SamplingOptions } from './types.ts';
+
+/** What all prompts of a run share. */
+export interface Session {
+  readonly backend: Backend;
+  readonly defaults: SamplingOptions;
+  readonly signal: AbortSignal;
+}
+
+/** A prompt at one moment; a branch starts from it. */
+interface Snapshot {
+  readonly turns: readonly Turn[];
+  readonly vars: Readonly<Record<string, unknown>>;
+  readonly metas: ReadonlyMap<string, Meta>;
+}
+
+type NodeOf<K extends Node['kind']> = Extract<Node, { kind: K }>;
+
+/** One prompt with its variables. */
+class Interpreter {
+  readonly log = new EventLog();
+  prompt = new Prompt();
+  vars: Record<string, unknown> = {};
+  #metas = new Map<string, Meta>();
+  #failure: ProgramError | undefined;
+
+  constructor(readonly session: Session) {}
+
+  restore({ turns, vars, metas }: Snapshot): void {
+    this.prompt = new Prompt(turns);
+    this.vars = { ...vars };
+    this.#metas = new Map(metas);
+  }
+
+  snapshot(): Snapshot {
+    return { turns: this.prompt.turns(), vars: { ...this.vars }, metas: new Map(this.#metas) };
+  }
+
+  /** Throws where the prompt failed or its run was aborted. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+    this.session.signal.throwIfAborted();
+  }
+
+  /** Records the first failure; errors of branches and callees pass as they are. */
+  fail(cause: unknown, where = ''): ProgramError {
+    this.#failure ??= cause instanceof ProgramError ? cause : programError(where, this.vars, cause);
+    return this.#failure;
+  }
+
+  /** Runs a node that is not a role; the value of the variable it binds. */
+  async run(node: Exclude<Node, { kind: 'role' }>): Promise<unknown> {
+    if (node.kind === 'gen') return this.#gen(node);
+    if (node.kind === 'select') return this.#select(node);
+    this.prompt.append(node.kind === 'text' ? node.text : { image: node.image });
+    if (node.kind === 'text') this.log.push({ name: null, delta: node.text });
+    return undefined;
+  }
+
+  lookup(name: string): unknown {
+    if (name in this.vars) return this.vars[name];
+    const known = Object.keys(this.vars).join(', ') || 'none';
+    throw new Error(`there is no variable "${name}"; bound so far: ${known}`);
+  }
+
+  async result(): Promise<Result<Record<string, unknown>>> {
+    const { turns, vars, metas } = this.snapshot();
+    const { backend, signal } = this.session;
+    const text = backend.render ? await abortable(backend.render(turns), signal) : plainText(turns);
+    return new Settled(vars, text, messagesOf(turns), metas);
+  }
+
+  async #gen({ name, options, constraint }: NodeOf<'gen'>): Promise<unknown> {
+    const request = requestOf({ ...this.session.defaults, ...options }, constraint, this.#signalOf(options));
+    const { text, meta } = await this.#stream(name, request);
+    this.prompt.append(text);
+    this.vars[name] = await constraint.parse(text);
+    this.#metas.set(name, metaOf(meta));
+    return this.vars[name];
+  }
+
+  async #stream(name: string, request: GenerateOptions & { signal: AbortSignal }): Promise<Required<Delta>> {
+    let text = '';
+    let meta: GenMeta | undefined;
+    for await (const delta of abortablePieces(this.session.backend.stream(this.prompt.openTurns(), request), request.signal)) {
+      text += delta.text;
+      meta = delta.meta ?? meta;
+      this.log.push({ name, delta: delta.text });
+    }
+    if (!meta) throw new Error('the backend ended its stream without a closing piece');
+    if (meta.finishReason === 'abort') throw new Error('the backend aborted the generation');
+    return { text, meta };
+  }
+
+  async #select({ name, choices, method, options }: NodeOf<'select'>): Promise<unknown> {
+    const signal = this.#signalOf(options);
+    const temperature = options.temperature ?? this.session.defaults.temperature;
+    const asked = this.session.backend.select(this.prompt.openTurns(), choices, { method, temperature, signal });
+    const { index, scores, meta } = await abortable(asked, signal);
+    const choice = choices[index];
+    if (choice === undefined) throw new Error(`the backend chose option ${index} of ${choices.length}`);
+    this.prompt.append(choice);
+    this.log.push({ name, delta: choice });
+    this.vars[name] = choice;
+    this.#metas.set(name, { ...metaOf(meta), ...(scores && { scores }) });
+    return choice;
+  }
+
+  #signalOf({ signal }: SamplingOptions): AbortSignal {
+    return signal ? AbortSignal.any([signal, this.session.signal]) : this.session.signal;
+  }
+}
+
+/** A queue of steps on a prompt. A block's body has its own, which the step of the block waits for. */
+export class Scope {
+  readonly #on: Interpreter;
+  #tail: Promise<unknown>;
+  /** When variables bound by no step of this queue are known. */
+  #inherited: Promise<unknown>;
+  #bound = new Map<string, Promise<unknown>>();
+
+  private constructor(on: Interpreter, start: Promise<unknown>) {
+    this.#on = on;
+    this.#inherited = this.#tail = start;
+  }
+
+  /** A scope on a new, empty prompt. */
+  static root(session: Session): Scope {
+    return new Scope(new Interpreter(session), Promise.resolve());
+  }
+
+  get log(): EventLog {
+    return this.#on.log;
+  }
+
+  add(nodes: readonly Node[]): void {
+    for (const node of nodes) {
+      if (node.kind === 'role') this.#addRole(node);
+      else if (node.kind === 'gen' || node.kind === 'select') {
+        this.#bound.set(node.name, this.#step(() => this.#on.run(node), `${node.kind}("${node.name}")`));
+      } else this.#step(() => this.#on.run(node));
+    }
+  }
+
+  /** Runs `body` on a scope of its own in this place of the queue; with a role, inside a turn of it. */
+  block(role: BlockRole | null, body: (inner: Scope) => unknown): void {
+    if (role) this.#step(() => this.#on.prompt.open(role));
+    this.#inherited = this.#step(async () => {
+      const inner = new Scope(this.#on, Promise.resolve());
+      await body(inner);
+      await inner.drained();
+    });
+    this.#bound.clear();
+    if (role) this.#step(() => this.#on.prompt.close());
+  }
+
+  get(name: string): Promise<unknown> {
+    return quiet(this.#bound.get(name) ?? this.#inherited.then(() => this.#on.lookup(name)).catch((e) => this.#reject(e)));
+  }
+
+  /** `n` scopes on prompts that start as this one is then. */
+  branches(n: number): Scope[] {
+    const snapshot = this.#step(async () => {
+      if (n > 1) await this.#warm();
+      return this.#on.snapshot();
+    });
+    return Array.from({ length: n }, () => {
+      const branch = new Interpreter(this.#on.session);
+      const scope = new Scope(branch, Promise.resolve());
+      scope.#inherited = scope.#step(async () => branch.restore(await snapshot));
+      return scope;
+    });
+  }
+
+  /** Waits for all that was added so far; rejects with the prompt's failure. */
+  drained(): Promise<void> {
+    return quiet(this.#tail.then(() => this.#on.check()).catch((error) => this.#reject(error)));
+  }
+
+  settle(): Promise<Result<Record<string, unknown>>> {
+    return quiet(this.drained().then(() => this.#on.result()));
+  }
+
+  fail(cause: unknown): ProgramError {
+    return this.#on.fail(cause);
+  }
+
+  #addRole({ role, parts }: NodeOf<'role'>): void {
+    this.#step(() => this.#on.prompt.open(role));
+    this.add(parts);
+    this.#step(() => this.#on.prompt.close());
+  }
+
+  #step<T>(action: () => T | Promise<T>, where?: string): Promise<T> {
+    const run = async () => {
+      this.#on.check();
+      return action();
+    };
+    const done = this.#tail.then(run).catch((error): never => this.#reject(error, where));
+    this.#tail = done.catch(() => {});
+    return done;
+  }
+
+  #reject(error: unknown, where?: string): never {
+    throw this.#on.fail(error, where);
+  }
+
+  /** Only a hint: where it fails, the branches will say so. */
+  async #warm(): Promise<void> {
+    const { backend, signal } = this.#on.session;
+    const turns = this.#on.prompt.turns();
+    if (turns.length > 0) await backend.warm?.(turns, { signal }).catch(() => {});
+  }
+}
+
+class Settled implements Result<Record<string, unknown>> {
+  readonly #text: string;
+  readonly #messages: readonly Message[];
+  readonly #metas: ReadonlyMap<string, Meta>;
+
+  constructor(
+    readonly vars: Readonly<Record<string, unknown>>,
+    text: string,
+    messages: readonly Message[],
+    metas: ReadonlyMap<string, Meta>,
+  ) {
+    this.#text = text;
+    this.#messages = messages;
+    this.#metas = metas;
+  }
+
+  get(name: string): unknown {
+    return this.vars[name];
+  }
+
+  text(): string {
+    return this.#text;
+  }
+
+  messages(): Message[] {
+    return this.#messages.map((message) => ({ ...message }));
+  }
+
+  meta(name: string): Meta {
+    const meta = this.#metas.get(name);
+    if (meta) return meta;
+    throw new Error(`there is no variable "${name}"; generated: ${[...this.#metas.keys()].join(', ') || 'none'}`);
+  }
+}
+
+function requestOf(options: SamplingOptions, { grammar }: Constraint, signal: AbortSignal): GenerateOptions & { signal: AbortSignal } {
+  const { stop = [], logprobs = false, ...rest } = options;
+  const stops = [...(typeof stop === 'string' ? [stop] : stop), ...(grammar.stop ?? [])];
+  const wanted = logprobs === false ? {} : { returnLogprob: true, topLogprobsNum: Number(logprobs === true ? 0 : logprobs) };
+  return { ...rest, ...wanted, ...grammar, stop: stops, signal };
+}
+
+function metaOf({ promptTokens, completionTokens, cachedTokens, finishReason, outputLogprobs }: GenMeta): Meta {
+  return { promptTokens, completionTokens, cachedTokens, finishReason, ...(outputLogprobs && { logprobs: outputLogprobs }) };
+}

@@ -1,0 +1,78 @@
+/**
+ * A prompt as turns. Laws: turns are replaced, never changed, so a list of them that was handed out stays true; only
+ * the last may be open; neighbouring texts are one text.
+ */
+import type { Content, Turn } from '../backends/backend.ts';
+import type { BlockRole, Message } from './types.ts';
+
+/** Stands for a picture where a prompt is shown as plain text. */
+const IMAGE_MARK = '<image>';
+
+export class Prompt {
+  readonly #turns: Turn[];
+
+  constructor(turns: readonly Turn[] = []) {
+    this.#turns = [...turns];
+  }
+
+  /** Adds to the open turn, or opens a plain one. */
+  append(piece: Content): void {
+    const last = this.#turns.at(-1);
+    if (last?.open) this.#replaceLast({ ...last, content: joined(last.content, piece) });
+    else this.#turns.push({ role: null, content: [piece], open: true });
+  }
+
+  /** Opens a turn; throws inside the turn of another role. */
+  open(role: BlockRole): void {
+    const last = this.#turns.at(-1);
+    if (last?.open && last.role !== null) throw new Error(`a turn of role ${role} inside one of role ${last.role}`);
+    this.close();
+    this.#turns.push({ role, content: [], open: true });
+  }
+
+  /** Closes the open turn, if there is one. */
+  close(): void {
+    const last = this.#turns.at(-1);
+    if (last?.open) this.#replaceLast({ ...last, open: false });
+  }
+
+  turns(): readonly Turn[] {
+    return [...this.#turns];
+  }
+
+  /** The turns with an open one at the end, which a generation continues. */
+  openTurns(): readonly Turn[] {
+    const open = this.#turns.at(-1)?.open;
+    return open ? this.turns() : [...this.#turns, { role: null, content: [], open: true }];
+  }
+
+  #replaceLast(turn: Turn): void {
+    this.#turns[this.#turns.length - 1] = turn;
+  }
+}
+
+function joined(content: readonly Content[], piece: Content): readonly Content[] {
+  const last = content.at(-1);
+  if (typeof last !== 'string' || typeof piece !== 'string') return [...content, piece];
+  return [...content.slice(0, -1), last + piece];
+}
+
+/** A turn's content as text. */
+export function contentText({ content }: Turn): string {
+  return content.map((piece) => (typeof piece === 'string' ? piece : IMAGE_MARK)).join('');
+}
+
+/** The prompt without a chat template: `role: content` per line, plain text as it is. */
+export function plainText(turns: readonly Turn[]): string {
+  return turns
+    .map((turn) => {
+      const text = contentText(turn);
+      return turn.role === null ? text : `${turn.role}:${text === '' ? '' : ' '}${text}${turn.open ? '' : '\n'}`;
+    })
+    .join('');
+}
+
+/** The turns that have a role. */
+export function messagesOf(turns: readonly Turn[]): Message[] {
+  return turns.flatMap((turn) => (turn.role === null ? [] : [{ role: turn.role, content: contentText(turn) }]));
+}
