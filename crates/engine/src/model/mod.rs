@@ -1,3 +1,5 @@
-//! What a model is: its sizes ([`config`]) and its computation.
+//! What a model is: its sizes ([`config`]), how its weights reach a device ([`assemble`]), its computation ([`decoder`]).
 
+pub mod assemble;
 pub mod config;
+pub mod decoder;

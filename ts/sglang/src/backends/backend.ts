@@ -36,6 +36,8 @@ export interface GenerateOptions extends LogprobOptions {
   regex?: string;
   jsonSchema?: string;
   ebnf?: string;
+  /** What `regex` describes, for backends that have no regex but can ask for such a value by other means. */
+  valueType?: 'int' | 'float' | 'bool' | 'string';
   signal?: AbortSignal;
 }
 
@@ -57,6 +59,12 @@ export interface Delta {
 
 export type SelectMethod = 'token_length_normalized' | 'greedy_token_selection' | 'unconditional_likelihood_normalized';
 
+export interface SelectOptions {
+  method?: SelectMethod;
+  temperature?: number;
+  signal?: AbortSignal;
+}
+
 export interface Selection {
   /** Index of the chosen option. */
   index: number;
@@ -68,17 +76,17 @@ export interface Selection {
 export interface Backend {
   readonly kind: string;
   /** Continues the prompt. The last turn is open, or `role: null`. */
-  generate(prompt: readonly Turn[], options: GenerateOptions): AsyncIterable<Delta>;
+  stream(prompt: readonly Turn[], options: GenerateOptions): AsyncIterable<Delta>;
   /** Chooses one of `choices` as the continuation of the prompt. */
   select(
     prompt: readonly Turn[],
     choices: readonly string[],
-    options: { method?: SelectMethod; temperature?: number; signal?: AbortSignal },
+    options: SelectOptions,
   ): Promise<Selection>;
   /** Computes the prompt ahead of branches that will share it; optional. */
   warm?(prompt: readonly Turn[], options: { signal?: AbortSignal }): Promise<void>;
   /** Drops cached prefixes; optional. */
-  flushCache?(): Promise<void>;
+  flushCache?(): Promise<unknown>;
   /** The whole prompt as the model sees it, where the backend renders text; optional. */
   render?(prompt: readonly Turn[]): Promise<string>;
 }

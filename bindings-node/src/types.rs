@@ -1,0 +1,348 @@
+//! JavaScript shapes of the engine's nouns, one to one.
+
+use napi_derive::napi;
+use sglang_engine::grammar::Constraint;
+use sglang_engine::loader;
+use sglang_engine::request::{self, FinishReason, Prompt};
+use sglang_engine::scheduler::Policy;
+
+/// What to load and how; what is left out is decided by the engine.
+#[napi(object)]
+pub struct NativeLoadOptions {
+    /// A GGUF file or a folder in the Hugging Face layout.
+    pub model_path: String,
+    /// A folder or tokenizer.json to use in place of the model's own.
+    pub tokenizer_path: Option<String>,
+    /// `auto` or `cpu`.
+    pub device: Option<String>,
+    /// `auto` (as stored) or `float32`.
+    pub dtype: Option<String>,
+    /// `auto`, `float32`, `float16` or `bfloat16`.
+    pub kv_cache_dtype: Option<String>,
+    pub threads: Option<u32>,
+    /// Instruction set to use in place of the best one.
+    pub simd: Option<String>,
+    pub context_length: Option<u32>,
+    pub max_total_tokens: Option<u32>,
+    pub max_running_requests: Option<u32>,
+    pub max_queued_requests: Option<u32>,
+    pub chunked_prefill_size: Option<u32>,
+    /// `lpm` or `fcfs`.
+    pub schedule_policy: Option<String>,
+    pub disable_radix_cache: Option<bool>,
+}
+
+impl NativeLoadOptions {
+    /// The engine's options.
+    pub fn translate(self) -> Result<loader::LoadOptions, sglang_engine::Error> {
+        let policy = match self.schedule_policy.as_deref() {
+            None | Some("lpm") => Policy::Lpm,
+            Some("fcfs") => Policy::Fcfs,
+            Some(other) => {
+                return Err(sglang_engine::Error::load(format!("schedule policy {other:?}: expected lpm or fcfs")))
+            }
+        };
+        Ok(loader::LoadOptions {
+            model_path: self.model_path.into(),
+            tokenizer_path: self.tokenizer_path.map(Into::into),
+            device: self.device,
+            dtype: self.dtype,
+            kv_cache_dtype: self.kv_cache_dtype,
+            threads: self.threads.map(|n| n as usize),
+            simd: self.simd,
+            context_length: self.context_length.map(|n| n as usize),
+            max_total_tokens: self.max_total_tokens.map(|n| n as usize),
+            max_running_requests: self.max_running_requests.map(|n| n as usize),
+            max_queued_requests: self.max_queued_requests.map(|n| n as usize),
+            chunked_prefill_size: self.chunked_prefill_size.map(|n| n as usize),
+            policy,
+            reuse: !self.disable_radix_cache.unwrap_or(false),
+        })
+    }
+}
+
+/// How far loading is.
+#[napi(object)]
+pub struct NativeProgress {
+    pub done_bytes: f64,
+    pub total_bytes: f64,
+}
+
+/// What was loaded.
+#[napi(object)]
+pub struct NativeModelCard {
+    pub model_path: String,
+    pub tokenizer_path: String,
+    pub model_type: String,
+    pub architectures: Vec<String>,
+    pub context_length: u32,
+    pub vocab_size: u32,
+    pub bos_token: Option<String>,
+    pub eos_token: Option<String>,
+    pub bos_token_id: Option<u32>,
+    pub eos_token_ids: Vec<u32>,
+    pub chat_template: Option<String>,
+    pub weight_bytes: f64,
+    pub device: String,
+    pub dtype: String,
+    pub max_total_tokens: u32,
+}
+
+impl From<&loader::ModelCard> for NativeModelCard {
+    fn from(card: &loader::ModelCard) -> Self {
+        NativeModelCard {
+            model_path: card.model_path.clone(),
+            tokenizer_path: card.tokenizer_path.clone(),
+            model_type: card.model_type.clone(),
+            architectures: card.architectures.clone(),
+            context_length: card.context_length as u32,
+            vocab_size: card.vocab_size as u32,
+            bos_token: card.bos_token.clone(),
+            eos_token: card.eos_token.clone(),
+            bos_token_id: card.bos_token_id,
+            eos_token_ids: card.eos_token_ids.clone(),
+            chat_template: card.chat_template.clone(),
+            weight_bytes: card.weight_bytes as f64,
+            device: card.device.clone(),
+            dtype: card.dtype.clone(),
+            max_total_tokens: card.max_total_tokens as u32,
+        }
+    }
+}
+
+/// One generation. Fields without a value take the engine's default.
+#[napi(object)]
+pub struct NativeRequest {
+    pub id: f64,
+    pub text: Option<String>,
+    pub input_ids: Option<Vec<u32>>,
+    pub priority: Option<i32>,
+    /// Cache namespace: two 32-bit halves.
+    pub namespace: Option<Vec<u32>>,
+    pub return_logprob: Option<bool>,
+    pub prompt_logprob_start: Option<u32>,
+    pub top_logprobs: Option<u32>,
+    pub token_ids_logprob: Option<Vec<u32>>,
+    pub max_new_tokens: Option<u32>,
+    pub min_new_tokens: Option<u32>,
+    pub stop: Option<Vec<String>>,
+    pub stop_token_ids: Option<Vec<u32>>,
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub top_k: Option<f64>,
+    pub min_p: Option<f64>,
+    pub frequency_penalty: Option<f64>,
+    pub presence_penalty: Option<f64>,
+    pub repetition_penalty: Option<f64>,
+    pub logit_bias: Option<Vec<NativeLogprob>>,
+    /// Two 32-bit halves.
+    pub seed: Vec<u32>,
+    pub ignore_eos: Option<bool>,
+    pub skip_special_tokens: Option<bool>,
+    pub no_stop_trim: Option<bool>,
+    pub regex: Option<String>,
+    pub json_schema: Option<String>,
+    pub ebnf: Option<String>,
+}
+
+impl NativeRequest {
+    /// The engine's request.
+    pub fn translate(self) -> request::Request {
+        request::Request {
+            id: self.id as u64,
+            priority: self.priority.unwrap_or(0),
+            namespace: self.namespace.as_deref().map_or(0, join_halves),
+            logprobs: request::LogprobParams {
+                enabled: self.return_logprob.unwrap_or(false),
+                prompt_start: self.prompt_logprob_start.map(|start| start as usize),
+                top: self.top_logprobs.unwrap_or(0) as usize,
+                of_tokens: self.token_ids_logprob.clone().unwrap_or_default(),
+            },
+            sampling: self.sampling(),
+            prompt: match (self.text, self.input_ids) {
+                (Some(text), _) => Prompt::Text(text),
+                (None, tokens) => Prompt::Tokens(tokens.unwrap_or_default()),
+            },
+        }
+    }
+
+    fn sampling(&self) -> request::SamplingParams {
+        let standard = request::SamplingParams::default();
+        let number = |value: Option<f64>, default: f32| value.map_or(default, |value| value as f32);
+        let bias = self.logit_bias.iter().flatten().map(|entry| (entry.token, entry.logprob as f32));
+        request::SamplingParams {
+            max_new_tokens: self.max_new_tokens.map(|n| n as usize),
+            min_new_tokens: self.min_new_tokens.unwrap_or(0) as usize,
+            stop: self.stop.clone().unwrap_or_default(),
+            stop_token_ids: self.stop_token_ids.clone().unwrap_or_default(),
+            temperature: number(self.temperature, standard.temperature),
+            top_p: number(self.top_p, standard.top_p),
+            top_k: self.top_k.map_or(standard.top_k, |k| k as i64),
+            min_p: number(self.min_p, standard.min_p),
+            frequency_penalty: number(self.frequency_penalty, standard.frequency_penalty),
+            presence_penalty: number(self.presence_penalty, standard.presence_penalty),
+            repetition_penalty: number(self.repetition_penalty, standard.repetition_penalty),
+            logit_bias: bias.collect(),
+            seed: join_halves(&self.seed),
+            ignore_eos: self.ignore_eos.unwrap_or(standard.ignore_eos),
+            skip_special_tokens: self.skip_special_tokens.unwrap_or(standard.skip_special_tokens),
+            no_stop_trim: self.no_stop_trim.unwrap_or(standard.no_stop_trim),
+            constraint: self.constraint(),
+        }
+    }
+
+    fn constraint(&self) -> Option<Constraint> {
+        let regex = self.regex.clone().map(Constraint::Regex);
+        let schema = self.json_schema.clone().map(Constraint::JsonSchema);
+        regex.or(schema).or(self.ebnf.clone().map(Constraint::Ebnf))
+    }
+}
+
+fn join_halves(halves: &[u32]) -> u64 {
+    halves.iter().take(2).fold(0, |joined, &half| joined << 32 | u64::from(half))
+}
+
+/// A token and a number that belongs to it.
+#[napi(object)]
+pub struct NativeLogprob {
+    pub token: u32,
+    pub logprob: f64,
+}
+
+/// Log-probabilities at one position.
+#[napi(object)]
+pub struct NativePosition {
+    pub token: u32,
+    pub logprob: Option<f64>,
+    pub top: Vec<NativeLogprob>,
+    pub of_tokens: Vec<NativeLogprob>,
+}
+
+impl From<request::TokenLogprob> for NativePosition {
+    fn from(entry: request::TokenLogprob) -> Self {
+        let pairs = |list: Vec<(u32, f32)>| {
+            list.into_iter().map(|(token, logprob)| NativeLogprob { token, logprob: f64::from(logprob) }).collect()
+        };
+        NativePosition {
+            token: entry.token,
+            logprob: entry.logprob.map(f64::from),
+            top: pairs(entry.top),
+            of_tokens: pairs(entry.of_tokens),
+        }
+    }
+}
+
+/// What happened to a request in one step.
+#[napi(object)]
+pub struct NativeEvent {
+    pub id: f64,
+    pub text: String,
+    pub tokens: Vec<u32>,
+    pub logprobs: Vec<NativePosition>,
+    pub prompt_logprobs: Vec<NativePosition>,
+    pub finish: Option<NativeFinish>,
+}
+
+impl From<request::Event> for NativeEvent {
+    fn from(event: request::Event) -> Self {
+        NativeEvent {
+            id: event.id as f64,
+            text: event.text,
+            tokens: event.tokens,
+            logprobs: event.logprobs.into_iter().map(Into::into).collect(),
+            prompt_logprobs: event.prompt_logprobs.into_iter().map(Into::into).collect(),
+            finish: event.finish.map(Into::into),
+        }
+    }
+}
+
+/// The end of a request.
+#[napi(object)]
+#[derive(Default)]
+pub struct NativeFinish {
+    /// `stop`, `length`, `abort` or `error`.
+    pub reason: String,
+    pub stop_token: Option<u32>,
+    pub stop_text: Option<String>,
+    pub error_code: Option<String>,
+    pub error_message: Option<String>,
+    pub error_param: Option<String>,
+    pub prompt_tokens: u32,
+    pub completion_tokens: u32,
+    pub cached_tokens: u32,
+}
+
+impl From<request::Finish> for NativeFinish {
+    fn from(finish: request::Finish) -> Self {
+        let mut native = NativeFinish {
+            prompt_tokens: finish.prompt_tokens as u32,
+            completion_tokens: finish.completion_tokens as u32,
+            cached_tokens: finish.cached_tokens as u32,
+            ..NativeFinish::default()
+        };
+        let reason = match finish.reason {
+            FinishReason::StopToken(token) => {
+                native.stop_token = Some(token);
+                "stop"
+            }
+            FinishReason::StopText(text) => {
+                native.stop_text = Some(text);
+                "stop"
+            }
+            FinishReason::Complete => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Aborted => "abort",
+            FinishReason::Failed { code, message, param } => {
+                native.error_code = Some(code.into());
+                native.error_message = Some(message);
+                native.error_param = param.map(Into::into);
+                "error"
+            }
+        };
+        native.reason = reason.into();
+        native
+    }
+}
+
+/// State of the engine; sizes in tokens.
+#[napi(object)]
+pub struct NativeStats {
+    pub running: u32,
+    pub waiting: u32,
+    pub total_tokens: f64,
+    pub free_tokens: f64,
+    pub cached_tokens: f64,
+    pub leased_tokens: f64,
+    pub prompt_tokens_total: f64,
+    pub cached_prompt_tokens_total: f64,
+    pub generation_tokens_total: f64,
+    pub computed_tokens_total: f64,
+    pub evicted_tokens_total: f64,
+    pub retracted_total: f64,
+    pub aborted_total: f64,
+    pub finished_total: f64,
+    pub steps_total: f64,
+}
+
+impl From<sglang_engine::engine::Stats> for NativeStats {
+    fn from(stats: sglang_engine::engine::Stats) -> Self {
+        let tokens = |pages: usize| (pages * sglang_engine::PAGE) as f64;
+        NativeStats {
+            running: stats.running as u32,
+            waiting: stats.waiting as u32,
+            total_tokens: tokens(stats.total_pages),
+            free_tokens: tokens(stats.free_pages),
+            cached_tokens: tokens(stats.cached_pages),
+            leased_tokens: tokens(stats.leased_pages),
+            prompt_tokens_total: stats.totals.prompt_tokens as f64,
+            cached_prompt_tokens_total: stats.totals.cached_tokens as f64,
+            generation_tokens_total: stats.totals.generated_tokens as f64,
+            computed_tokens_total: stats.totals.computed_tokens as f64,
+            evicted_tokens_total: stats.evicted_tokens as f64,
+            retracted_total: stats.totals.retracted as f64,
+            aborted_total: stats.totals.aborted as f64,
+            finished_total: stats.totals.finished as f64,
+            steps_total: stats.totals.steps as f64,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The front thread: checks requests, encodes their text and compiles their constraints, in the order of submission,
+//! away from the caller's thread and from the loop.
+
+use crate::error::{Error, Result};
+use crate::grammar;
+use crate::request::{check_tokens, Event, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS};
+use crate::sequence::Prepared;
+use crate::text::Tokenizer;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::Arc;
+
+/// Receives the answer to [`Engine::flush`](crate::Engine::flush): tokens dropped.
+pub type Reply = Box<dyn FnOnce(Result<usize>) + Send>;
+
+/// What the front thread is told.
+pub enum Call {
+    Submit(Box<Request>),
+    Abort(RequestId),
+    Flush(Reply),
+    Close,
+}
+
+/// What the loop thread is told.
+pub enum Command {
+    Start(Box<Prepared>),
+    Refuse(Event),
+    Abort(RequestId),
+    Flush(Reply),
+    Close,
+}
+
+/// Checks and encodes, in the order of submission.
+pub struct Front {
+    /// Of the model.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Longest sequence in tokens.
+    pub context: usize,
+    /// To the loop thread.
+    pub commands: Sender<Command>,
+}
+
+impl Front {
+    /// Works until it is closed.
+    pub fn run(self, calls: &Receiver<Call>) {
+        while let Ok(call) = calls.recv() {
+            let command = match call {
+                Call::Submit(request) => self.prepare_or_refuse(*request),
+                Call::Abort(id) => Command::Abort(id),
+                Call::Flush(reply) => Command::Flush(reply),
+                Call::Close => Command::Close,
+            };
+            let closing = matches!(command, Command::Close);
+            if self.commands.send(command).is_err() || closing {
+                return;
+            }
+        }
+    }
+
+    fn prepare_or_refuse(&self, request: Request) -> Command {
+        let id = request.id;
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(request)));
+        match prepared.unwrap_or_else(|panic| Err(Error::Closed(panic_message(&*panic)))) {
+            Ok(prepared) => Command::Start(Box::new(prepared)),
+            Err(error) => Command::Refuse(Event::failed(id, &error)),
+        }
+    }
+
+    fn prepare(&self, request: Request) -> Result<Prepared> {
+        request.validate(self.tokenizer.vocab())?;
+        let prompt = match request.prompt {
+            Prompt::Text(text) => self.tokenizer.encode(&text, true)?,
+            Prompt::Tokens(tokens) => {
+                check_tokens("input_ids", tokens.iter().copied(), self.tokenizer.vocab())?;
+                tokens
+            }
+        };
+        let max_new = self.max_new(prompt.len(), request.sampling.max_new_tokens)?;
+        let grammar = request.sampling.constraint.as_ref().map(|c| grammar::compile(c, &self.tokenizer)).transpose()?;
+        Ok(Prepared {
+            id: request.id,
+            prompt,
+            sampling: request.sampling,
+            logprobs: request.logprobs,
+            max_new,
+            priority: request.priority,
+            namespace: request.namespace,
+            grammar,
+        })
+    }
+
+    /// New tokens that prompt and context leave room for.
+    fn max_new(&self, prompt: usize, asked: Option<usize>) -> Result<usize> {
+        if prompt == 0 {
+            return Err(Error::bad("text", "the prompt is empty: give at least one token"));
+        }
+        let room = self.context.saturating_sub(prompt);
+        if prompt > self.context || (room == 0 && asked != Some(0)) {
+            let message = format!("the prompt has {prompt} tokens; the context holds {} with its output", self.context);
+            return Err(Error::ContextLength(message));
+        }
+        match asked {
+            Some(max) if max > room => Err(Error::ContextLength(format!(
+                "the prompt has {prompt} tokens and {max} new ones were asked for; the context holds {} in all: \
+                 ask for at most {room}",
+                self.context
+            ))),
+            Some(max) => Ok(max),
+            None => Ok(DEFAULT_NEW_TOKENS.min(room)),
+        }
+    }
+}
+
+/// The text of a caught panic.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("panic without a message").into()
+}

@@ -1,0 +1,278 @@
+//! From a path to a running engine: picks device, formats and sizes, and loads.
+
+use crate::comm::Solo;
+use crate::engine::{Engine, Sink};
+use crate::error::{Error, Result};
+use crate::model::assemble::assemble;
+use crate::model::config::ModelConfig;
+use crate::model::decoder::Decoder;
+use crate::runner::{Local, Runner};
+use crate::scheduler::{Limits, Policy};
+use crate::text::Tokenizer;
+use crate::weights::{self, ModelFiles};
+use sglang_kernels::cpu::{Cpu, Level};
+use sglang_kernels::device::{KvShape, PAGE};
+use sglang_kernels::dtype::DType;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Rows of prompt in one step, unless the caller says otherwise.
+const CHUNK: usize = 256;
+/// Sequences that run at once, unless the caller says otherwise.
+const MAX_RUNNING: usize = 64;
+/// Sequences that wait, unless the caller says otherwise.
+const MAX_QUEUED: usize = 4096;
+/// Share of the free memory that the KV cache may take.
+const KV_SHARE: f64 = 0.4;
+/// The KV cache holds this many sequences of full length, where memory allows.
+const KV_CONTEXTS: usize = 8;
+/// Pages a sequence may need beyond its own tokens: a copied boundary page, and its source.
+const SPARE_PAGES: usize = 2;
+
+/// What to load and how; `None` is decided here.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// A GGUF file or a folder.
+    pub model_path: PathBuf,
+    /// Where the tokenizer is, if not with the model.
+    pub tokenizer_path: Option<PathBuf>,
+    /// `auto` or `cpu`.
+    pub device: Option<String>,
+    /// `auto` (as stored) or `float32`.
+    pub dtype: Option<String>,
+    /// `auto`, `float32`, `float16` or `bfloat16`.
+    pub kv_cache_dtype: Option<String>,
+    /// Compute threads.
+    pub threads: Option<usize>,
+    /// Instruction set, by the name it has in the start-up line.
+    pub simd: Option<String>,
+    /// Longest sequence in tokens.
+    pub context_length: Option<usize>,
+    /// Size of the KV cache in tokens.
+    pub max_total_tokens: Option<usize>,
+    /// Most sequences that run at once.
+    pub max_running_requests: Option<usize>,
+    /// Most sequences that wait.
+    pub max_queued_requests: Option<usize>,
+    /// Most prompt rows of a step.
+    pub chunked_prefill_size: Option<usize>,
+    /// Order of admission.
+    pub policy: Policy,
+    /// Whether prefixes are kept for later requests.
+    pub reuse: bool,
+}
+
+/// What was loaded.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelCard {
+    /// As given.
+    pub model_path: String,
+    /// As given, or the model's.
+    pub tokenizer_path: String,
+    /// E.g. `llama`.
+    pub model_type: String,
+    /// Class names of the configuration, e.g. `LlamaForCausalLM`.
+    pub architectures: Vec<String>,
+    /// Longest sequence in tokens.
+    pub context_length: usize,
+    /// Token ids are below this.
+    pub vocab_size: usize,
+    /// Text of the first token of a prompt.
+    pub bos_token: Option<String>,
+    /// Text of the first end token.
+    pub eos_token: Option<String>,
+    /// The first token of a prompt.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a generation.
+    pub eos_token_ids: Vec<u32>,
+    /// Jinja source.
+    pub chat_template: Option<String>,
+    /// Size of all tensors as stored.
+    pub weight_bytes: u64,
+    /// Device, instruction set and threads.
+    pub device: String,
+    /// `auto` or `float32`.
+    pub dtype: String,
+    /// Size of the KV cache in tokens.
+    pub max_total_tokens: usize,
+}
+
+/// A loaded model, ready to start.
+pub struct Loaded {
+    /// What was loaded.
+    pub card: ModelCard,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its computation.
+    pub runner: Box<dyn Runner>,
+    /// Sizes of its scheduler.
+    pub limits: Limits,
+}
+
+impl Loaded {
+    /// Starts the engine.
+    pub fn start(self, sink: Sink) -> Engine {
+        Engine::start(self.runner, self.tokenizer, self.limits, self.card.context_length, sink)
+    }
+}
+
+/// Loads a model; `on_progress` is told bytes done and bytes in all.
+pub fn load(options: &LoadOptions, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded> {
+    let files = weights::open(&options.model_path)?;
+    let config = ModelConfig::of(&files)?;
+    load_as(options, &files, config, on_progress)
+}
+
+/// Loads opened files as a model of this configuration.
+pub fn load_as(
+    options: &LoadOptions,
+    files: &ModelFiles,
+    config: ModelConfig,
+    on_progress: &mut dyn FnMut(u64, u64),
+) -> Result<Loaded> {
+    check_choice("device", options.device.as_deref(), &["auto", "cpu"])?;
+    check_choice("dtype", options.dtype.as_deref(), &["auto", "float32"])?;
+    let tokenizer = Arc::new(open_tokenizer(options, files, &config)?);
+    let mut device = open_device(options)?;
+    let float32 = options.dtype.as_deref() == Some("float32");
+    let total = files.weights.bytes();
+    let assembled = assemble(&*files.weights, &config, &mut device, float32, &mut |done| on_progress(done, total))?;
+    on_progress(total, total);
+    let sizes = Sizes::choose(options, &config, float32)?;
+    let limits = sizes.limits(options);
+    let decoder = Decoder::new(device, config.clone(), assembled, sizes.kv, limits.chunk + limits.max_running)?;
+    let card = ModelCard {
+        device: decoder.describe(),
+        dtype: options.dtype.clone().unwrap_or_else(|| "auto".into()),
+        context_length: sizes.context,
+        max_total_tokens: sizes.kv.pages * PAGE,
+        ..describe(options, files, &config, &tokenizer)?
+    };
+    Ok(Loaded { card, tokenizer, runner: Box::new(Local::new(decoder, Solo)), limits })
+}
+
+fn check_choice(option: &str, value: Option<&str>, choices: &[&str]) -> Result<()> {
+    match value {
+        Some(value) if !choices.contains(&value) => {
+            Err(Error::load(format!("{option} {value:?}: expected one of {}", choices.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open_tokenizer(options: &LoadOptions, files: &ModelFiles, config: &ModelConfig) -> Result<Tokenizer> {
+    let tokenizer = match &options.tokenizer_path {
+        Some(path) => Tokenizer::at(path, config)?,
+        None => Tokenizer::of(files, config)?,
+    };
+    if tokenizer.vocab() > config.vocab {
+        let (has, model) = (tokenizer.vocab(), config.vocab);
+        return Err(Error::load(format!(
+            "the tokenizer has {has} tokens, the model only {model}: they do not belong together"
+        )));
+    }
+    Ok(tokenizer)
+}
+
+fn open_device(options: &LoadOptions) -> Result<Cpu> {
+    let level = options.simd.as_deref().map(|name| name.parse::<Level>().map_err(Error::load)).transpose()?;
+    Ok(Cpu::new(options.threads.unwrap_or_else(physical_cores), level)?)
+}
+
+fn describe(
+    options: &LoadOptions,
+    files: &ModelFiles,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+) -> Result<ModelCard> {
+    let text = |id: u32| tokenizer.token_text(id).map(str::to_owned);
+    let tokenizer_path = options.tokenizer_path.as_ref().unwrap_or(&options.model_path);
+    Ok(ModelCard {
+        model_path: options.model_path.display().to_string(),
+        tokenizer_path: tokenizer_path.display().to_string(),
+        model_type: config.model_type.clone(),
+        architectures: config.architectures.clone(),
+        vocab_size: config.vocab,
+        bos_token: config.bos.and_then(text),
+        eos_token: config.eos.first().copied().and_then(text),
+        bos_token_id: config.bos,
+        eos_token_ids: config.eos.clone(),
+        chat_template: files.chat_template()?,
+        weight_bytes: files.weights.bytes(),
+        ..ModelCard::default()
+    })
+}
+
+/// Sizes that depend on the model and on memory.
+struct Sizes {
+    kv: KvShape,
+    context: usize,
+}
+
+impl Sizes {
+    fn choose(options: &LoadOptions, config: &ModelConfig, float32: bool) -> Result<Self> {
+        let dtype = kv_dtype(options, float32)?;
+        let (layers, kv_heads, head_size) = (config.layers, config.kv_heads, config.head_size);
+        let token_bytes = 2 * layers * kv_heads * dtype.row_bytes(head_size);
+        let wanted = options.context_length.unwrap_or(config.context);
+        if wanted == 0 || wanted > config.context {
+            let most = config.context;
+            return Err(Error::load(format!("context length {wanted}: the model was made for 1 to {most} tokens")));
+        }
+        let affordable = (available_memory() as f64 * KV_SHARE) as usize / token_bytes;
+        let tokens = options.max_total_tokens.unwrap_or(affordable.min(KV_CONTEXTS * wanted));
+        let pages = tokens.div_ceil(PAGE);
+        if pages <= SPARE_PAGES {
+            let least = (SPARE_PAGES + 1) * PAGE;
+            return Err(Error::load(format!(
+                "a KV cache of {tokens} tokens is too small: at least {least} are needed"
+            )));
+        }
+        let context = wanted.min((pages - SPARE_PAGES) * PAGE);
+        Ok(Sizes { kv: KvShape { layers, kv_heads, head_size, pages, dtype }, context })
+    }
+
+    fn limits(&self, options: &LoadOptions) -> Limits {
+        Limits {
+            chunk: options.chunked_prefill_size.unwrap_or(CHUNK).max(1),
+            max_running: options.max_running_requests.unwrap_or(MAX_RUNNING).max(1),
+            max_queued: options.max_queued_requests.unwrap_or(MAX_QUEUED),
+            pages: self.kv.pages,
+            policy: options.policy,
+            reuse: options.reuse,
+        }
+    }
+}
+
+fn kv_dtype(options: &LoadOptions, float32: bool) -> Result<DType> {
+    match options.kv_cache_dtype.as_deref() {
+        None | Some("auto") if float32 => Ok(DType::F32),
+        None | Some("auto" | "float16") => Ok(DType::F16),
+        Some("float32") => Ok(DType::F32),
+        Some("bfloat16") => Ok(DType::BF16),
+        Some(other) => {
+            Err(Error::load(format!("kv cache dtype {other:?}: expected one of auto, float32, float16, bfloat16")))
+        }
+    }
+}
+
+/// Bytes of memory that can be taken; 4 GiB where the system does not say.
+fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.map_or(4 << 30, |kib| kib * 1024)
+}
+
+/// Cores this process may use, counting the threads of a core once.
+fn physical_cores() -> usize {
+    let usable = std::thread::available_parallelism().map_or(1, usize::from);
+    let siblings = |cpu: usize| {
+        std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok()
+    };
+    let cores: std::collections::BTreeSet<_> = (0..).map_while(siblings).collect();
+    if cores.is_empty() {
+        return usable;
+    }
+    usable.min(cores.len())
+}

@@ -1,0 +1,122 @@
+//! From named tensors to the weights of a [`Decoder`](super::decoder::Decoder): shapes are checked, projections that
+//! read the same input are stacked into one matrix, and the device repacks them.
+
+use super::config::ModelConfig;
+use super::decoder::{Layer, Weights};
+use crate::error::Result;
+use crate::weights::{Source, Tensor};
+use sglang_kernels::device::{Device, HostMatrix};
+use sglang_kernels::dtype::DType;
+
+/// Loads all weights. `float32` dequantizes every matrix; `on_bytes` is told the bytes read so far.
+pub fn assemble<D: Device>(
+    source: &dyn Source,
+    config: &ModelConfig,
+    device: &mut D,
+    float32: bool,
+    on_bytes: &mut dyn FnMut(u64),
+) -> Result<Weights<D>> {
+    let mut assembly = Assembly { source, config, device, float32, done: 0, on_bytes };
+    let vocab = (config.vocab, config.hidden);
+    Ok(Weights {
+        embedding: assembly.matrix(&[("model.embed_tokens.weight", vocab.0)], vocab.1, true)?,
+        layers: (0..config.layers).map(|index| assembly.layer(index)).collect::<Result<_>>()?,
+        norm: assembly.vector("model.norm.weight", config.hidden)?,
+        head: match config.tied_head {
+            true => None,
+            false => Some(assembly.matrix(&[("lm_head.weight", vocab.0)], vocab.1, false)?),
+        },
+    })
+}
+
+struct Assembly<'a, D: Device> {
+    source: &'a dyn Source,
+    config: &'a ModelConfig,
+    device: &'a mut D,
+    float32: bool,
+    done: u64,
+    on_bytes: &'a mut dyn FnMut(u64),
+}
+
+impl<D: Device> Assembly<'_, D> {
+    fn layer(&mut self, index: usize) -> Result<Layer<D>> {
+        let c = self.config;
+        let (q, kv) = (c.heads * c.head_size, c.kv_heads * c.head_size);
+        let named = |part: &str| format!("model.layers.{index}.{part}");
+        let qkv = [("q", q), ("k", kv), ("v", kv)].map(|(p, rows)| (named(&format!("self_attn.{p}_proj")), rows));
+        let gate_up = ["gate", "up"].map(|p| (named(&format!("mlp.{p}_proj")), c.ffn));
+        Ok(Layer {
+            attention_norm: self.vector(&named("input_layernorm.weight"), c.hidden)?,
+            qkv: self.stacked(&qkv, c.hidden)?,
+            qkv_bias: if c.qkv_bias { Some(self.stacked_bias(&qkv)?) } else { None },
+            qk_norm: match c.qk_norm {
+                true => Some((
+                    self.vector(&named("self_attn.q_norm.weight"), c.head_size)?,
+                    self.vector(&named("self_attn.k_norm.weight"), c.head_size)?,
+                )),
+                false => None,
+            },
+            output: self.stacked(&[(named("self_attn.o_proj"), c.hidden)], q)?,
+            ffn_norm: self.vector(&named("post_attention_layernorm.weight"), c.hidden)?,
+            gate_up: self.stacked(&gate_up, c.hidden)?,
+            down: self.stacked(&[(named("mlp.down_proj"), c.hidden)], c.ffn)?,
+        })
+    }
+
+    /// The `.weight` matrices of linear layers over the same input, one below the other.
+    fn stacked(&mut self, layers: &[(String, usize)], cols: usize) -> Result<D::Matrix> {
+        let names: Vec<_> = layers.iter().map(|(name, rows)| (format!("{name}.weight"), *rows)).collect();
+        let parts: Vec<_> = names.iter().map(|(name, rows)| (name.as_str(), *rows)).collect();
+        self.matrix(&parts, cols, false)
+    }
+
+    fn stacked_bias(&mut self, layers: &[(String, usize)]) -> Result<D::Buffer> {
+        let mut values = Vec::new();
+        for (name, rows) in layers {
+            values.extend(self.tensor(&format!("{name}.bias"), &[*rows])?.to_f32());
+        }
+        self.buffer(&values)
+    }
+
+    fn matrix(&mut self, parts: &[(&str, usize)], cols: usize, keep_rows: bool) -> Result<D::Matrix> {
+        let tensors = parts.iter().map(|&(name, rows)| self.tensor(name, &[rows, cols])).collect::<Result<Vec<_>>>()?;
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        let (dtype, bytes) = stack(&tensors, self.float32);
+        Ok(self.device.matrix(&HostMatrix { rows, cols, dtype, bytes: &bytes }, keep_rows)?)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<D::Buffer> {
+        let values = self.tensor(name, &[len])?.to_f32();
+        self.buffer(&values)
+    }
+
+    fn buffer(&mut self, values: &[f32]) -> Result<D::Buffer> {
+        let mut buffer = self.device.buffer(values.len())?;
+        self.device.write(&mut buffer, values)?;
+        Ok(buffer)
+    }
+
+    fn tensor<'s>(&mut self, name: &str, shape: &[usize]) -> Result<Tensor<'s>>
+    where
+        Self: 's,
+    {
+        let tensor = self.source.tensor(name)?;
+        tensor.expect_shape(shape)?;
+        self.done += tensor.bytes.len() as u64;
+        (self.on_bytes)(self.done);
+        Ok(tensor)
+    }
+}
+
+/// Rows of all tensors in one format: their own where they share it, else f32.
+fn stack<'a>(tensors: &'a [Tensor<'_>], float32: bool) -> (DType, std::borrow::Cow<'a, [u8]>) {
+    let dtype = tensors[0].dtype;
+    if !float32 && tensors.iter().all(|tensor| tensor.dtype == dtype) {
+        return match tensors {
+            [one] => (dtype, (&*one.bytes).into()),
+            many => (dtype, many.iter().flat_map(|tensor| tensor.bytes.iter().copied()).collect::<Vec<_>>().into()),
+        };
+    }
+    let values = tensors.iter().flat_map(|tensor| tensor.to_f32());
+    (DType::F32, values.flat_map(f32::to_le_bytes).collect::<Vec<_>>().into())
+}

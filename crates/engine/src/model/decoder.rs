@@ -1,0 +1,175 @@
+//! The decoder of all Llama-like models: one computation, whose differences are data in [`ModelConfig`].
+//!
+//! Letters as in `sglang_kernels::device`: T rows of the step, D hidden, H·S query width, F feed-forward, V vocabulary.
+
+use crate::batch::{Batch, Picked};
+use crate::comm::Communicator;
+use crate::model::config::ModelConfig;
+use sglang_kernels::device::{Device, Heads, KvShape, Result, Span};
+
+/// Rows of logits held at a time: the head of a long list of outputs runs in tiles of this many rows.
+const HEAD_ROWS: usize = 64;
+
+/// Weights of one layer.
+pub struct Layer<D: Device> {
+    /// RMSNorm before attention `[D]`.
+    pub attention_norm: D::Buffer,
+    /// Fused projections `[(H + 2K)·S, D]`.
+    pub qkv: D::Matrix,
+    /// Bias of the fused projections `[(H + 2K)·S]` (Qwen2).
+    pub qkv_bias: Option<D::Buffer>,
+    /// Norms of q and k heads `[S]` (Qwen3).
+    pub qk_norm: Option<(D::Buffer, D::Buffer)>,
+    /// Output projection `[D, H·S]`.
+    pub output: D::Matrix,
+    /// RMSNorm before the feed-forward `[D]`.
+    pub ffn_norm: D::Buffer,
+    /// Fused gate and up projections `[2F, D]`.
+    pub gate_up: D::Matrix,
+    /// Down projection `[D, F]`.
+    pub down: D::Matrix,
+}
+
+/// Weights of a model.
+pub struct Weights<D: Device> {
+    /// Token embedding `[V, D]`, also the head where `head` is `None`.
+    pub embedding: D::Matrix,
+    /// The layers, in order.
+    pub layers: Vec<Layer<D>>,
+    /// Last RMSNorm `[D]`.
+    pub norm: D::Buffer,
+    /// Output head `[V, D]` where it is not tied.
+    pub head: Option<D::Matrix>,
+}
+
+/// A model with its KV cache and scratch on one device.
+pub struct Decoder<D: Device> {
+    device: D,
+    config: ModelConfig,
+    heads: Heads,
+    inv_freq: Vec<f32>,
+    weights: Weights<D>,
+    kv: D::Kv,
+    scratch: Scratch<D>,
+    max_rows: usize,
+}
+
+/// Activations of a step, allocated once for the largest one.
+struct Scratch<D: Device> {
+    /// Residual stream `[T, D]`.
+    x: D::Buffer,
+    /// Normalised input, then the output of a projection `[T, D]`.
+    y: D::Buffer,
+    /// Fused q, k, v `[T, (H + 2K)·S]`.
+    qkv: D::Buffer,
+    /// Attention output `[T, H·S]`.
+    attention: D::Buffer,
+    /// Gate and up `[T, 2F]`.
+    gate_up: D::Buffer,
+    /// Their product `[T, F]`.
+    ffn: D::Buffer,
+    /// Cosines and sines `[T, S]`.
+    rope: D::Buffer,
+    /// Rows that are answered `[HEAD_ROWS, D]`.
+    last: D::Buffer,
+    /// The same, normalised.
+    last_normed: D::Buffer,
+    /// Their logits `[HEAD_ROWS, V]`.
+    logits: D::Buffer,
+}
+
+impl<D: Device> Scratch<D> {
+    fn new(device: &mut D, config: &ModelConfig, heads: Heads, rows: usize) -> Result<Self> {
+        Ok(Scratch {
+            x: device.buffer(rows * config.hidden)?,
+            y: device.buffer(rows * config.hidden)?,
+            qkv: device.buffer(rows * heads.row())?,
+            attention: device.buffer(rows * heads.q * heads.size)?,
+            gate_up: device.buffer(rows * 2 * config.ffn)?,
+            ffn: device.buffer(rows * config.ffn)?,
+            rope: device.buffer(rows * heads.size)?,
+            last: device.buffer(HEAD_ROWS * config.hidden)?,
+            last_normed: device.buffer(HEAD_ROWS * config.hidden)?,
+            logits: device.buffer(HEAD_ROWS * config.vocab)?,
+        })
+    }
+}
+
+impl<D: Device> Decoder<D> {
+    /// Takes loaded weights; `max_rows` is the largest step, `kv` the size of the cache.
+    pub fn new(mut device: D, config: ModelConfig, weights: Weights<D>, kv: KvShape, max_rows: usize) -> Result<Self> {
+        let heads = Heads { q: config.heads, kv: config.kv_heads, size: config.head_size };
+        let scratch = Scratch::new(&mut device, &config, heads, max_rows)?;
+        let kv = device.kv(kv)?;
+        let inv_freq = config.inv_freq();
+        Ok(Decoder { device, config, heads, inv_freq, weights, kv, scratch, max_rows })
+    }
+
+    /// The device's own description.
+    pub fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    /// Runs one step and answers its output rows.
+    pub fn forward(&mut self, comm: &mut dyn Communicator<D>, batch: &Batch) -> Result<Vec<Picked>> {
+        let rows = batch.tokens.len();
+        assert!(rows <= self.max_rows, "a step of {rows} rows was scheduled; scratch holds {}", self.max_rows);
+        self.device.copy_rows(&mut self.kv, &batch.copies)?;
+        let positions: Vec<u32> = batch.positions().collect();
+        self.device.rope_table(&positions, &self.inv_freq, &mut self.scratch.rope)?;
+        self.device.embed(&self.weights.embedding, &batch.tokens, &mut self.scratch.x)?;
+        for layer in 0..self.weights.layers.len() {
+            self.attend(comm, layer, rows, &batch.spans)?;
+            self.feed_forward(comm, layer, rows)?;
+        }
+        self.answer(batch)
+    }
+
+    /// `x += output(attention(qkv(norm(x))))`.
+    fn attend(&mut self, comm: &mut dyn Communicator<D>, index: usize, rows: usize, spans: &[Span]) -> Result<()> {
+        let (device, s, layer) = (&mut self.device, &mut self.scratch, &self.weights.layers[index]);
+        device.rms_norm(&s.x, &layer.attention_norm, self.config.norm_eps, rows, &mut s.y)?;
+        device.matmul(&s.y, &layer.qkv, rows, &mut s.qkv)?;
+        if let Some(bias) = &layer.qkv_bias {
+            device.add_bias(&mut s.qkv, bias, rows)?;
+        }
+        if let Some((q, k)) = &layer.qk_norm {
+            device.head_norm(&mut s.qkv, self.heads, q, k, self.config.norm_eps, rows)?;
+        }
+        device.rope(&mut s.qkv, self.heads, &s.rope, rows)?;
+        device.store_kv(&s.qkv, self.heads, &mut self.kv, index, spans)?;
+        let scale = (self.heads.size as f32).powf(-0.5);
+        let window = self.config.sliding_window;
+        device.attention(&s.qkv, self.heads, &self.kv, index, spans, window, scale, &mut s.attention)?;
+        device.matmul(&s.attention, &layer.output, rows, &mut s.y)?;
+        comm.all_reduce(device, &mut s.y, rows * self.config.hidden)?;
+        device.add(&mut s.x, &s.y, rows * self.config.hidden)
+    }
+
+    /// `x += down(silu(gate(norm(x))) · up(norm(x)))`.
+    fn feed_forward(&mut self, comm: &mut dyn Communicator<D>, index: usize, rows: usize) -> Result<()> {
+        let (device, s, layer) = (&mut self.device, &mut self.scratch, &self.weights.layers[index]);
+        device.rms_norm(&s.x, &layer.ffn_norm, self.config.norm_eps, rows, &mut s.y)?;
+        device.matmul(&s.y, &layer.gate_up, rows, &mut s.gate_up)?;
+        device.silu_mul(&s.gate_up, rows, self.config.ffn, &mut s.ffn)?;
+        device.matmul(&s.ffn, &layer.down, rows, &mut s.y)?;
+        comm.all_reduce(device, &mut s.y, rows * self.config.hidden)?;
+        device.add(&mut s.x, &s.y, rows * self.config.hidden)
+    }
+
+    /// Logits of the output rows only, and their tokens.
+    fn answer(&mut self, batch: &Batch) -> Result<Vec<Picked>> {
+        let (device, s, weights) = (&mut self.device, &mut self.scratch, &self.weights);
+        let head = weights.head.as_ref().unwrap_or(&weights.embedding);
+        let mut picked = Vec::with_capacity(batch.outputs.len());
+        for tile in batch.outputs.chunks(HEAD_ROWS) {
+            let rows: Vec<usize> = tile.iter().map(|output| output.row).collect();
+            let asks: Vec<_> = tile.iter().map(|output| output.ask.clone()).collect();
+            device.gather(&s.x, &rows, self.config.hidden, &mut s.last)?;
+            device.rms_norm(&s.last, &weights.norm, self.config.norm_eps, rows.len(), &mut s.last_normed)?;
+            device.matmul(&s.last_normed, head, rows.len(), &mut s.logits)?;
+            picked.extend(device.sample(&mut s.logits, self.config.vocab, &asks)?);
+        }
+        Ok(picked)
+    }
+}

@@ -1,0 +1,255 @@
+//! Which tokens run in a step: continuous batching over a radix cache.
+//!
+//! Laws: a sequence runs only while it holds a lease that covers the rows it runs; the text of a sequence does not
+//! depend on anything decided here; every sequence that arrives gets exactly one finishing event.
+
+mod admit;
+mod plan;
+
+use crate::batch::{Batch, CopyRows, Picked, Span};
+use crate::error::Error;
+use crate::request::{Event, FinishReason, RequestId};
+use crate::sequence::{Prepared, Sequence};
+use crate::text::Tokenizer;
+use sglang_radix::PrefixCache;
+use std::sync::Arc;
+
+/// Order in which waiting requests are admitted, after their priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Longest prefix match first; nobody is passed over forever.
+    #[default]
+    Lpm,
+    /// First come, first served.
+    Fcfs,
+}
+
+/// Sizes of the scheduler.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Most rows of a step.
+    pub chunk: usize,
+    /// Most sequences that run at once; at most `chunk`.
+    pub max_running: usize,
+    /// Most sequences that wait.
+    pub max_queued: usize,
+    /// Pages of the KV cache.
+    pub pages: usize,
+    /// Order of admission.
+    pub policy: Policy,
+    /// Whether prefixes are kept for later requests.
+    pub reuse: bool,
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Prompt tokens of admitted requests.
+    pub prompt_tokens: u64,
+    /// Of these, tokens found in the cache.
+    pub cached_tokens: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Rows computed, including recomputation.
+    pub computed_tokens: u64,
+    /// Sequences that had to give back their pages.
+    pub retracted: u64,
+    /// Requests aborted.
+    pub aborted: u64,
+    /// Requests finished otherwise.
+    pub finished: u64,
+    /// Steps run.
+    pub steps: u64,
+}
+
+/// All open sequences and the cache they share.
+pub struct Scheduler {
+    limits: Limits,
+    tokenizer: Arc<Tokenizer>,
+    cache: PrefixCache,
+    waiting: Vec<Sequence>,
+    /// In the order of admission.
+    running: Vec<Sequence>,
+    /// Rows of the step under way, per running sequence.
+    rows: Vec<usize>,
+    /// Outputs of the step under way, per running sequence.
+    outputs: Vec<usize>,
+    copies: Vec<CopyRows>,
+    arrivals: u64,
+    totals: Totals,
+}
+
+impl Scheduler {
+    /// An empty scheduler.
+    pub fn new(limits: Limits, tokenizer: Arc<Tokenizer>) -> Self {
+        Scheduler {
+            cache: PrefixCache::new(limits.pages as u32),
+            limits,
+            tokenizer,
+            waiting: Vec::new(),
+            running: Vec::new(),
+            rows: Vec::new(),
+            outputs: Vec::new(),
+            copies: Vec::new(),
+            arrivals: 0,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Queues a request; a full queue refuses it with an event.
+    pub fn push(&mut self, asked: Prepared) -> Option<Event> {
+        if self.waiting.len() >= self.limits.max_queued {
+            let message = format!("the queue is full ({} requests wait); try again later", self.waiting.len());
+            return Some(Event::failed(asked.id, &Error::Overloaded(message)));
+        }
+        let mut sequence = Sequence::new(asked, self.arrivals, self.tokenizer.clone());
+        self.arrivals += 1;
+        if sequence.finish.is_some() {
+            return sequence.take_event();
+        }
+        self.waiting.push(sequence);
+        None
+    }
+
+    /// Ends a request at once; its pages come back. `None` if it is not open.
+    pub fn abort(&mut self, id: RequestId) -> Option<Event> {
+        let mut sequence = if let Some(i) = self.waiting.iter().position(|s| s.id() == id) {
+            self.waiting.remove(i)
+        } else {
+            let i = self.running.iter().position(|s| s.id() == id)?;
+            self.running.remove(i)
+        };
+        self.totals.aborted += 1;
+        sequence.end(FinishReason::Aborted);
+        self.release(&mut sequence);
+        sequence.take_event()
+    }
+
+    /// Nothing is waiting or running.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Ids of all open requests.
+    pub fn open(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.waiting.iter().chain(&self.running).map(Sequence::id)
+    }
+
+    /// The work of the next step: what [`Scheduler::admit`] let in, as far as rows and pages reach.
+    pub fn schedule(&mut self) -> Batch {
+        self.rows = self.reserve_rows();
+        self.outputs.clear();
+        let mut batch = Batch { copies: std::mem::take(&mut self.copies), ..Batch::default() };
+        for (sequence, &n_rows) in self.running.iter().zip(&self.rows) {
+            let first = batch.tokens.len();
+            let outputs = sequence.outputs(first, n_rows);
+            self.outputs.push(outputs.len());
+            batch.outputs.extend(outputs);
+            if n_rows > 0 {
+                batch.tokens.extend(&sequence.tokens[sequence.computed..sequence.computed + n_rows]);
+                batch.spans.push(span(sequence, first, n_rows));
+            }
+        }
+        batch
+    }
+
+    /// Takes the answers of the step that [`Scheduler::schedule`] planned, keeps what was computed in the cache, and
+    /// returns what happened.
+    pub fn commit(&mut self, picked: Vec<Picked>) -> Vec<Event> {
+        self.totals.steps += 1;
+        let mut picked = picked.into_iter();
+        for ((sequence, &n_rows), &n_outputs) in self.running.iter_mut().zip(&self.rows).zip(&self.outputs) {
+            let before = sequence.n_output();
+            sequence.advance(n_rows, picked.by_ref().take(n_outputs));
+            self.totals.computed_tokens += n_rows as u64;
+            self.totals.generated_tokens += (sequence.n_output() - before) as u64;
+        }
+        self.keep_computed();
+        let events = self.running.iter_mut().filter_map(Sequence::take_event).collect();
+        self.drop_finished();
+        events
+    }
+
+    /// Puts what this step computed into the tree: prompts at every chunk, so that others find them while they are
+    /// computed, and outputs whenever a page is full.
+    fn keep_computed(&mut self) {
+        if !self.limits.reuse {
+            return;
+        }
+        for (sequence, &n_rows) in self.running.iter_mut().zip(&self.rows) {
+            let full_page = sequence.computed % sglang_radix::PAGE == 0;
+            if n_rows > 1 || full_page {
+                let lease = sequence.lease.as_mut().expect("a running sequence has a lease");
+                self.cache.commit(lease, &sequence.tokens[..sequence.computed]);
+            }
+        }
+    }
+
+    fn drop_finished(&mut self) {
+        let (finished, running) = std::mem::take(&mut self.running).into_iter().partition(|s| s.finish.is_some());
+        self.running = running;
+        for mut sequence in finished {
+            self.totals.finished += 1;
+            self.release(&mut sequence);
+        }
+    }
+
+    /// Keeps what is computed and gives back the pages that nobody else holds.
+    fn release(&mut self, sequence: &mut Sequence) {
+        let Some(mut lease) = sequence.lease.take() else { return };
+        // A copy into a page that is given back must not happen.
+        self.copies.retain(|pending| lease.copy().map(|copy| copy.to.0) != Some(pending.to));
+        if self.limits.reuse {
+            self.cache.commit(&mut lease, &sequence.tokens[..sequence.computed]);
+        }
+        self.cache.release(lease);
+    }
+
+    /// Fails every open request and returns their events.
+    pub fn fail_all(&mut self, error: &Error) -> Vec<Event> {
+        self.copies.clear();
+        let mut sequences: Vec<_> = self.waiting.drain(..).chain(self.running.drain(..)).collect();
+        for sequence in &mut sequences {
+            if let Some(lease) = sequence.lease.take() {
+                self.cache.release(lease);
+            }
+        }
+        sequences.iter().map(|sequence| Event::failed(sequence.id(), error)).collect()
+    }
+
+    /// Drops every cached prefix that no running request holds; returns the tokens dropped.
+    pub fn flush(&mut self) -> usize {
+        let before = self.cache.stats().cached_tokens;
+        self.cache.clear();
+        before - self.cache.stats().cached_tokens
+    }
+
+    /// Sequences that wait and that run.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.waiting.len(), self.running.len())
+    }
+
+    /// Counters since the start.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// State of the cache.
+    pub fn cache(&self) -> &PrefixCache {
+        &self.cache
+    }
+
+    /// Panics where a law of the cache does not hold; for tests, after each step.
+    pub fn check_invariants(&self) {
+        let leases: Vec<_> = self.running.iter().filter_map(|s| s.lease.as_ref()).collect();
+        self.cache.check_invariants(&leases);
+        assert!(self.waiting.iter().all(|s| s.lease.is_none()), "a waiting sequence holds pages");
+    }
+}
+
+fn span(sequence: &Sequence, first: usize, n_rows: usize) -> Span {
+    let lease = sequence.lease.as_ref().expect("a running sequence has a lease");
+    let n_pages = (sequence.computed + n_rows).div_ceil(sglang_radix::PAGE);
+    let pages = lease.pages()[..n_pages].iter().map(|page| page.0).collect();
+    Span { rows: first..first + n_rows, position: sequence.computed, pages }
+}

@@ -1,0 +1,48 @@
+//! Rows of a step: one for each sequence that decodes, then prompt chunks in the order of admission while the budget
+//! lasts. When pages run out, the sequence admitted last is retracted: it gives back its pages, waits, and is computed
+//! again later, with the same text.
+
+use super::Scheduler;
+
+impl Scheduler {
+    /// Rows per running sequence, with pages for them at hand.
+    pub(super) fn reserve_rows(&mut self) -> Vec<usize> {
+        loop {
+            let rows = self.plan_rows();
+            if self.extend_leases(&rows) {
+                return rows;
+            }
+            self.retract_last();
+        }
+    }
+
+    fn plan_rows(&self) -> Vec<usize> {
+        let decoding = self.running.iter().filter(|s| s.n_pending() == 1).count();
+        let mut budget = self.limits.chunk.saturating_sub(decoding);
+        let mut rows_of = |pending: usize| {
+            if pending == 1 {
+                return 1;
+            }
+            let rows = pending.min(budget);
+            budget -= rows;
+            rows
+        };
+        self.running.iter().map(|s| rows_of(s.n_pending())).collect()
+    }
+
+    fn extend_leases(&mut self, rows: &[usize]) -> bool {
+        let cache = &mut self.cache;
+        self.running.iter_mut().zip(rows).all(|(sequence, &n_rows)| {
+            let lease = sequence.lease.as_mut().expect("a running sequence has a lease");
+            cache.extend(lease, sequence.computed + n_rows).is_ok()
+        })
+    }
+
+    fn retract_last(&mut self) {
+        let mut sequence = self.running.pop().expect("pages for a lone sequence were promised when it was accepted");
+        self.release(&mut sequence);
+        sequence.computed = 0;
+        self.totals.retracted += 1;
+        self.waiting.insert(0, sequence);
+    }
+}

@@ -1,0 +1,319 @@
+//! One request under way: its tokens, how far their KV is computed, and what its next token depends on.
+//!
+//! Law: `computed ≤ tokens.len()`, and the lease (where there is one) covers the computed tokens. Tokens after
+//! `computed` are the ones the next steps run; when all but the last are computed, the sequence decodes.
+
+use crate::batch::{Output, OutputRow, Pick, Picked, SampleParams};
+use crate::grammar::Grammar;
+use crate::request::{Event, Finish, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
+use crate::runner::mix;
+use crate::text::{StopMatcher, TextStream, Tokenizer};
+use sglang_radix::Lease;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A request whose prompt is encoded and whose parameters are checked.
+pub struct Prepared {
+    /// Of the request.
+    pub id: RequestId,
+    /// At least one token.
+    pub prompt: Vec<u32>,
+    /// Checked parameters.
+    pub sampling: SamplingParams,
+    /// Checked parameters.
+    pub logprobs: LogprobParams,
+    /// `max_new_tokens`, or what takes its place.
+    pub max_new: usize,
+    /// Of the request.
+    pub priority: i32,
+    /// Of the request.
+    pub namespace: u64,
+    /// The compiled constraint.
+    pub grammar: Option<Box<dyn Grammar>>,
+}
+
+/// State of one request from its arrival to its end.
+pub struct Sequence {
+    /// Prompt, then output.
+    pub tokens: Vec<u32>,
+    /// Tokens whose KV is in the cache pages of the lease.
+    pub computed: usize,
+    /// The pages; `None` while waiting.
+    pub lease: Option<Lease>,
+    /// Place in the order of arrival.
+    pub arrival: u64,
+    /// How often a later arrival was admitted before this one.
+    pub passed_over: u32,
+    /// Set once it is over.
+    pub finish: Option<FinishReason>,
+    asked: Prepared,
+    prompt_len: usize,
+    /// Prompt tokens found in the cache at first admission.
+    cached: Option<usize>,
+    /// Next prompt position whose log-probability is to be reported.
+    scored: usize,
+    /// Occurrences in the output.
+    counts: BTreeMap<u32, u32>,
+    /// Tokens of prompt and output; kept only for a repetition penalty.
+    seen: BTreeSet<u32>,
+    /// What the grammar allows next.
+    allowed: Option<Vec<u32>>,
+    text: TextStream,
+    stops: StopMatcher,
+    event: Event,
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl Sequence {
+    /// A sequence that has just arrived.
+    pub fn new(mut asked: Prepared, arrival: u64, tokenizer: Arc<Tokenizer>) -> Self {
+        let tokens = std::mem::take(&mut asked.prompt);
+        let seen =
+            if asked.sampling.repetition_penalty == 1.0 { BTreeSet::new() } else { tokens.iter().copied().collect() };
+        let mut sequence = Sequence {
+            prompt_len: tokens.len(),
+            computed: 0,
+            lease: None,
+            arrival,
+            passed_over: 0,
+            finish: None,
+            cached: None,
+            scored: asked.logprobs.prompt_start.unwrap_or(tokens.len()),
+            counts: BTreeMap::new(),
+            seen,
+            allowed: None,
+            text: TextStream::new(),
+            stops: StopMatcher::new(&asked.sampling.stop),
+            event: Event { id: asked.id, ..Event::default() },
+            tokens,
+            asked,
+            tokenizer,
+        };
+        sequence.report_first_prompt_token();
+        sequence.update_allowed();
+        sequence
+    }
+
+    /// Of the request.
+    pub fn id(&self) -> RequestId {
+        self.asked.id
+    }
+
+    /// Of the request.
+    pub fn priority(&self) -> i32 {
+        self.asked.priority
+    }
+
+    /// Of the request.
+    pub fn namespace(&self) -> u64 {
+        self.asked.namespace
+    }
+
+    /// Tokens generated so far.
+    pub fn n_output(&self) -> usize {
+        self.tokens.len() - self.prompt_len
+    }
+
+    /// Tokens that may still be generated.
+    pub fn n_remaining(&self) -> usize {
+        self.asked.max_new - self.n_output()
+    }
+
+    /// Tokens that the next steps have to run.
+    pub fn n_pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// All tokens known are being computed for the first time, or again.
+    pub fn is_prefilling(&self) -> bool {
+        self.n_pending() > 1 || self.n_output() == 0
+    }
+
+    /// The tokens that may come from the cache: the last one must run, and so must those whose prompt log-probability
+    /// is still to be reported.
+    pub fn reusable(&self) -> &[u32] {
+        let scored = if self.scored < self.prompt_len { self.scored.saturating_sub(1) } else { usize::MAX };
+        &self.tokens[..scored.min(self.tokens.len() - 1)]
+    }
+
+    /// Takes pages whose first tokens are computed.
+    pub fn start(&mut self, lease: Lease) {
+        self.computed = lease.matched();
+        self.cached.get_or_insert(self.computed.min(self.prompt_len));
+        self.lease = Some(lease);
+    }
+
+    /// Prompt tokens found in the cache.
+    pub fn n_cached(&self) -> usize {
+        self.cached.unwrap_or(0)
+    }
+
+    /// What is wanted of the next `n_rows` tokens, whose first row in the step is `first_row`.
+    pub fn outputs(&self, first_row: usize, n_rows: usize) -> Vec<Output> {
+        let rows = self.computed..self.computed + n_rows;
+        rows.filter_map(|position| {
+            let ask = self.ask(position + 1)?;
+            Some(Output { row: first_row + position - self.computed, ask })
+        })
+        .collect()
+    }
+
+    /// What is wanted of the token at `position`, which is predicted by the row before it.
+    fn ask(&self, position: usize) -> Option<OutputRow> {
+        let l = &self.asked.logprobs;
+        let row = |pick| OutputRow { pick, logprob: l.enabled, top: l.top, of_tokens: l.of_tokens.clone() };
+        if (self.scored..self.prompt_len).contains(&position) {
+            return Some(row(Pick::Given(self.tokens[position])));
+        }
+        let samples = position == self.tokens.len() && self.n_remaining() > 0;
+        samples.then(|| row(Pick::Sample(self.sample_params())))
+    }
+
+    fn sample_params(&self) -> SampleParams {
+        let s = &self.asked.sampling;
+        SampleParams {
+            temperature: if s.temperature < 1e-6 { 0.0 } else { s.temperature },
+            top_p: s.top_p,
+            top_k: s.top_k.clamp(0, i64::from(u32::MAX)) as u32,
+            min_p: s.min_p,
+            uniform: (mix(s.seed, self.n_output() as u64) >> 40) as f32 / (1 << 24) as f32,
+            edits: self.edits(),
+            seen: self.seen.iter().copied().collect(),
+            repetition_penalty: s.repetition_penalty,
+            allowed: self.allowed.clone(),
+        }
+    }
+
+    /// Logit bias, penalties by occurrence, and the ban on stop tokens before `min_new_tokens`.
+    fn edits(&self) -> Vec<(u32, f32)> {
+        let s = &self.asked.sampling;
+        let mut edits = s.logit_bias.clone();
+        if s.frequency_penalty != 0.0 || s.presence_penalty != 0.0 {
+            let penalty = |count: u32| -s.frequency_penalty * count as f32 - s.presence_penalty;
+            edits.extend(self.counts.iter().map(|(&token, &count)| (token, penalty(count))));
+        }
+        if self.n_output() < s.min_new_tokens {
+            let stops = self.tokenizer.eos().iter().chain(&s.stop_token_ids);
+            edits.extend(stops.map(|&token| (token, f32::NEG_INFINITY)));
+        }
+        edits
+    }
+
+    /// Goes on by `n_rows` computed tokens and the answers to what was wanted of them.
+    pub fn advance(&mut self, n_rows: usize, picked: impl Iterator<Item = Picked>) {
+        self.computed += n_rows;
+        for picked in picked {
+            let entry = self.asked.logprobs.enabled.then(|| TokenLogprob {
+                token: picked.token,
+                logprob: Some(picked.logprob),
+                top: picked.top,
+                of_tokens: picked.of_tokens,
+            });
+            if self.scored < self.prompt_len {
+                self.scored += 1;
+                self.event.prompt_logprobs.extend(entry);
+            } else {
+                self.event.logprobs.extend(entry);
+                self.accept(picked.token);
+            }
+        }
+        let computed_all = self.computed == self.tokens.len();
+        if self.finish.is_none() && computed_all && self.n_remaining() == 0 {
+            self.end(FinishReason::Length);
+        }
+    }
+
+    /// Appends a sampled token and sees whether it ends the sequence.
+    fn accept(&mut self, token: u32) {
+        self.tokens.push(token);
+        self.event.tokens.push(token);
+        *self.counts.entry(token).or_default() += 1;
+        if self.asked.sampling.repetition_penalty != 1.0 {
+            self.seen.insert(token);
+        }
+        if self.is_stop_token(token) {
+            if self.asked.sampling.no_stop_trim {
+                self.append_text(token);
+            }
+            return self.end(FinishReason::StopToken(token));
+        }
+        self.append_text(token);
+        if let Some(grammar) = &mut self.asked.grammar {
+            grammar.accept(token);
+        }
+        if self.finish.is_none() && self.n_remaining() == 0 {
+            self.end(FinishReason::Length);
+        }
+        self.update_allowed();
+    }
+
+    fn is_stop_token(&self, token: u32) -> bool {
+        let s = &self.asked.sampling;
+        (!s.ignore_eos && self.tokenizer.eos().contains(&token)) || s.stop_token_ids.contains(&token)
+    }
+
+    fn append_text(&mut self, token: u32) {
+        if self.asked.sampling.skip_special_tokens && self.tokenizer.is_special(token) {
+            return;
+        }
+        let text = self.text.push(self.tokenizer.token_bytes(token));
+        self.stop_or_show(&text);
+    }
+
+    /// Passes text through the stop strings; a match ends the sequence.
+    fn stop_or_show(&mut self, text: &str) {
+        let step = self.stops.push(text);
+        self.event.text.push_str(&step.text);
+        if let Some(stop) = step.matched {
+            if self.asked.sampling.no_stop_trim {
+                self.event.text.push_str(&stop);
+            }
+            self.finish = Some(FinishReason::StopText(stop));
+        }
+    }
+
+    /// Asks the grammar what may come next; a grammar that allows nothing more is complete.
+    fn update_allowed(&mut self) {
+        let Some(grammar) = &mut self.asked.grammar else { return };
+        let mut mask = vec![0; self.tokenizer.vocab().div_ceil(32)];
+        grammar.allowed(&mut mask);
+        let complete = mask.iter().all(|&word| word == 0);
+        if grammar.is_accepting() {
+            self.tokenizer.eos().iter().for_each(|&token| mask[token as usize / 32] |= 1 << (token % 32));
+        }
+        self.allowed = Some(mask);
+        if complete && self.finish.is_none() {
+            self.end(FinishReason::Complete);
+        }
+    }
+
+    /// Ends the sequence, unless a stop string in the last text does so first.
+    pub fn end(&mut self, reason: FinishReason) {
+        let rest = self.text.finish();
+        self.stop_or_show(&rest);
+        let held = self.stops.finish();
+        self.event.text.push_str(&held);
+        self.finish.get_or_insert(reason);
+    }
+
+    fn report_first_prompt_token(&mut self) {
+        if self.scored == 0 && self.asked.logprobs.enabled {
+            self.scored = 1;
+            let first = TokenLogprob { token: self.tokens[0], ..TokenLogprob::default() };
+            self.event.prompt_logprobs.push(first);
+        }
+    }
+
+    /// What happened since the last call; `None` where nothing did.
+    pub fn take_event(&mut self) -> Option<Event> {
+        let mut event = std::mem::replace(&mut self.event, Event { id: self.asked.id, ..Event::default() });
+        event.finish = self.finish.clone().map(|reason| Finish {
+            reason,
+            prompt_tokens: self.prompt_len,
+            completion_tokens: self.n_output(),
+            cached_tokens: self.n_cached(),
+        });
+        let empty = event.text.is_empty() && event.tokens.is_empty() && event.prompt_logprobs.is_empty();
+        (event.finish.is_some() || !empty).then_some(event)
+    }
+}

@@ -1,0 +1,276 @@
+//! The numbers are right: tiny checkpoints and the default model against reference outputs computed by transformers in
+//! float32, and the same answers whatever the chunks, the cache, the neighbours and the number of threads.
+
+use serde_json::Value;
+use sglang_engine::loader::{self, LoadOptions};
+use sglang_engine::model::config::{ModelConfig, Rope, RopeScaling};
+use sglang_engine::request::{Event, LogprobParams, Prompt, Request, SamplingParams};
+use sglang_engine::Engine;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{channel, Receiver};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// The default model, wherever `sglang pull` put it.
+fn default_model() -> PathBuf {
+    let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    let named = std::env::var_os("SGLANG_TEST_MODEL").map(PathBuf::from);
+    let cache = std::env::var_os("SGLANG_CACHE").map(PathBuf::from);
+    let xdg = std::env::var_os("XDG_CACHE_HOME").map(|home| PathBuf::from(home).join("sglang"));
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/sglang"));
+    let folder = cache.or(xdg).or(home).expect("HOME is set").join("models/smollm2-135m-instruct");
+    let path = named.unwrap_or_else(|| folder.join(file));
+    assert!(path.is_file(), "{} is missing: get it with `npx sglang pull smollm2-135m-instruct`", path.display());
+    path
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().map_or(f32::NAN, |v| v as f32)).collect()
+}
+
+fn tokens(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
+}
+
+struct Running {
+    engine: Engine,
+    events: Receiver<Vec<Event>>,
+    vocab: usize,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Answer {
+    tokens: Vec<u32>,
+    text: String,
+    /// Of the output tokens.
+    logprobs: Vec<f32>,
+    /// Of the prompt tokens, from the second one.
+    prompt_logprobs: Vec<f32>,
+    /// (token, log-probability) of the whole vocabulary at the first output token, where asked for.
+    first: Vec<(u32, f32)>,
+    cached: usize,
+}
+
+impl Running {
+    fn start(options: LoadOptions) -> Self {
+        Self::start_as(options, |_| {})
+    }
+
+    fn start_as(options: LoadOptions, change: fn(&mut ModelConfig)) -> Self {
+        let files = sglang_engine::weights::open(&options.model_path).unwrap();
+        let mut config = ModelConfig::of(&files).unwrap();
+        change(&mut config);
+        let options = LoadOptions { reuse: true, ..options };
+        let loaded = loader::load_as(&options, &files, config, &mut |_, _| {}).unwrap();
+        let (send, events) = channel();
+        let vocab = loaded.card.vocab_size;
+        Running { engine: loaded.start(Box::new(move |events| drop(send.send(events)))), events, vocab }
+    }
+
+    /// Runs all requests at once; answers in their order.
+    fn ask(&self, requests: Vec<Request>) -> Vec<Answer> {
+        let n = requests.len();
+        for (id, request) in (0..).zip(requests) {
+            self.engine.submit(Request { id, ..request });
+        }
+        let mut answers: BTreeMap<u64, Answer> = BTreeMap::new();
+        let mut finished = 0;
+        while finished < n {
+            for event in self.events.recv().unwrap() {
+                let answer = answers.entry(event.id).or_default();
+                if answer.first.is_empty() {
+                    answer.first = event.logprobs.first().map(|entry| entry.of_tokens.clone()).unwrap_or_default();
+                }
+                answer.tokens.extend(event.tokens);
+                answer.text.push_str(&event.text);
+                answer.logprobs.extend(event.logprobs.iter().filter_map(|entry| entry.logprob));
+                answer.prompt_logprobs.extend(event.prompt_logprobs.iter().filter_map(|entry| entry.logprob));
+                if let Some(finish) = event.finish {
+                    let failed = matches!(finish.reason, sglang_engine::request::FinishReason::Failed { .. });
+                    assert!(!failed, "{:?}", finish.reason);
+                    answer.cached = finish.cached_tokens;
+                    finished += 1;
+                }
+            }
+        }
+        answers.into_values().collect()
+    }
+
+    fn ask_one(&self, request: Request) -> Answer {
+        self.ask(vec![request]).remove(0)
+    }
+
+    fn flush(&self) {
+        let (send, done) = channel();
+        self.engine.flush(Box::new(move |dropped| send.send(dropped.unwrap()).unwrap()));
+        done.recv().unwrap();
+    }
+}
+
+fn greedy(prompt: Prompt, max_new: usize) -> Request {
+    let sampling =
+        SamplingParams { temperature: 0.0, max_new_tokens: Some(max_new), ignore_eos: true, ..Default::default() };
+    let logprobs = LogprobParams { enabled: true, prompt_start: Some(0), ..Default::default() };
+    Request { prompt, sampling, logprobs, ..Default::default() }
+}
+
+fn float32(model_path: PathBuf) -> LoadOptions {
+    let dtype = Some("float32".to_owned());
+    LoadOptions { model_path, dtype, context_length: Some(512), ..Default::default() }
+}
+
+fn assert_close(what: &str, ours: &[f32], reference: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), reference.len(), "{what}: number of values");
+    for (i, (a, b)) in ours.iter().zip(reference).enumerate() {
+        assert!((a - b).abs() <= tolerance, "{what} [{i}]: {a} is not within {tolerance} of {b}");
+    }
+}
+
+/// Log-softmax of reference logits.
+fn log_softmax(logits: &[f32]) -> Vec<f32> {
+    let max = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = logits.iter().map(|&v| f64::from(v - max).exp()).sum();
+    logits.iter().map(|&v| v - max - sum.ln() as f32).collect()
+}
+
+/// Greedy tokens must be the reference's up to the first choice that is closer than `margin`.
+fn assert_same_choices(what: &str, ours: &[u32], reference: &[u32], margins: &[f32], margin: f32) {
+    let sure = margins.iter().position(|&m| m < margin).unwrap_or(reference.len());
+    assert_eq!(ours[..sure], reference[..sure], "{what}: greedy tokens");
+}
+
+/// The references of the tiny checkpoints were computed after the whole model, with its rotary frequencies, had been cast
+/// to bfloat16 and back.
+fn round_frequencies(config: &mut ModelConfig) {
+    let rounded = config.inv_freq().into_iter().map(|f| half::bf16::from_f32(f).to_f32());
+    let plain = ModelConfig { rope: Rope { theta: config.rope.theta, scaling: RopeScaling::None }, ..config.clone() };
+    let factors = plain.inv_freq().into_iter().zip(rounded).map(|(f, rounded)| f / rounded).collect();
+    config.rope.scaling = RopeScaling::Factors(factors);
+}
+
+/// Logits up to a constant: the reference's, as log-probabilities, against ours of the whole vocabulary.
+fn check_tiny(what: &str, options: LoadOptions, reference: &Path) {
+    let running = Running::start_as(options, round_frequencies);
+    for case in read_json(reference)["cases"].as_array().unwrap() {
+        let prompt = case["prompt"].as_str().unwrap();
+        let what = format!("{what} {prompt:?}");
+        let greedy_ids = tokens(&case["greedy_ids"]);
+        let mut request = greedy(Prompt::Text(prompt.into()), greedy_ids.len());
+        request.logprobs.of_tokens = (0..running.vocab as u32).collect();
+        let answer = running.ask_one(request);
+        let first: Vec<f32> = answer.first.iter().map(|&(_, logprob)| logprob).collect();
+        assert_close(&format!("{what}: last logits"), &first, &log_softmax(&floats(&case["last_logits"])), 2e-3);
+        let prompt_logprobs = floats(&case["prompt_logprobs"]);
+        assert_close(
+            &format!("{what}: prompt log-probabilities"),
+            &answer.prompt_logprobs,
+            &prompt_logprobs[1..],
+            1e-3,
+        );
+        let margin = case["min_margin"].as_f64().unwrap() as f32;
+        assert_same_choices(&what, &answer.tokens, &greedy_ids, &vec![margin; greedy_ids.len()], 4e-3);
+    }
+}
+
+#[test]
+fn tiny_checkpoints_match_the_reference() {
+    for name in ["llama", "llama3"] {
+        let folder = fixtures().join(name);
+        check_tiny(name, float32(folder.clone()), &folder.join("reference.json"));
+    }
+}
+
+#[test]
+fn the_default_model_matches_the_reference() {
+    let running = Running::start(float32(default_model()));
+    let reference = read_json(&fixtures().join("smollm2-135m-q4_1.json"));
+    let (mut error, mut n) = (0.0, 0);
+    for case in reference["cases"].as_array().unwrap() {
+        let prompt = case["prompt"].as_str().unwrap();
+        let greedy_ids = tokens(&case["greedy_ids"]);
+        let answer = running.ask_one(greedy(Prompt::Text(prompt.into()), greedy_ids.len()));
+        let expected = &floats(&case["prompt_logprobs"])[1..];
+        assert_eq!(answer.prompt_logprobs.len(), expected.len(), "{prompt:?}: number of prompt tokens");
+        error += answer.prompt_logprobs.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+        n += expected.len();
+        assert_same_choices(prompt, &answer.tokens, &greedy_ids, &floats(&case["greedy_margins"]), 0.1);
+    }
+    let mean = error / n as f64;
+    assert!(mean <= 0.02, "mean absolute difference of prompt log-probabilities is {mean}");
+}
+
+/// Prompts with a common beginning, and what each is answered when alone, cold and in one piece.
+fn invariance_requests() -> Vec<Request> {
+    let start = "Once upon a time there was a king who had three daughters, and the youngest of them ";
+    let ends = ["loved the sea.", "loved the sea more than all the gold of the land.", "was", "could speak to birds; "];
+    let prompts = ends.iter().map(|end| Prompt::Text(format!("{start}{end}")));
+    let sampled = |request: &Request, seed| {
+        let sampling = SamplingParams { temperature: 0.9, top_p: 0.9, seed, ..request.sampling.clone() };
+        Request { sampling, ..request.clone() }
+    };
+    let plain: Vec<Request> = prompts.map(|prompt| greedy(prompt, 12)).collect();
+    let seeded: Vec<Request> = (7..).zip(&plain).map(|(seed, request)| sampled(request, seed)).collect();
+    plain.into_iter().chain(seeded).collect()
+}
+
+/// The same answers, bit for bit: alone or among 31 others, cold or cached, in chunks of any size, on 1, 2 or 4 threads.
+fn check_invariance(options: &LoadOptions) {
+    let alone = |options: LoadOptions| {
+        let running = Running::start(options);
+        let cold = |request| {
+            running.flush();
+            running.ask_one(request)
+        };
+        invariance_requests().into_iter().map(cold).collect::<Vec<_>>()
+    };
+    let expected = alone(LoadOptions { threads: Some(1), ..options.clone() });
+    for (threads, chunk) in [(1, 1), (2, 7), (4, 64), (2, 256)] {
+        let options = LoadOptions { threads: Some(threads), chunked_prefill_size: Some(chunk), ..options.clone() };
+        assert_eq!(alone(options.clone()), expected, "{threads} threads, chunks of {chunk}");
+        let running = Running::start(options);
+        let crowd: Vec<Request> = (0..4).flat_map(|_| invariance_requests()).collect();
+        for round in ["cold", "cached"] {
+            let answers = running.ask(crowd.clone());
+            for (i, answer) in answers.iter().enumerate() {
+                let expected = Answer { cached: answer.cached, ..expected[i % expected.len()].clone() };
+                assert_eq!(*answer, expected, "request {i} of 32, {round}, {threads} threads, chunks of {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tiny_answers_do_not_depend_on_the_schedule() {
+    for name in ["llama", "llama3"] {
+        check_invariance(&float32(fixtures().join(name)));
+        check_invariance(&LoadOptions {
+            model_path: fixtures().join(name),
+            context_length: Some(512),
+            ..Default::default()
+        });
+    }
+}
+
+#[test]
+fn answers_of_the_default_model_do_not_depend_on_the_schedule() {
+    check_invariance(&LoadOptions { model_path: default_model(), context_length: Some(512), ..Default::default() });
+}
+
+/// Without prompt log-probabilities the second request takes its prompt from the cache and says the same.
+#[test]
+fn a_cached_prompt_gives_the_same_answer() {
+    let running = Running::start(LoadOptions { model_path: fixtures().join("llama3"), ..Default::default() });
+    let mut request = greedy(Prompt::Text("The license for this software is permissive, and".into()), 20);
+    request.logprobs.prompt_start = None;
+    let (cold, cached) = (running.ask_one(request.clone()), running.ask_one(request));
+    assert_eq!(cold.cached, 0);
+    assert!(cached.cached > 10, "{} tokens came from the cache", cached.cached);
+    assert_eq!(Answer { cached: 0, ..cached }, cold);
+}

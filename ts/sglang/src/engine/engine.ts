@@ -1,0 +1,300 @@
+/**
+ * The engine in process: a model loaded by the addon, many generations at once. An `Engine` is also a backend of the
+ * language. Law: while a generation is open the process stays alive; otherwise an engine never keeps it from exiting.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import type { Backend, Delta, GenerateOptions, SelectOptions, Selection, Turn } from '../backends/backend.ts';
+import { engineBackend } from '../backends/engine.ts';
+import { resolveModel, type PullProgress } from '../models/resolve.ts';
+import { renderChat } from '../templates/chat-template.ts';
+import { SglangError } from './errors.ts';
+import { RunningGeneration } from './generation.ts';
+import { addon, type NativeEngine, type NativeEvent, type NativeLoadOptions, type NativeRequest } from './native.ts';
+import type { ChatMessage, EngineLike, EngineStats, GenerateRequest, Generation, ModelCard, SamplingParams } from './types.ts';
+
+/** What is going on while an engine is created. */
+export type LoadProgress = PullProgress | { phase: 'load'; doneBytes: number; totalBytes: number };
+
+/** Options of {@link Engine.create}; each is also a flag of `sglang serve`. */
+export interface EngineOptions {
+  /** A GGUF file, a folder in the Hugging Face layout, a named model, or a hub id. */
+  modelPath: string;
+  tokenizerPath?: string;
+  device?: 'auto' | 'cpu';
+  /** `float32` dequantizes the weights and computes in float32. Default `auto`: as stored. */
+  dtype?: 'auto' | 'float32';
+  kvCacheDtype?: 'auto' | 'float32' | 'float16' | 'bfloat16';
+  /** Longest sequence in tokens. Default: the model's, as far as memory reaches. */
+  contextLength?: number;
+  /** Size of the KV cache in tokens. */
+  maxTotalTokens?: number;
+  maxRunningRequests?: number;
+  maxQueuedRequests?: number;
+  /** Most tokens computed in one step. */
+  chunkedPrefillSize?: number;
+  schedulePolicy?: 'lpm' | 'fcfs';
+  disableRadixCache?: boolean;
+  /** Compute threads. Default: physical cores. */
+  threads?: number;
+  /** Jinja source, or the name of a built-in template. */
+  chatTemplate?: string;
+  /** Makes generations without a seed of their own reproducible. */
+  randomSeed?: number;
+  onProgress?: (progress: LoadProgress) => void;
+  signal?: AbortSignal;
+}
+
+/** Seconds over which throughput is averaged. */
+const THROUGHPUT_WINDOW = 5;
+const MAX_SAMPLES = 128;
+
+/** A generation's samples by native id. */
+interface OpenSample {
+  generation: RunningGeneration;
+  index: number;
+}
+
+export class Engine implements EngineLike, Backend {
+  readonly kind = 'engine';
+  readonly model: ModelCard;
+  readonly #native: NativeEngine;
+  readonly #backend: Backend;
+  readonly #open: Map<number, OpenSample>;
+  readonly #chatTemplate: string | null;
+  readonly #recent: { at: number; tokens: number }[] = [];
+  #nextId = 1;
+  #nextSeed: () => [number, number];
+  #keepAlive: NodeJS.Timeout | undefined;
+  #stats: EngineStats | undefined;
+  #closed = false;
+
+  private constructor(native: NativeEngine, open: Map<number, OpenSample>, options: EngineOptions) {
+    this.#native = native;
+    this.#open = open;
+    const { bosToken, eosToken, bosTokenId, chatTemplate, ...rest } = native.model;
+    this.#chatTemplate = options.chatTemplate ?? chatTemplate ?? null;
+    this.model = {
+      ...rest,
+      modelPath: options.modelPath,
+      bosToken: bosToken ?? null,
+      eosToken: eosToken ?? null,
+      bosTokenId: bosTokenId ?? null,
+      chatTemplate: this.#chatTemplate,
+    };
+    this.#nextSeed = seeds(options.randomSeed);
+    this.#backend = engineBackend(this);
+  }
+
+  /** Finds the model (downloading a named one if need be), loads it and starts the engine. */
+  static async create(options: EngineOptions): Promise<Engine> {
+    const { modelPath, onProgress = () => {}, signal, chatTemplate, randomSeed, tokenizerPath, ...rest } = options;
+    const resolved = await resolveModel(modelPath, { onProgress, signal });
+    signal?.throwIfAborted();
+    const open = new Map<number, OpenSample>();
+    let engine: Engine | undefined;
+    const native = await addon()
+      .load(
+        { ...(rest as Omit<NativeLoadOptions, 'modelPath'>), modelPath: resolved.path, tokenizerPath: tokenizerPath ?? resolved.tokenizerPath, simd: process.env.SGLANG_SIMD },
+        (progress) => onProgress({ phase: 'load', ...progress }),
+        (events) => engine?.#dispatch(events),
+      )
+      .catch((error: Error) => Promise.reject(new SglangError('load_failed', error.message)));
+    engine = new Engine(native, open, { ...options, chatTemplate, randomSeed });
+    return engine;
+  }
+
+  generate(request: GenerateRequest): Generation {
+    const { samplingParams = {}, signal } = request;
+    const n = samplingParams.n ?? 1;
+    const ids: number[] = [];
+    const cancel = () => ids.forEach((id) => this.#native.abort(id));
+    const generation = new RunningGeneration(`gen-${randomBytes(8).toString('hex')}`, n, cancel);
+    try {
+      if (!Number.isInteger(n) || n < 1 || n > MAX_SAMPLES) {
+        throw new SglangError('bad_request', `n: expected an integer in [1, ${MAX_SAMPLES}], got ${n}`, 'n');
+      }
+      signal?.throwIfAborted();
+      const native = this.#toNative(request);
+      for (let index = 0; index < n; index++) ids.push(this.#submit(native, generation, index));
+    } catch (error) {
+      generation.fail(error);
+      return generation;
+    }
+    if (signal) abortWith(signal, generation, cancel);
+    return generation;
+  }
+
+  tokenize(text: string, { addSpecialTokens = true } = {}): number[] {
+    return this.#native.tokenize(text, addSpecialTokens);
+  }
+
+  detokenize(ids: readonly number[], { skipSpecialTokens = true } = {}): string {
+    try {
+      return this.#native.detokenize([...ids], skipSpecialTokens);
+    } catch (error) {
+      throw new SglangError('bad_request', (error as Error).message, 'tokens');
+    }
+  }
+
+  applyChatTemplate(
+    messages: readonly ChatMessage[],
+    options: { addGenerationPrompt?: boolean; continueFinalMessage?: boolean; variables?: Readonly<Record<string, unknown>> } = {},
+  ): string {
+    return renderChat(this.model, messages, options);
+  }
+
+  stats(): EngineStats {
+    const stats = this.#native.stats();
+    if (stats) this.#stats = { ...stats, generationThroughput: this.#throughput() };
+    if (!this.#stats) throw new SglangError('engine_closed', 'the engine was closed');
+    return this.#stats;
+  }
+
+  async flushCache(): Promise<number> {
+    return this.#native.flushCache();
+  }
+
+  /** Ends open generations with an error, then frees the model. Closing twice is fine. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#native.close();
+    const gone = new SglangError('engine_closed', 'the engine was closed');
+    for (const { generation } of this.#open.values()) generation.fail(gone);
+    this.#open.clear();
+    this.#rest();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  stream(prompt: readonly Turn[], options: GenerateOptions): AsyncIterable<Delta> {
+    return this.#backend.stream(prompt, options);
+  }
+
+  select(prompt: readonly Turn[], choices: readonly string[], options: SelectOptions): Promise<Selection> {
+    return this.#backend.select(prompt, choices, options);
+  }
+
+  async warm(prompt: readonly Turn[], options: { signal?: AbortSignal }): Promise<void> {
+    await this.#backend.warm?.(prompt, options);
+  }
+
+  #submit(native: Omit<NativeRequest, 'id' | 'seed'> & { seed?: number[] }, generation: RunningGeneration, index: number): number {
+    const id = this.#nextId++;
+    const [high, low] = native.seed ?? this.#nextSeed();
+    if (!this.#native.submit({ ...native, id, seed: [high!, (low! + index) >>> 0] })) {
+      throw new SglangError('engine_closed', 'the engine was closed');
+    }
+    this.#open.set(id, { generation, index });
+    this.#keepAlive ??= setInterval(() => {}, 2 ** 30);
+    return id;
+  }
+
+  #dispatch(events: readonly NativeEvent[]): void {
+    let tokens = 0;
+    for (const event of events) {
+      tokens += event.tokens.length;
+      const sample = this.#open.get(event.id);
+      if (!sample) continue;
+      sample.generation.take(sample.index, event);
+      if (event.finish) this.#open.delete(event.id);
+    }
+    if (tokens > 0) this.#recent.push({ at: performance.now(), tokens });
+    if (this.#open.size === 0) this.#rest();
+  }
+
+  #rest(): void {
+    clearInterval(this.#keepAlive);
+    this.#keepAlive = undefined;
+  }
+
+  #throughput(): number {
+    const since = performance.now() - THROUGHPUT_WINDOW * 1000;
+    while (this.#recent.length > 0 && this.#recent[0]!.at < since) this.#recent.shift();
+    return this.#recent.reduce((sum, { tokens }) => sum + tokens, 0) / THROUGHPUT_WINDOW;
+  }
+
+  #toNative(request: GenerateRequest): Omit<NativeRequest, 'id' | 'seed'> & { seed?: number[] } {
+    const s = request.samplingParams ?? {};
+    const { temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty } = s;
+    const { maxNewTokens, minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim, regex, jsonSchema, ebnf } = s;
+    return {
+      ...this.#promptOf(request),
+      ...logprobsOf(request),
+      ...{ temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty },
+      ...{ maxNewTokens, minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim, regex, jsonSchema, ebnf },
+      priority: request.priority,
+      namespace: request.extraKey === undefined ? undefined : hashed(request.extraKey),
+      stop: typeof s.stop === 'string' ? [s.stop] : s.stop ? [...s.stop] : undefined,
+      stopTokenIds: s.stopTokenIds ? [...s.stopTokenIds] : undefined,
+      logitBias: biasOf(s),
+      seed: s.seed === undefined ? undefined : halves(s.seed),
+    };
+  }
+
+  #promptOf(request: GenerateRequest): Pick<NativeRequest, 'text' | 'inputIds'> {
+    const { prompt, messages, inputIds, images } = request;
+    if ([prompt, messages, inputIds].filter((given) => given !== undefined).length !== 1) {
+      throw new SglangError('bad_request', 'give exactly one of prompt, messages and inputIds', 'prompt');
+    }
+    if (images && images.length > 0) {
+      throw new SglangError('unsupported', `the model ${this.model.modelPath} does not take images`, 'image_data');
+    }
+    if (inputIds) return { inputIds: [...inputIds] };
+    if (prompt !== undefined) return { text: prompt };
+    const { continueFinalMessage, chatTemplateOptions: variables } = request;
+    return { text: this.applyChatTemplate(messages!, { continueFinalMessage, variables }) };
+  }
+}
+
+function abortWith(signal: AbortSignal, generation: RunningGeneration, cancel: () => void): void {
+  const onAbort = () => {
+    cancel();
+    generation.fail(signal.reason);
+  };
+  signal.addEventListener('abort', onAbort, { once: true });
+  const forget = () => signal.removeEventListener('abort', onAbort);
+  generation.all().then(forget, forget);
+}
+
+function logprobsOf(request: GenerateRequest) {
+  const { returnLogprob, logprobStartLen = -1, topLogprobsNum, tokenIdsLogprob } = request;
+  return {
+    returnLogprob,
+    promptLogprobStart: returnLogprob && logprobStartLen >= 0 ? logprobStartLen : undefined,
+    topLogprobs: topLogprobsNum,
+    tokenIdsLogprob: tokenIdsLogprob ? [...tokenIdsLogprob] : undefined,
+  };
+}
+
+function biasOf({ logitBias }: SamplingParams) {
+  if (!logitBias) return undefined;
+  return Object.entries(logitBias).map(([token, logprob]) => {
+    if (!/^\d+$/.test(token)) throw new SglangError('bad_request', `logit_bias: "${token}" is not a token id`, 'logit_bias');
+    return { token: Number(token), logprob };
+  });
+}
+
+/** The halves of a safe integer, as the addon takes 64-bit numbers. */
+function halves(value: number): [number, number] {
+  if (!Number.isSafeInteger(value)) throw new SglangError('bad_request', `seed: expected an integer, got ${value}`, 'seed');
+  const bits = BigInt.asUintN(64, BigInt(value));
+  return [Number(bits >> 32n), Number(bits & 0xffff_ffffn)];
+}
+
+function hashed(text: string): number[] {
+  const digest = createHash('sha256').update(text).digest();
+  return [digest.readUInt32BE(0), digest.readUInt32BE(4)];
+}
+
+/** Seeds for generations that name none: random, or counted from `start`. */
+function seeds(start: number | undefined): () => [number, number] {
+  let next = start;
+  return () => {
+    if (next !== undefined) return halves(next++);
+    const bytes = randomBytes(8);
+    return [bytes.readUInt32BE(0), bytes.readUInt32BE(4)];
+  };
+}
