@@ -26,7 +26,20 @@ export interface FakeCall {
   choices?: readonly string[];
 }
 
-const WORDS = ['river', 'stone', 'seven', 'light', 'north', 'paper', 'green', 'quiet', 'harbor', 'copper', 'winter', 'field'];
+const WORDS = [
+  'river',
+  'stone',
+  'seven',
+  'light',
+  'north',
+  'paper',
+  'green',
+  'quiet',
+  'harbor',
+  'copper',
+  'winter',
+  'field',
+];
 const HASH_WORDS = 6;
 const sampleValues = { int: '42', float: '0.5', bool: 'true', string: '"text"' };
 
@@ -86,12 +99,20 @@ function lastEnd(text: string, pattern: string | RegExp): number {
 function madeUp(prompt: string, { valueType, jsonSchema, regex, ebnf, seed = 0 }: GenerateOptions): string {
   if (valueType) return sampleValues[valueType];
   if (jsonSchema) return JSON.stringify(sampleOf(JSON.parse(jsonSchema)));
-  if (regex ?? ebnf) throw new SglangError('unsupported', 'FakeBackend makes up no text for a regex or grammar: give it a reply');
+  if (regex ?? ebnf)
+    throw new SglangError('unsupported', 'FakeBackend makes up no text for a regex or grammar: give it a reply');
   const words = Array.from({ length: HASH_WORDS }, (_, i) => WORDS[hash(`${seed} ${i} ${prompt}`) % WORDS.length]);
   return ` ${words.join(' ')}.`;
 }
 
-type Schema = { type?: string; const?: unknown; enum?: unknown[]; anyOf?: Schema[]; properties?: Record<string, Schema>; minimum?: number };
+type Schema = {
+  type?: string;
+  const?: unknown;
+  enum?: unknown[];
+  anyOf?: Schema[];
+  properties?: Record<string, Schema>;
+  minimum?: number;
+};
 
 /** The plainest value of a JSON Schema; enough for schemas of records. */
 function sampleOf(schema: Schema): unknown {
@@ -112,7 +133,10 @@ function hash(text: string): number {
 }
 
 /** The reply up to the first stop string and the limit of tokens; a word is a token. */
-function cut(reply: string, { stop = [], maxTokens = 128 }: GenerateOptions): Pick<GenMeta, 'finishReason' | 'matched'> & { text: string } {
+function cut(
+  reply: string,
+  { stop = [], maxTokens = 128 }: GenerateOptions,
+): Pick<GenMeta, 'finishReason' | 'matched'> & { text: string } {
   const hits = stop.map((matched) => ({ at: reply.indexOf(matched), matched })).filter(({ at }) => at >= 0);
   const first = hits.sort((a, b) => a.at - b.at)[0];
   const text = first ? reply.slice(0, first.at) : reply;

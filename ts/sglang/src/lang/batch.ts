@@ -19,7 +19,11 @@ export function setProgressReporter(reporter: ProgressReporter): void {
 }
 
 /** Runs `start` on each of `list`. Without `settled` the first error stops the others and is thrown. */
-export async function runAll(start: Start, list: readonly object[], options: BatchOptions): Promise<Outcome[] | Result<Vars>[]> {
+export async function runAll(
+  start: Start,
+  list: readonly object[],
+  options: BatchOptions,
+): Promise<Outcome[] | Result<Vars>[]> {
   const { concurrency = DEFAULT_CONCURRENCY, onProgress, progress, settled, ...rest } = options;
   if (!Number.isInteger(concurrency) || concurrency < 1) {
     throw new RangeError(`concurrency: expected a positive integer, got ${concurrency}`);

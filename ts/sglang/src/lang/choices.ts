@@ -12,7 +12,10 @@ export type OptionLogprobs = readonly (readonly number[])[];
  * The tokens that `continued` has beyond `prompt`: what follows their longest common beginning. Where the last tokens
  * of the prompt merge with the first characters of the option (token healing), the merged token belongs to the option.
  */
-export function addedTokens(prompt: readonly TokenLogprob[], continued: readonly TokenLogprob[]): readonly TokenLogprob[] {
+export function addedTokens(
+  prompt: readonly TokenLogprob[],
+  continued: readonly TokenLogprob[],
+): readonly TokenLogprob[] {
   const differs = continued.findIndex(({ tokenId }, i) => tokenId !== prompt[i]?.tokenId);
   return differs < 0 ? [] : continued.slice(differs);
 }

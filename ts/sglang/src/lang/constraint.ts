@@ -26,7 +26,11 @@ const valueRules: Record<keyof ValueTypes, ValueRule> = {
     stop: numberEnd.stop,
     parse: numberIn(/^[-+]?\d+(\.\d*)?(e[-+]?\d+)?$/i),
   },
-  bool: { regex: '[Tt]rue|[Ff]alse', stop: [], parse: (text) => matched(/^(true|false)$/i, text).toLowerCase() === 'true' },
+  bool: {
+    regex: '[Tt]rue|[Ff]alse',
+    stop: [],
+    parse: (text) => matched(/^(true|false)$/i, text).toLowerCase() === 'true',
+  },
   string: { regex: '"[^"\\\\\\n]*"', stop: [], parse: (text) => matched(/^"[^"\\\n]*"$/, text).slice(1, -1) },
 };
 
@@ -74,7 +78,9 @@ function jsonIn(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Error(`the text is not JSON (${(error as Error).message}); was it cut off at maxTokens? ${JSON.stringify(text)}`);
+    throw new Error(
+      `the text is not JSON (${(error as Error).message}); was it cut off at maxTokens? ${JSON.stringify(text)}`,
+    );
   }
 }
 

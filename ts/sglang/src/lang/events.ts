@@ -22,7 +22,7 @@ export class EventLog {
       () => settle('done'),
       (error) => settle({ error }),
     );
-    for (let next = 0; ; ) {
+    for (let next = 0; ;) {
       while (next < this.#events.length) yield this.#events[next++]!;
       if (typeof outcome === 'object') throw (outcome as { error: unknown }).error;
       if (outcome === 'done') return;

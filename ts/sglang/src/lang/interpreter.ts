@@ -93,7 +93,10 @@ class Interpreter {
   async #stream(name: string, request: GenerateOptions & { signal: AbortSignal }): Promise<Required<Delta>> {
     let text = '';
     let meta: GenMeta | undefined;
-    for await (const delta of abortablePieces(this.session.backend.stream(this.prompt.openTurns(), request), request.signal)) {
+    for await (const delta of abortablePieces(
+      this.session.backend.stream(this.prompt.openTurns(), request),
+      request.signal,
+    )) {
       text += delta.text;
       meta = delta.meta ?? meta;
       this.log.push({ name, delta: delta.text });
@@ -148,7 +151,10 @@ export class Scope {
     for (const node of nodes) {
       if (node.kind === 'role') this.#addRole(node);
       else if (node.kind === 'gen' || node.kind === 'select') {
-        this.#bound.set(node.name, this.#step(() => this.#on.run(node), `${node.kind}("${node.name}")`));
+        this.#bound.set(
+          node.name,
+          this.#step(() => this.#on.run(node), `${node.kind}("${node.name}")`),
+        );
       } else this.#step(() => this.#on.run(node));
     }
   }
@@ -166,7 +172,9 @@ export class Scope {
   }
 
   get(name: string): Promise<unknown> {
-    return quiet(this.#bound.get(name) ?? this.#inherited.then(() => this.#on.lookup(name)).catch((e) => this.#reject(e)));
+    return quiet(
+      this.#bound.get(name) ?? this.#inherited.then(() => this.#on.lookup(name)).catch((e) => this.#reject(e)),
+    );
   }
 
   /** `n` scopes on prompts that start as this one is then. */
@@ -259,13 +267,24 @@ class Settled implements Result<Record<string, unknown>> {
   }
 }
 
-function requestOf(options: SamplingOptions, { grammar }: Constraint, signal: AbortSignal): GenerateOptions & { signal: AbortSignal } {
+function requestOf(
+  options: SamplingOptions,
+  { grammar }: Constraint,
+  signal: AbortSignal,
+): GenerateOptions & { signal: AbortSignal } {
   const { stop = [], logprobs = false, ...rest } = options;
   const stops = [...(typeof stop === 'string' ? [stop] : stop), ...(grammar.stop ?? [])];
-  const wanted = logprobs === false ? {} : { returnLogprob: true, topLogprobsNum: Number(logprobs === true ? 0 : logprobs) };
+  const wanted =
+    logprobs === false ? {} : { returnLogprob: true, topLogprobsNum: Number(logprobs === true ? 0 : logprobs) };
   return { ...rest, ...wanted, ...grammar, stop: stops, signal };
 }
 
 function metaOf({ promptTokens, completionTokens, cachedTokens, finishReason, outputLogprobs }: GenMeta): Meta {
-  return { promptTokens, completionTokens, cachedTokens, finishReason, ...(outputLogprobs && { logprobs: outputLogprobs }) };
+  return {
+    promptTokens,
+    completionTokens,
+    cachedTokens,
+    finishReason,
+    ...(outputLogprobs && { logprobs: outputLogprobs }),
+  };
 }

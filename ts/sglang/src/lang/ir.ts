@@ -53,7 +53,9 @@ function toNode(part: unknown, index: number): Node {
   if (typeof part === 'string') return { kind: 'text', text: part };
   if (typeof part === 'number') return { kind: 'text', text: String(part) };
   if (part instanceof Expression) return part.node;
-  throw new TypeError(`part ${index + 1} of a prompt is ${describe(part)}; expected a string, a number or an expression`);
+  throw new TypeError(
+    `part ${index + 1} of a prompt is ${describe(part)}; expected a string, a number or an expression`,
+  );
 }
 
 function describe(part: unknown): string {

@@ -84,8 +84,14 @@ function checkName(name: string): void {
 }
 
 function checkChoices(name: string, choices: readonly string[]): void {
-  const wrong = choices.findIndex((choice, i) => typeof choice !== 'string' || choice === '' || choices.indexOf(choice) !== i);
+  const wrong = choices.findIndex(
+    (choice, i) => typeof choice !== 'string' || choice === '' || choices.indexOf(choice) !== i,
+  );
   if (choices.length > 0 && wrong < 0) return;
   const what = choices.length === 0 ? 'there are none' : `choice ${wrong + 1} is ${JSON.stringify(choices[wrong])}`;
-  throw new SglangError('bad_request', `select("${name}"): choices are different strings, none empty; ${what}`, 'choices');
+  throw new SglangError(
+    'bad_request',
+    `select("${name}"): choices are different strings, none empty; ${what}`,
+    'choices',
+  );
 }

@@ -5,8 +5,8 @@
 import type { Content, Turn } from '../backends/backend.ts';
 import type { BlockRole, Message } from './types.ts';
 
-/** Stands for a picture where a prompt is shown as plain text. */
-const IMAGE_MARK = '<image>';
+/** Stands for a picture in the text of a prompt. */
+export const IMAGE_MARK = '<image>';
 
 export class Prompt {
   readonly #turns: Turn[];

@@ -4,7 +4,12 @@
  */
 import { SglangError } from '../engine/errors.ts';
 
-const lookAround: Record<string, string> = { '(?=': 'look-ahead', '(?!': 'look-ahead', '(?<=': 'look-behind', '(?<!': 'look-behind' };
+const lookAround: Record<string, string> = {
+  '(?=': 'look-ahead',
+  '(?!': 'look-ahead',
+  '(?<=': 'look-behind',
+  '(?<!': 'look-behind',
+};
 const FLAGS_THAT_MATTER = /[ims]/g;
 
 /** The pattern's source; the whole output matches it, so outer anchors are dropped. Flags become `(?…)`. */

@@ -16,7 +16,10 @@ export function stateOf(scope: Scope): AnyState {
     return state;
   };
   const append = (...args: unknown[]) => add(() => scope.add(nodesOf(args)));
-  const turn = (role: BlockRole) => (...args: unknown[]) => add(() => addTurn(scope, role, args));
+  const turn =
+    (role: BlockRole) =>
+    (...args: unknown[]) =>
+      add(() => addTurn(scope, role, args));
   const roles = { system: turn('system'), user: turn('user'), assistant: turn('assistant') };
   const callable = (...args: unknown[]) => append(...args);
   const state = Object.assign(callable, { append }, roles, reads(scope), branching(scope)) as unknown as AnyState;
@@ -27,7 +30,8 @@ export function stateOf(scope: Scope): AnyState {
 /** The scope of a state; a TypeError for anything else. */
 export function scopeOf(state: unknown): Scope {
   const scope = scopes.get(state as object);
-  if (!scope) throw new TypeError('a program is called on a state: program(s, args); use program.run(args) to start it');
+  if (!scope)
+    throw new TypeError('a program is called on a state: program(s, args); use program.run(args) to start it');
   return scope;
 }
 
@@ -44,7 +48,8 @@ function reads(scope: Scope) {
     messages: () => quiet(scope.settle().then((result) => result.messages())),
     meta: (name: string) => quiet(scope.settle().then((result) => result.meta(name))),
     stream: () => scope.log.read(scope.drained()),
-    then: <A, B>(onResult?: (result: AnyResult) => A, onError?: (error: unknown) => B) => scope.settle().then(onResult, onError),
+    then: <A, B>(onResult?: (result: AnyResult) => A, onError?: (error: unknown) => B) =>
+      scope.settle().then(onResult, onError),
   };
 }
 

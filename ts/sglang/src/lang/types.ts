@@ -176,13 +176,18 @@ export interface Run<Vars extends object> extends PromiseLike<Result<Vars>> {
 }
 
 type MaybeArgs<Args> = {} extends Args ? [args?: Args] : [args: Args];
-type MaybeArgsAndOptions<Args> = {} extends Args ? [args?: Args, options?: RunOptions] : [args: Args, options?: RunOptions];
+type MaybeArgsAndOptions<Args> = {} extends Args
+  ? [args?: Args, options?: RunOptions]
+  : [args: Args, options?: RunOptions];
 
 /** A program; calling it on a state adds it to that prompt. */
 export interface Program<Args, Vars extends object> {
   <S extends object>(s: State<S>, ...args: MaybeArgs<Args>): State<Prettify<S & Vars>>;
   run(...args: MaybeArgsAndOptions<Args>): Run<Vars>;
-  runBatch(args: readonly Args[], options: BatchOptions & { settled: true }): Promise<PromiseSettledResult<Result<Vars>>[]>;
+  runBatch(
+    args: readonly Args[],
+    options: BatchOptions & { settled: true },
+  ): Promise<PromiseSettledResult<Result<Vars>>[]>;
   runBatch(args: readonly Args[], options?: BatchOptions): Promise<Result<Vars>[]>;
   /** The program with some of its arguments given. */
   bind<B extends Partial<Args>>(args: B): Program<Omit<Args, keyof B>, Vars>;

@@ -1,0 +1,235 @@
+/**
+ * A server that speaks SGLang's native API, this project's or the original. Law: only what both understand is sent,
+ * and a field that one of them leaves out is done without.
+ */
+import { SglangError } from '../engine/errors.ts';
+import type { FinishReason, ImageInput, Logprobs, SamplingParams, TokenLogprob } from '../engine/types.ts';
+import { chatTemplateOf, type ChatTemplate } from '../templates/chat-template.ts';
+import type { RenderedPrompt } from '../templates/turns.ts';
+import type { Backend, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
+import { HttpServer, type HttpOptions } from './http.ts';
+import { imageUrl } from './image-source.ts';
+import { genMeta, localBackend, samplingParams, type TextModel } from './local.ts';
+
+export interface RuntimeEndpointOptions extends HttpOptions {
+  /** Jinja source or the name of a built-in family, in place of what the server says. */
+  chatTemplate?: string;
+}
+
+/** The backend of a server at `url`, such as `http://localhost:30000`. */
+export class RuntimeEndpoint implements Backend {
+  readonly kind = 'runtime-endpoint';
+  readonly #backend: Backend;
+
+  constructor(url: string, { chatTemplate, ...http }: RuntimeEndpointOptions = {}) {
+    this.#backend = localBackend(new RemoteModel(new HttpServer(url, http), chatTemplate));
+  }
+
+  stream(turns: readonly Turn[], options: GenerateOptions): AsyncIterable<Delta> {
+    return this.#backend.stream(turns, options);
+  }
+
+  select(turns: readonly Turn[], choices: readonly string[], options: SelectOptions): Promise<Selection> {
+    return this.#backend.select(turns, choices, options);
+  }
+
+  async warm(turns: readonly Turn[], options: { signal?: AbortSignal }): Promise<void> {
+    await this.#backend.warm!(turns, options);
+  }
+
+  render(turns: readonly Turn[]): Promise<string> {
+    return this.#backend.render!(turns);
+  }
+
+  flushCache(): Promise<unknown> {
+    return this.#backend.flushCache!();
+  }
+}
+
+/** A result of `/generate`, as far as it is read. */
+interface WireResult {
+  text: string;
+  meta_info: {
+    finish_reason:
+      | null
+      | { type: 'stop'; matched?: string | number }
+      | { type: 'length'; length: number }
+      | { type: 'abort'; message: string };
+    prompt_tokens: number;
+    completion_tokens: number;
+    cached_tokens?: number;
+    input_token_logprobs?: WireLogprob[];
+    output_token_logprobs?: WireLogprob[];
+  };
+}
+
+type WireLogprob = [logprob: number | null, tokenId: number, text?: string | null];
+
+interface WireModel {
+  model_path: string;
+  chat_template?: string | null;
+  eos_token?: string | null;
+}
+
+class RemoteModel implements TextModel {
+  readonly kind = 'runtime-endpoint';
+  readonly #server: HttpServer;
+  readonly #chatTemplate: string | undefined;
+  #model: Promise<ChatTemplate> | undefined;
+  /** Routers refuse lists; found out once. */
+  #takesLists = true;
+
+  constructor(server: HttpServer, chatTemplate: string | undefined) {
+    this.#server = server;
+    this.#chatTemplate = chatTemplate;
+  }
+
+  /** Asks the server once; a failure is not remembered. */
+  template(): Promise<ChatTemplate> {
+    this.#model ??= this.#askTemplate().catch((error) => {
+      this.#model = undefined;
+      throw error;
+    });
+    return this.#model;
+  }
+
+  async *stream(prompt: RenderedPrompt, options: GenerateOptions): AsyncGenerator<Delta, void> {
+    const { returnLogprob, topLogprobsNum, signal } = options;
+    const wanted = returnLogprob ? { return_logprob: true, top_logprobs_num: topLogprobsNum } : {};
+    const body = {
+      ...(await wirePrompt(prompt)),
+      sampling_params: wireParams(samplingParams(options)),
+      ...wanted,
+      stream: true,
+    };
+    let sent = '';
+    for await (const event of this.#server.events('/generate', body, signal)) {
+      const { text, meta_info } = event as WireResult;
+      const known = meta_info.finish_reason ? text : withoutPartialCharacter(text);
+      if (known.length > sent.length) yield { text: known.slice(sent.length) };
+      sent = known.length > sent.length ? known : sent;
+      if (meta_info.finish_reason) yield { text: '', meta: toGenMeta(meta_info) };
+    }
+  }
+
+  async prefill(prompt: RenderedPrompt, signal?: AbortSignal): Promise<GenMeta> {
+    const body = { ...(await wirePrompt(prompt)), sampling_params: COMPUTE_ONLY };
+    return toGenMeta(((await this.#server.post('/generate', body, signal)) as WireResult).meta_info);
+  }
+
+  async score(
+    texts: readonly string[],
+    images: readonly ImageInput[],
+    start: number,
+    signal?: AbortSignal,
+  ): Promise<TokenLogprob[][]> {
+    const pictures = await Promise.all(images.map(imageUrl));
+    const wanted = {
+      sampling_params: COMPUTE_ONLY,
+      return_logprob: true,
+      return_text_in_logprobs: true,
+      logprob_start_len: start,
+    };
+    const image_data = pictures.length > 0 ? { image_data: texts.map(() => pictures) } : {};
+    return this.#each({ text: texts, ...image_data }, wanted, signal);
+  }
+
+  scoreIds(lists: readonly (readonly number[])[], signal?: AbortSignal): Promise<TokenLogprob[][]> {
+    return this.#each(
+      { input_ids: lists },
+      { sampling_params: COMPUTE_ONLY, return_logprob: true, logprob_start_len: 0 },
+      signal,
+    );
+  }
+
+  async flushCache(): Promise<void> {
+    await this.#server.command('/flush_cache');
+  }
+
+  async #askTemplate(): Promise<ChatTemplate> {
+    const { model_path, chat_template, eos_token } = (await this.#server.get('/get_model_info')) as WireModel;
+    const chatTemplate = this.#chatTemplate ?? chat_template ?? null;
+    return chatTemplateOf({ modelPath: model_path, chatTemplate, bosToken: '', eosToken: eos_token ?? null });
+  }
+
+  /** One request for all items of `lists`; one for each where the server refuses that. */
+  async #each(
+    lists: Record<string, readonly unknown[]>,
+    rest: object,
+    signal?: AbortSignal,
+  ): Promise<TokenLogprob[][]> {
+    const results = this.#takesLists ? await this.#atOnce({ ...lists, ...rest }, signal) : undefined;
+    if (results) return results.map(inputTokens);
+    const count = Object.values(lists)[0]!.length;
+    const items = Array.from({ length: count }, (_, i) =>
+      Object.fromEntries(Object.entries(lists).map(([key, list]) => [key, list[i]])),
+    );
+    return Promise.all(
+      items.map(async (item) =>
+        inputTokens((await this.#server.post('/generate', { ...item, ...rest }, signal)) as WireResult),
+      ),
+    );
+  }
+
+  async #atOnce(body: object, signal?: AbortSignal): Promise<WireResult[] | undefined> {
+    try {
+      return (await this.#server.post('/generate', body, signal)) as WireResult[];
+    } catch (error) {
+      if (!(error instanceof SglangError) || error.status >= 500) throw error;
+      this.#takesLists = false;
+      return undefined;
+    }
+  }
+}
+
+/** Fields of `/generate` that compute a prompt and generate nothing. */
+const COMPUTE_ONLY = { max_new_tokens: 0, temperature: 0 };
+
+async function wirePrompt({ text, images }: RenderedPrompt): Promise<object> {
+  return images.length > 0 ? { text, image_data: await Promise.all(images.map(imageUrl)) } : { text };
+}
+
+function wireParams({ seed, ...params }: SamplingParams): object {
+  const snake = Object.entries(params).map(([name, value]) => [
+    name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+    value,
+  ]);
+  return { ...Object.fromEntries(snake), ...(seed !== undefined && { sampling_seed: seed }) };
+}
+
+/** A character whose last bytes are still to come shows as U+FFFD. */
+function withoutPartialCharacter(text: string): string {
+  return text.replace(/\uFFFD+$/, '');
+}
+
+function inputTokens({ meta_info }: WireResult): TokenLogprob[] {
+  if (!meta_info.input_token_logprobs)
+    throw new SglangError('unsupported', 'the server gave no input_token_logprobs; select needs them');
+  return tokensOf(meta_info.input_token_logprobs);
+}
+
+function tokensOf(wire: readonly WireLogprob[]): TokenLogprob[] {
+  return wire.map(([logprob, tokenId]) => ({ logprob, tokenId }));
+}
+
+function toGenMeta({
+  finish_reason,
+  prompt_tokens,
+  completion_tokens,
+  cached_tokens = 0,
+  output_token_logprobs,
+}: WireResult['meta_info']): GenMeta {
+  const finishReason =
+    finish_reason?.type === 'stop' ? { type: 'stop' as const, matched: finish_reason.matched ?? null } : finish_reason;
+  const outputLogprobs: Logprobs | undefined = output_token_logprobs && {
+    tokens: tokensOf(output_token_logprobs),
+    top: [],
+    ofTokens: [],
+  };
+  const counts = { promptTokens: prompt_tokens, completionTokens: completion_tokens, cachedTokens: cached_tokens };
+  return genMeta({
+    ...counts,
+    finishReason: (finishReason as FinishReason | null) ?? { type: 'length', length: completion_tokens },
+    outputLogprobs,
+  });
+}

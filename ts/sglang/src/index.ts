@@ -1,0 +1,32 @@
+/** The public API: the language, its backends and the engine. Law: what is not exported here may change at any time. */
+import { progressBar } from './cli/progress.ts';
+import { setProgressReporter } from './lang/batch.ts';
+
+setProgressReporter(progressBar);
+
+export { fn, setDefaultBackend, flushCache } from './lang/program.ts';
+export { assistant, gen, genInt, genString, image, select, system, user } from './lang/primitives.ts';
+export { ProgramError } from './lang/program-error.ts';
+export { OpenAI, type OpenAIOptions } from './backends/openai.ts';
+export { RuntimeEndpoint, type RuntimeEndpointOptions } from './backends/runtime-endpoint.ts';
+export { FakeBackend, type FakeCall, type FakeOptions, type FakeReply } from './backends/fake.ts';
+export { engineBackend } from './backends/engine.ts';
+export { SglangError, type SglangErrorCode } from './engine/errors.ts';
+export type * from './engine/types.ts';
+export type * from './backends/backend.ts';
+export type {
+  BatchOptions,
+  Expr,
+  Forks,
+  GenOptions,
+  Message,
+  Meta,
+  Part,
+  Program,
+  Result,
+  Run,
+  RunOptions,
+  SamplingOptions,
+  State,
+  TextEvent,
+} from './lang/types.ts';
