@@ -63,7 +63,11 @@ function answer(state: ServerState, route: Route): RequestHandler {
   return async (req, res) => {
     const control = new AbortController();
     res.on('close', () => control.abort());
-    await route.answer({ ...state, req, res, body: req.body as unknown, signal: control.signal });
+    try {
+      await route.answer({ ...state, req, res, body: req.body as unknown, signal: control.signal });
+    } catch (error) {
+      if (!control.signal.aborted) throw error;
+    }
   };
 }
 

@@ -13,6 +13,7 @@ export async function streamEvents(call: Call, events: AsyncGenerator<unknown>):
   try {
     for (; !next.done; next = await events.next()) await writeEvent(res, JSON.stringify(next.value));
   } catch (error) {
+    if (call.signal.aborted) return;
     const problem = problemOf(error);
     if (!problem.expected) call.options.logger?.error({ err: error }, 'stream failed');
     await writeEvent(res, JSON.stringify(problem.body));

@@ -147,15 +147,16 @@ function metaInfo(engine: EngineLike, shape: Shape, rid: string, meta: GenerateM
   };
 }
 
+const isFilled = (entries: readonly unknown[]) => entries.length > 0;
+
 function logprobFields(engine: EngineLike, shape: Shape, side: 'input' | 'output', logprobs: Logprobs | undefined) {
   if (!logprobs) return {};
+  const { top, ofTokens } = logprobs;
   const wire = triple(engine, shape.return_text_in_logprobs ?? false);
   return {
     [`${side}_token_logprobs`]: logprobs.tokens.map(wire),
-    ...(logprobs.top.length > 0 && { [`${side}_top_logprobs`]: logprobs.top.map((entries) => entries.map(wire)) }),
-    ...(logprobs.ofTokens.length > 0 && {
-      [`${side}_token_ids_logprobs`]: logprobs.ofTokens.map((entries) => entries.map(wire)),
-    }),
+    ...(top.some(isFilled) && { [`${side}_top_logprobs`]: top.map((entries) => entries.map(wire)) }),
+    ...(ofTokens.some(isFilled) && { [`${side}_token_ids_logprobs`]: ofTokens.map((entries) => entries.map(wire)) }),
   };
 }
 

@@ -36,6 +36,13 @@ export async function serve(engine: EngineLike, options: ServeOptions = {}): Pro
   return { url, stop: (graceMs = 5_000) => stop(server, state, graceMs) };
 }
 
+/** Throws what `serve` would throw about the port, before a model is loaded for it. */
+export async function assertFree(host: string, port: number): Promise<void> {
+  const probe = createServer();
+  await listen(probe, host, port);
+  await new Promise((resolve) => probe.close(resolve));
+}
+
 function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)));

@@ -1,0 +1,148 @@
+/**
+ * The command line: `serve`, `generate`, `pull`. A mistake in the call ends with 2, any other failure with 1, each told in
+ * one line on stderr. The engine is loaded by the commands that need it, so that `--help` is instant.
+ */
+import { readFile } from 'node:fs/promises';
+import { Command, CommanderError } from 'commander';
+import { version } from '../../package.json';
+import type { EngineOptions, LoadProgress } from '../engine/engine.ts';
+import type { EngineLike } from '../engine/types.ts';
+import { resolveModel } from '../models/resolve.ts';
+import { progressView } from './load-progress.ts';
+import { createLogger } from './log.ts';
+import { addFlags, readFlags, UsageError, wireNames } from './options.ts';
+import type { Options } from './options.ts';
+
+/** What the commands touch outside themselves; tests put an engine of their own in its place. */
+export interface Surroundings {
+  env: NodeJS.ProcessEnv;
+  stdout: NodeJS.WriteStream;
+  stderr: NodeJS.WriteStream;
+  createEngine(options: EngineOptions): Promise<EngineLike>;
+}
+
+const real: Surroundings = {
+  env: process.env,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  createEngine: async (options) => (await import('../engine/engine.ts')).Engine.create(options),
+};
+
+/** Runs the command that `args` ask for; gives the exit code. */
+export async function runCommand(args: readonly string[], around: Surroundings = real): Promise<number> {
+  try {
+    await program(around).parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    around.stderr.write(`sglang: ${(error as Error).message}\n`);
+    return error instanceof UsageError ? 2 : 1;
+  }
+}
+
+function program(around: Surroundings): Command {
+  const all = new Command('sglang')
+    .description('Serve and run language models.')
+    .version(version)
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => around.stdout.write(text), writeErr: (text) => around.stderr.write(text) });
+  const serve = all.command('serve').description('serve a model over HTTP: the OpenAI API and the native one');
+  addFlags(serve, ['engine', 'server']).action(() => runServe(serve, around));
+  const generate = all.command('generate').description('print the continuation of a prompt');
+  addFlags(generate.argument('<prompt>', 'the prompt'), ['engine', 'sampling']);
+  generate.action((prompt: string) => runGenerate(prompt, generate, around));
+  const pull = all
+    .command('pull')
+    .description('fetch a model and print its path')
+    .argument('<model>', 'a named model or a hub id');
+  pull.action((name: string) => runPull(name, around));
+  return all;
+}
+
+async function runPull(name: string, around: Surroundings): Promise<void> {
+  const stop = stopSignal();
+  const view = progressView(around.stderr);
+  try {
+    const { path } = await resolveModel(name, { env: around.env, signal: stop, onProgress: view.show });
+    around.stdout.write(`${path}\n`);
+  } finally {
+    view.end();
+  }
+}
+
+async function runGenerate(prompt: string, command: Command, around: Surroundings): Promise<void> {
+  const { chat, ...samplingParams } = readFlags(command, 'sampling', around.env);
+  const stop = stopSignal();
+  const engine = await loadEngine(readFlags(command, 'engine', around.env), around, stop);
+  try {
+    const input = chat ? { messages: [{ role: 'user', content: prompt }] } : { prompt };
+    for await (const { text } of engine.generate({ ...input, samplingParams, signal: stop })) around.stdout.write(text);
+    around.stdout.write('\n');
+  } finally {
+    await engine.close();
+  }
+}
+
+async function runServe(command: Command, around: Surroundings): Promise<void> {
+  const { serve, assertFree } = await import('../server/serve.ts');
+  const { logLevel, enableMetrics: _, ...server } = readFlags(command, 'server', around.env);
+  const model = readFlags(command, 'engine', around.env);
+  const stop = stopSignal();
+  const logger = createLogger(logLevel, around.stderr);
+  await assertFree(server.host, server.port);
+  const engine = await loadEngine(model, around, stop);
+  const { apiKey: _secret, ...flags } = { ...model, ...server };
+  const servedModelName = server.servedModelName ?? model.modelPath;
+  const running = await serve(engine, { ...server, servedModelName, logger, flags: wireNames(flags) }).catch(
+    async (error: unknown) => {
+      await engine.close();
+      throw error;
+    },
+  );
+  around.stdout.write(`${readyLine(running.url, servedModelName, engine)}\n`);
+  await aborted(stop);
+  logger.info('stopping; a second signal ends it at once');
+  await running.stop();
+}
+
+function readyLine(url: string, name: string, { model }: EngineLike): string {
+  return `ready: ${url}, model ${name}, ${model.device}, context ${model.contextLength}, KV ${model.maxTotalTokens} tokens`;
+}
+
+async function loadEngine(options: Options<'engine'>, around: Surroundings, signal: AbortSignal): Promise<EngineLike> {
+  const view = progressView(around.stderr);
+  const onProgress = (progress: LoadProgress) => view.show(progress);
+  try {
+    const chatTemplate = options.chatTemplate && (await templateText(options.chatTemplate));
+    return await around.createEngine({ ...options, chatTemplate, onProgress, signal });
+  } finally {
+    view.end();
+  }
+}
+
+/** The text of a template file; anything else is the engine's to understand. */
+async function templateText(nameOrFile: string): Promise<string> {
+  return readFile(nameOrFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (/[./\\]/.test(nameOrFile)) throw new UsageError(`--chat-template: ${error.message}`);
+    return nameOrFile;
+  });
+}
+
+/** Aborted by the first SIGINT or SIGTERM; the second ends the process. */
+function stopSignal(): AbortSignal {
+  const control = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (control.signal.aborted) process.exit(130);
+      control.abort(new Error(`stopped by ${name}`));
+    });
+  }
+  return control.signal;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}

@@ -1,0 +1,263 @@
+/**
+ * Every flag, once: from this table come the help, the environment variables, the checks and the types of the options.
+ * A flag's option name is its name in camelCase, its variable `SGLANG_` and its name in capitals.
+ */
+import { Command, Option } from 'commander';
+
+export interface Flag {
+  readonly name: string;
+  /** Other spellings. */
+  readonly aliases?: readonly string[];
+  readonly kind: 'text' | 'integer' | 'number' | 'switch';
+  /** What it configures; a command takes whole groups. */
+  readonly group: 'engine' | 'server' | 'sampling';
+  readonly help: string;
+  readonly default?: string | number;
+  readonly choices?: readonly string[];
+  /** Smallest and largest number. */
+  readonly range?: readonly [number, number];
+}
+
+const count = [1, Number.MAX_SAFE_INTEGER] as const;
+const anyWhole = [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER] as const;
+
+export const flags = [
+  {
+    name: 'model-path',
+    aliases: ['model'],
+    kind: 'text',
+    group: 'engine',
+    default: 'smollm2-135m-instruct',
+    help: 'a GGUF file, a folder, a named model, or a hub id such as org/name or org/name:file.gguf',
+  },
+  { name: 'tokenizer-path', kind: 'text', group: 'engine', help: "the tokenizer, where it is not the model's own" },
+  {
+    name: 'device',
+    kind: 'text',
+    group: 'engine',
+    choices: ['auto', 'cpu'],
+    default: 'auto',
+    help: 'where to compute',
+  },
+  {
+    name: 'dtype',
+    kind: 'text',
+    group: 'engine',
+    choices: ['auto', 'float32'],
+    default: 'auto',
+    help: 'number format of the weights; auto is as stored',
+  },
+  {
+    name: 'kv-cache-dtype',
+    kind: 'text',
+    group: 'engine',
+    choices: ['auto', 'float32', 'float16', 'bfloat16'],
+    default: 'auto',
+    help: 'number format of the KV cache',
+  },
+  {
+    name: 'context-length',
+    kind: 'integer',
+    group: 'engine',
+    range: count,
+    help: "longest sequence in tokens (default: the model's)",
+  },
+  { name: 'max-total-tokens', kind: 'integer', group: 'engine', range: count, help: 'size of the KV cache in tokens' },
+  { name: 'max-running-requests', kind: 'integer', group: 'engine', range: count, help: 'requests computed at once' },
+  {
+    name: 'max-queued-requests',
+    kind: 'integer',
+    group: 'engine',
+    range: count,
+    help: 'requests that may wait; more get 503',
+  },
+  {
+    name: 'chunked-prefill-size',
+    kind: 'integer',
+    group: 'engine',
+    range: count,
+    help: 'most tokens computed in one step',
+  },
+  {
+    name: 'schedule-policy',
+    kind: 'text',
+    group: 'engine',
+    choices: ['lpm', 'fcfs'],
+    default: 'lpm',
+    help: 'who runs first: longest prefix match, or first come first served',
+  },
+  { name: 'disable-radix-cache', kind: 'switch', group: 'engine', help: 'keep no prefixes for later requests' },
+  {
+    name: 'threads',
+    kind: 'integer',
+    group: 'engine',
+    range: [1, 1024],
+    help: 'compute threads (default: physical cores)',
+  },
+  {
+    name: 'chat-template',
+    kind: 'text',
+    group: 'engine',
+    help: 'a file with a Jinja template, or the name of a built-in one',
+  },
+  {
+    name: 'random-seed',
+    kind: 'integer',
+    group: 'engine',
+    range: anyWhole,
+    help: 'makes requests without a seed reproducible',
+  },
+
+  { name: 'host', kind: 'text', group: 'server', default: '127.0.0.1', help: 'address to listen on; 0.0.0.0 is all' },
+  {
+    name: 'port',
+    kind: 'integer',
+    group: 'server',
+    range: [0, 65_535],
+    default: 30_000,
+    help: 'port to listen on; 0 takes a free one',
+  },
+  {
+    name: 'served-model-name',
+    kind: 'text',
+    group: 'server',
+    help: 'name of the model in the API (default: its path)',
+  },
+  { name: 'api-key', kind: 'text', group: 'server', help: 'require this key as "Authorization: Bearer <key>"' },
+  { name: 'cors-origin', kind: 'text', group: 'server', help: 'origin whose pages may call the server, or *' },
+  { name: 'strict-model', kind: 'switch', group: 'server', help: 'refuse requests that name another model' },
+  { name: 'stream-output', kind: 'switch', group: 'server', help: '/generate streams new text only, not all so far' },
+  {
+    name: 'log-level',
+    kind: 'text',
+    group: 'server',
+    choices: ['silent', 'error', 'warn', 'info', 'debug'],
+    default: 'info',
+    help: 'what is logged, to stderr',
+  },
+  { name: 'log-requests', kind: 'switch', group: 'server', help: 'one log line per request' },
+  { name: 'enable-metrics', kind: 'switch', group: 'server', help: 'accepted for scripts; /metrics is always there' },
+
+  {
+    name: 'max-new-tokens',
+    kind: 'integer',
+    group: 'sampling',
+    range: [0, Number.MAX_SAFE_INTEGER],
+    help: 'most tokens to generate (default: 128)',
+  },
+  { name: 'temperature', kind: 'number', group: 'sampling', range: [0, Infinity], help: '0 is greedy (default: 1)' },
+  {
+    name: 'chat',
+    kind: 'switch',
+    group: 'sampling',
+    help: "the prompt is a user's message, put into the chat template",
+  },
+] as const satisfies readonly Flag[];
+
+/** Flags of the original whose function does not exist here yet: refused by name, so that none is ignored. */
+const notYet =
+  'tp tp-size tensor-parallel-size dp-size quantization mem-fraction-static stream-interval schedule-conservativeness ' +
+  'disable-regex-jump-forward allow-local-files watchdog-timeout';
+
+type Camel<S extends string> = S extends `${infer A}-${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
+type ValueOf<F extends Flag> = F extends { kind: 'switch' }
+  ? boolean
+  : F extends { kind: 'text'; choices: readonly (infer C)[] }
+    ? C
+    : F extends { kind: 'text' }
+      ? string
+      : number;
+type Given<F extends Flag> = F extends { default: string | number } ? ValueOf<F> : ValueOf<F> | undefined;
+type Named = (typeof flags)[number];
+
+/** The options that the flags of a group give; undefined where there is neither a value nor a default. */
+export type Options<G extends Flag['group']> = { [F in Extract<Named, { group: G }> as Camel<F['name']>]: Given<F> };
+
+/** A mistake in how the command was called. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+/** Declares the flags of the groups on a command, and those that are to be refused. */
+export function addFlags(command: Command, groups: readonly Flag['group'][]): Command {
+  for (const flag of inGroups(groups)) {
+    for (const [i, name] of [flag.name, ...(flag.aliases ?? [])].entries()) {
+      const option = new Option(
+        flag.kind === 'switch' ? `--${name}` : `--${name} <value>`,
+        i === 0 ? helpOf(flag) : '',
+      );
+      if (flag.kind !== 'switch') option.argParser((text: string) => parse(flag, text, `--${name}`));
+      command.addOption(i === 0 ? option : option.hideHelp());
+    }
+  }
+  for (const name of notYet.split(' ')) {
+    command.addOption(new Option(`--${name} [value]`).hideHelp()).on(`option:${name}`, () => {
+      throw new UsageError(`--${name}: not supported yet`);
+    });
+  }
+  return command;
+}
+
+/** The values of one group: from the command line, else the environment, else the defaults. */
+export function readFlags<G extends Flag['group']>(command: Command, group: G, env: NodeJS.ProcessEnv): Options<G> {
+  const given = command.opts<Record<string, unknown>>();
+  const value = (flag: Flag) => {
+    const spelled = [flag.name, ...(flag.aliases ?? [])].map((name) => given[camelCase(name)]);
+    return spelled.find((one) => one !== undefined) ?? fromEnvironment(flag, env) ?? flag.default;
+  };
+  return Object.fromEntries(inGroups([group]).map((flag) => [camelCase(flag.name), value(flag)])) as Options<G>;
+}
+
+/** Options under the names that the API has for them. */
+export function wireNames(options: object): Record<string, unknown> {
+  const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  return Object.fromEntries(Object.entries(options).map(([name, value]) => [snake(name), value]));
+}
+
+function inGroups(groups: readonly Flag['group'][]): readonly Flag[] {
+  return flags.filter(({ group }) => groups.includes(group));
+}
+
+function camelCase(name: string): string {
+  return name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function variable({ name }: Flag): string {
+  return `SGLANG_${name.toUpperCase().replaceAll('-', '_')}`;
+}
+
+function helpOf(flag: Flag): string {
+  const notes = [
+    ...(flag.choices ? [`one of ${flag.choices.join(', ')}`] : []),
+    ...(flag.default === undefined ? [] : [`default ${flag.default}`]),
+    `env ${variable(flag)}`,
+  ];
+  return `${flag.help} [${notes.join('; ')}]`;
+}
+
+function fromEnvironment(flag: Flag, env: NodeJS.ProcessEnv): unknown {
+  const text = env[variable(flag)];
+  return text === undefined || text === '' ? undefined : parse(flag, text, variable(flag));
+}
+
+function parse(flag: Flag, text: string, at: string): string | number | boolean {
+  const refuse = (expected: string): never => {
+    throw new UsageError(`${at}: expected ${expected}, got "${text}"`);
+  };
+  if (flag.kind === 'switch') {
+    const choice = ['0', '1', 'false', 'true'].indexOf(text);
+    return choice < 0 ? refuse('1, 0, true or false') : choice % 2 === 1;
+  }
+  if (flag.kind === 'text') {
+    return !flag.choices || flag.choices.includes(text) ? text : refuse(`one of ${flag.choices.join(', ')}`);
+  }
+  const [min, max] = flag.range ?? [-Infinity, Infinity];
+  const value = text.trim() === '' ? NaN : Number(text);
+  const isRight = value >= min && value <= max && (flag.kind === 'number' || Number.isInteger(value));
+  return isRight ? value : refuse(`a ${flag.kind === 'integer' ? 'whole ' : ''}number${rangeOf(min, max)}`);
+}
+
+function rangeOf(min: number, max: number): string {
+  if (max < Number.MAX_SAFE_INTEGER) return ` in [${min}, ${max}]`;
+  return min > Number.MIN_SAFE_INTEGER ? ` ≥ ${min}` : '';
+}
