@@ -91,12 +91,10 @@ impl Tokenizer {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|e| Error::bad("text", format!("cannot be encoded: {e}")))?;
         let mut ids = encoding.get_ids().to_vec();
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab()) {
-            let what = format!(
-                "contains token {id} ({:?}), for which the model has no embedding",
-                self.inner.id_to_token(*id)
-            );
-            return Err(Error::bad("text", what));
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab()) {
+            let token = self.inner.id_to_token(id).unwrap_or_default();
+            let message = format!("contains token {id} ({token:?}), for which the model has no embedding");
+            return Err(Error::bad("text", message));
         }
         let [before, after] = &self.around;
         if add_special && !ids.starts_with(before) {

@@ -151,10 +151,10 @@ impl ModelConfig {
         if let Some((what, size, most)) = sizes.into_iter().find(|&(_, size, most)| size == 0 || size > most) {
             return Err(format!("the {what} is {size}; it must be between 1 and {most}"));
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(format!("{} heads cannot share {} key/value heads evenly", self.heads, self.kv_heads));
         }
-        if self.head_size % 2 != 0 {
+        if !self.head_size.is_multiple_of(2) {
             return Err(format!("the head size is {}; rotary embedding needs an even one", self.head_size));
         }
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use tokenizers::decoders::{byte_fallback::ByteFallback, byte_level::ByteLevel, fuse::Fuse, strip::Strip};
 use tokenizers::models::bpe::{BpeBuilder, Merges};
 use tokenizers::normalizers::{self, NormalizerWrapper, Prepend, Replace};
-use tokenizers::pre_tokenizers::{self, split::Split, split::SplitPattern, PreTokenizerWrapper};
+use tokenizers::pre_tokenizers::{sequence::Sequence, split::Split, split::SplitPattern, PreTokenizerWrapper};
 use tokenizers::{decoders, AddedToken, DecoderWrapper, SplitDelimiterBehavior, Tokenizer};
 
 /// `tokenizer.ggml.token_type`.
@@ -86,6 +86,23 @@ const SPLITS: [Splits; 7] = [
     },
 ];
 
+/// One printable character per byte, no space put in front, no splits of its own.
+fn bytes() -> ByteLevel {
+    ByteLevel::new(false, true, false)
+}
+
+impl Splits {
+    fn pre_tokenizer(&self) -> tokenizers::Result<Sequence> {
+        let split = |pattern: &&str| {
+            let pattern = SplitPattern::Regex((*pattern).to_owned());
+            Ok(Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?.into())
+        };
+        let mut steps = self.patterns.iter().map(split).collect::<tokenizers::Result<Vec<PreTokenizerWrapper>>>()?;
+        steps.push(bytes().into());
+        Ok(Sequence::new(steps))
+    }
+}
+
 /// The tokenizer, and what goes before and after a prompt.
 pub fn build(metadata: &Metadata) -> Result<(Tokenizer, [Vec<u32>; 2])> {
     let pieces = Pieces::read(metadata)?;
@@ -97,7 +114,7 @@ pub fn build(metadata: &Metadata) -> Result<(Tokenizer, [Vec<u32>; 2])> {
             return Err(metadata.error(format_args!("{key} {other:?} is not supported; supported are gpt2, llama")))
         }
     };
-    tokenizer.add_tokens(&pieces.added());
+    tokenizer.add_tokens(pieces.added()).map_err(|e| metadata.error(e))?;
     let around = |name: &str, by_default| -> Result<Vec<u32>> {
         let key = format!("tokenizer.ggml.{name}_token_id");
         match metadata.flag(&format!("tokenizer.ggml.add_{name}_token"))?.unwrap_or(by_default) {
@@ -159,15 +176,8 @@ fn byte_level(metadata: &Metadata, pieces: &Pieces) -> Result<(Tokenizer, bool)>
     let merges = metadata.need(key, metadata.texts(key)?)?.iter().map(merge).collect::<Result<Merges>>()?;
     let bpe = BpeBuilder::new().vocab_and_merges(pieces.vocabulary::<tokenizers::models::bpe::Vocab>(), merges);
     let mut tokenizer = Tokenizer::new(bpe.ignore_merges(splits.whole_first).build().map_err(failed)?);
-    let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
-    for pattern in splits.patterns {
-        let pattern = SplitPattern::Regex((*pattern).to_owned());
-        steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?.into());
-    }
-    let bytes = ByteLevel::new(false, true, false);
-    steps.push(bytes.into());
-    tokenizer.with_pre_tokenizer(Some(pre_tokenizers::sequence::Sequence::new(steps)));
-    tokenizer.with_decoder(Some(bytes));
+    tokenizer.with_pre_tokenizer(Some(splits.pre_tokenizer().map_err(failed)?));
+    tokenizer.with_decoder(Some(bytes()));
     Ok((tokenizer, splits.bos))
 }
 
@@ -201,7 +211,7 @@ fn sentence_pieces(metadata: &Metadata, pieces: &Pieces) -> Result<(Tokenizer, b
         normal.insert(0, Prepend::new("▁".into()).into());
         decode.push(Strip::new(' ', 1, 0).into());
     }
-    tokenizer.with_normalizer(Some(normalizers::Sequence::new(normal)));
+    tokenizer.with_normalizer(Some(normalizers::Sequence::new(normal))).map_err(failed)?;
     tokenizer.with_decoder(Some(decoders::sequence::Sequence::new(decode)));
     Ok((tokenizer, true))
 }
@@ -224,4 +234,31 @@ fn merges_by_score(pieces: &Pieces, scores: &[f32]) -> Merges {
         b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2)))
     });
     merges.into_iter().map(|(_, l, r)| (l.to_owned(), r.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SPLITS;
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+    /// The pieces of `text`, byte-level (`Ġ` is a space, `Ċ` a line feed), with `|` between them.
+    fn split(name: &str, text: &str) -> String {
+        let splits = SPLITS.iter().find(|splits| splits.names.contains(&name)).expect("a name of the table");
+        let mut pieces = PreTokenizedString::from(text);
+        splits.pre_tokenizer().unwrap().pre_tokenize(&mut pieces).unwrap();
+        let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        pieces.iter().map(|(piece, ..)| *piece).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn each_name_splits_as_its_model_does() {
+        let text = "Hello world's 1234!\n\n  x";
+        assert_eq!(split("gpt-2", text), "Hello|Ġworld|'s|Ġ1234|!|ĊĊĠ|Ġx");
+        assert_eq!(split("smollm", text), "Hello|Ġworld|'s|Ġ|1|2|3|4|!|ĊĊĠ|Ġx");
+        assert_eq!(split("llama-bpe", text), "Hello|Ġworld|'s|Ġ|123|4|!ĊĊ|Ġ|Ġx");
+        assert_eq!(split("qwen2", text), "Hello|Ġworld|'s|Ġ|1|2|3|4|!ĊĊ|Ġ|Ġx");
+        assert_eq!(split("tekken", "helloWorld don't 12 a/b"), "hello|World|Ġdon|'t|Ġ|1|2|Ġa|/b");
+        assert_eq!(split("deepseek-coder", text), "Hello|Ġworld|'|s|Ġ|1|2|3|4|!|Ċ|Ċ|Ġ|Ġx");
+        assert_eq!(split("default", text), "Hello|Ġworld|'|s|Ġ|123|4|!|ĊĊĠ|Ġx");
+    }
 }

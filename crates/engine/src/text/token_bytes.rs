@@ -19,6 +19,7 @@ impl TokenBytes {
     /// Ids without an entry are empty.
     pub fn new(mut entries: Vec<(u32, Vec<u8>)>) -> Result<Self, String> {
         entries.sort();
+        entries.dedup_by_key(|(id, _)| *id);
         if let Some((id, _)) = entries.last().filter(|(id, _)| *id as usize >= MAX_VOCAB) {
             return Err(format!("token id {id} is too large; at most {MAX_VOCAB} tokens are possible"));
         }
@@ -33,6 +34,8 @@ impl TokenBytes {
 
     /// Makes it `len` ids, the new ones empty.
     pub fn resize(&mut self, len: usize) {
+        self.starts.truncate(len + 1);
+        self.bytes.truncate(*self.starts.last().unwrap_or(&0));
         self.starts.resize(len + 1, self.bytes.len());
     }
 

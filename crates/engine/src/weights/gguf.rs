@@ -89,10 +89,11 @@ impl Source for Gguf {
 
 /// Moves row `2j + p` of each head to `p · S/2 + j`; `None` where `rows` are not `heads` heads of an even size.
 fn split_pairs(stored: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
-    if heads == 0 || rows % (2 * heads) != 0 {
+    let halves = heads.checked_mul(2).filter(|&halves| halves > 0)?;
+    if !rows.is_multiple_of(halves) {
         return None;
     }
-    let (row, half) = (stored.len() / rows, rows / heads / 2);
+    let (row, half) = (stored.len() / rows, rows / halves);
     let mut moved = Vec::with_capacity(stored.len());
     for head in stored.chunks_exact(2 * half * row) {
         for part in 0..2 {

@@ -91,7 +91,7 @@ impl Claim {
         let too_large = || format!("sizes {:?} at offset {} do not fit the file", self.sizes, self.offset);
         let sizes = self.sizes.iter().map(|&n| usize::try_from(n).ok().filter(|&n| n > 0));
         let mut shape = sizes.collect::<Option<Vec<usize>>>().filter(|s| !s.is_empty()).ok_or_else(too_large)?;
-        if shape[0] % dtype.block_len() != 0 {
+        if !shape[0].is_multiple_of(dtype.block_len()) {
             return Err(format!("rows of {} values are not whole {dtype} blocks of {}", shape[0], dtype.block_len()));
         }
         let blocks = shape[1..].iter().try_fold(shape[0] / dtype.block_len(), |n, &size| n.checked_mul(size));

@@ -15,6 +15,7 @@ pub use open::{open, Description, ModelFiles};
 pub use safetensors::Safetensors;
 
 use crate::{Error, Result};
+use candle_core::safetensors::MmapedSafetensors;
 use sglang_kernels::dtype::DType;
 use std::borrow::Cow;
 use std::path::Path;
@@ -73,6 +74,13 @@ fn map(path: &Path) -> Result<memmap2::Mmap> {
     // SAFETY: the map is read-only and private to this process; like every map it relies on nobody shortening the
     // file while the model is loaded.
     unsafe { memmap2::Mmap::map(&file) }.map_err(failed)
+}
+
+/// Maps a safetensors file and checks its header.
+fn map_safetensors(path: &Path) -> Result<MmapedSafetensors> {
+    // SAFETY: as for `map`.
+    let map = unsafe { MmapedSafetensors::new(path) };
+    map.map_err(|e| Error::load(format!("{}: not a valid safetensors file: {e}", path.display())))
 }
 
 /// Reads a small JSON file.

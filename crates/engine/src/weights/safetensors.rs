@@ -3,7 +3,7 @@
 //! Law: a file is read only if it lies in the model's own folder, and a tensor only from the shard that the index
 //! names.
 
-use super::{read_json, Source, Tensor};
+use super::{map_safetensors, read_json, Source, Tensor};
 use crate::{Error, Result};
 use candle_core::safetensors::MmapedSafetensors;
 use sglang_kernels::dtype::DType;
@@ -105,10 +105,7 @@ impl Source for Safetensors {
 
 impl Shard {
     fn open(path: &Path) -> Result<Self> {
-        // SAFETY: as for `super::map`.
-        let map = unsafe { MmapedSafetensors::new(path) };
-        let map = map.map_err(|e| Error::load(format!("{}: not a valid safetensors file: {e}", path.display())))?;
-        Ok(Shard { path: path.to_owned(), map })
+        Ok(Shard { path: path.to_owned(), map: map_safetensors(path)? })
     }
 }
 
