@@ -1,0 +1,196 @@
+/** What goes wrong is told once, where it is awaited, with what the program knew; nothing hangs and nothing is left. */
+import test from 'ava';
+import { z } from 'zod';
+import { FakeBackend, ProgramError, SglangError, fn, gen, image, select, type Backend } from '../../src/index.ts';
+
+const boom = new Error('boom');
+const failing = () => new FakeBackend({ replies: [['a', '1'], ['b', boom]] });
+const caught = async (run: PromiseLike<unknown>) => {
+  try {
+    await run;
+  } catch (error) {
+    return error as ProgramError;
+  }
+  throw new Error('nothing was thrown');
+};
+
+test('a failed generation rejects with its place, its cause and the variables so far', async (t) => {
+  const error = await caught(fn((s) => s`a${gen('x')}b${gen('y')}c${gen('z')}`).run({}, { backend: failing() }));
+  t.true(error instanceof ProgramError);
+  t.is(error.message, 'gen("y"): boom');
+  t.is(error.cause, boom);
+  t.deepEqual(error.vars, { x: '1' });
+});
+
+test('a failed state stays failed, and get of an earlier variable still answers', async (t) => {
+  const program = fn(async (s) => {
+    const state = s`a${gen('x')}b${gen('y')}`;
+    const first = await caught(state.get('y'));
+    t.is(await caught(state`more`.text()), first);
+    t.is(await state.get('x'), '1');
+    return state;
+  });
+  t.is((await caught(program.run({}, { backend: failing() }))).message, 'gen("y"): boom');
+});
+
+test('a failed branch harms only those who await it', async (t) => {
+  const program = fn(async (s) => {
+    const [a, b] = s`head `.fork(2);
+    const bad = a`b${gen('x')}`;
+    const good = await b`a${gen('x')}`;
+    t.is((await caught(bad)).message, 'gen("x"): boom');
+    return s`${good.vars.x}`;
+  });
+  t.is((await program.run({}, { backend: failing() })).text(), 'head 1');
+});
+
+test('errors of the body carry the variables too', async (t) => {
+  const program = fn(async (s) => {
+    await s`a${gen('x')}`.get('x');
+    throw boom;
+  });
+  const error = await caught(program.run({}, { backend: failing() }));
+  t.deepEqual([error.message, error.cause, error.vars], ['boom', boom, { x: '1' }]);
+});
+
+test('rejections that are awaited late or never do not end the process', async (t) => {
+  const seen: unknown[] = [];
+  const onRejection = (reason: unknown) => seen.push(reason);
+  process.on('unhandledRejection', onRejection);
+  const backend = failing();
+  const program = fn(async (s) => {
+    const state = s`b${gen('x')}`;
+    void [state.get('x'), state.text(), state.messages(), state.meta('x'), state.fork(2).join(), state.copy(async (c) => c)];
+    void state.forkMap([1], (branch) => branch`b${gen('y')}`);
+    return state;
+  });
+  const run = program.run({}, { backend });
+  void program.runBatch([{}, {}], { backend });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  process.off('unhandledRejection', onRejection);
+  t.deepEqual(seen, []);
+  t.is((await caught(run)).message, 'gen("x"): boom');
+});
+
+test('a value that does not fit its schema says where', async (t) => {
+  const program = fn((s) => s`Q${gen('city', { schema: z.object({ size: z.object({ km2: z.number() }) }) })}`);
+  const reply = (text: string) => ({ backend: new FakeBackend({ replies: [['Q', text]] }) });
+  t.regex((await caught(program.run({}, reply('{"size": {"km2": "big"}}')))).message, /^gen\("city"\): .*at size\.km2: /);
+  t.regex((await caught(program.run({}, reply('{"size": {"km')))).message, /not JSON .*cut off at maxTokens/);
+});
+
+test('a typed value that is none says so', async (t) => {
+  const backend = new FakeBackend({ replies: [['n=', 'many']] });
+  const error = await caught(fn((s) => s`n=${gen('n', { type: 'int' })}`).run({}, { backend }));
+  t.is(error.message, 'gen("n"): the text "many" does not match /^[-+]?\\d+$/');
+});
+
+const refused: readonly (readonly [what: string, build: () => unknown, message: RegExp])[] = [
+  ['a look-ahead', () => gen('x', { regex: /a(?=b)/ }), /look-ahead at position 1 of \/a\(\?=b\)\//],
+  ['a look-behind', () => gen('x', { regex: '(?<!a)b' }), /look-behind at position 0/],
+  ['a back-reference', () => gen('x', { regex: /(a)\1/ }), /back-reference at position 3/],
+  ['a named back-reference', () => gen('x', { regex: /(?<n>a)\k<n>/ }), /back-reference at position 7/],
+  ['two constraints', () => gen('x', { regex: /a/, ebnf: 'root ::= "a"' }), /regex and ebnf exclude each other/],
+  ['choices and a constraint', () => gen('x', { choices: ['a'], type: 'int' } as never), /choices exclude/],
+  ['an unknown type', () => gen('x', { type: 'date' } as never), /unknown type "date"; known: int, float, bool, string/],
+  ['no choices', () => select('x', [] as never), /there are none/],
+  ['an empty choice', () => select('x', ['a', '']), /choice 2 is ""/],
+  ['equal choices', () => select('x', ['a', 'b', 'a']), /choice 3 is "a"/],
+  ['an empty name', () => gen(''), /a variable's name/],
+  ['a schema without JSON form', () => gen('x', { schema: z.date() }), /gen\("x"\): schema: /],
+];
+for (const [what, build, message] of refused) {
+  test(`${what} is refused when the program is built`, (t) => {
+    t.throws(build, { message });
+  });
+}
+
+test('what is allowed is not refused', (t) => {
+  for (const regex of [/(?:a|b)/, /(?<name>a)/, '(?P<name>a)', /[(?=]/, /\(\?=/, /\\1/, /a\$/]) t.notThrows(() => gen('x', { regex }));
+});
+
+const badParts: readonly (readonly [part: unknown, message: RegExp])[] = [
+  [undefined, /part 2 of a prompt is undefined/],
+  [Promise.resolve('x'), /part 2 of a prompt is a promise \(await it first\)/],
+  [['x'], /part 2 of a prompt is an array/],
+  [true, /part 2 of a prompt is of type boolean/],
+];
+for (const [part, message] of badParts) {
+  test(`a part that is ${String(message).slice(24, -1)} is refused`, async (t) => {
+    t.regex((await caught(fn((s) => s`x${part as string}`).run({}, { backend: failing() }))).message, message);
+  });
+}
+
+test('a state is no part of a prompt', async (t) => {
+  const program = fn((s) => s.user(s as never));
+  t.regex((await caught(program.run({}, { backend: failing() }))).message, /a state \(await it, then use its variables\)/);
+});
+
+test('turns do not stand in turns', async (t) => {
+  const program = fn((s) => s.user((u) => u.assistant('x')));
+  t.is((await caught(program.run({}, { backend: failing() }))).message, 'a turn of role assistant inside one of role user');
+});
+
+test('unknown variables, no backend, a backend that breaks off', async (t) => {
+  const unknown = fn(async (s) => s`${await s`a${gen('x')}`.get('z' as 'x')}`);
+  t.is((await caught(unknown.run({}, { backend: failing() }))).message, 'there is no variable "z"; bound so far: x');
+  t.regex((await caught(fn((s) => s`${gen('x')}`).run())).message, /no backend: call setDefaultBackend/);
+  const broken: Backend = { kind: 'broken', stream: async function* () {}, select: () => Promise.reject(boom) };
+  t.regex((await caught(fn((s) => s`${gen('x')}`).run({}, { backend: broken }))).message, /ended its stream without/);
+  t.is((await caught(fn((s) => s`${select('x', ['a'])}`).run({}, { backend: broken }))).message, 'select("x"): boom');
+});
+
+/** Never answers and does not heed its signal. */
+const deaf: Backend = {
+  kind: 'deaf',
+  stream: () => ({ [Symbol.asyncIterator]: () => ({ next: () => new Promise(() => {}) }) }),
+  select: () => new Promise(() => {}),
+};
+
+for (const [level, start] of [
+  ['run', (signal: AbortSignal) => fn((s) => s`${gen('x')}`).run({}, { backend: deaf, signal })],
+  ['gen', (signal: AbortSignal) => fn((s) => s`${gen('x', { signal })}`).run({}, { backend: deaf })],
+  ['select', (signal: AbortSignal) => fn((s) => s`${select('x', ['a', 'b'], { signal })}`).run({}, { backend: deaf })],
+  ['batch', (signal: AbortSignal) => fn((s) => s`${gen('x')}`).runBatch([{}, {}], { backend: deaf, signal })],
+  ['body', (signal: AbortSignal) => fn(() => new Promise<never>(() => {})).run({}, { backend: deaf, signal })],
+] as const) {
+  test(`an abort of a ${level} rejects at once with its reason`, async (t) => {
+    const controller = new AbortController();
+    const run = start(controller.signal);
+    setTimeout(() => controller.abort(boom), 5);
+    t.is((await caught(run)).cause, boom);
+  });
+}
+
+test('run.abort stops it, and a run with an aborted signal asks nothing', async (t) => {
+  const run = fn((s) => s`${gen('x')}`).run({}, { backend: deaf });
+  run.abort(boom);
+  t.is((await caught(run)).cause, boom);
+  const backend = failing();
+  await caught(fn((s) => s`a${gen('x')}`).run({}, { backend, signal: AbortSignal.abort(boom) }));
+  t.deepEqual(backend.calls, []);
+});
+
+test('a run that fails stops its branches', async (t) => {
+  let signal: AbortSignal | undefined;
+  const backend: Backend = {
+    ...deaf,
+    stream: (_, options) => {
+      signal = options.signal;
+      return deaf.stream([], {});
+    },
+  };
+  const program = fn(async (s) => {
+    s.fork(1)[0]!`${gen('x')}`;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    throw boom;
+  });
+  await caught(program.run({}, { backend }));
+  t.true(signal?.aborted);
+});
+
+test('calling a program without a state says how to start it', (t) => {
+  const program = fn((s) => s`${image('x.png')}`);
+  t.throws(() => program({} as never), { message: /program\.run\(args\)/ });
+  t.true(new SglangError('unsupported', 'x').status === 400);
+});
