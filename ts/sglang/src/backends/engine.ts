@@ -3,11 +3,11 @@ import type { EngineLike, GenerateResult, ImageInput, TokenLogprob } from '../en
 import { chatTemplateOf, type ChatTemplate } from '../templates/chat-template.ts';
 import type { RenderedPrompt } from '../templates/turns.ts';
 import type { Backend, Delta, GenerateOptions, GenMeta } from './backend.ts';
-import { genMeta, localBackend, samplingParams, type TextModel } from './local.ts';
+import { genMeta, LocalBackend, samplingParams, type TextModel } from './local.ts';
 
 /** The backend of `engine`. */
 export function engineBackend(engine: EngineLike): Backend {
-  return localBackend(new EngineModel(engine));
+  return new LocalBackend(new EngineModel(engine));
 }
 
 class EngineModel implements TextModel {

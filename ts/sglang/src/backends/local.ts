@@ -32,20 +32,40 @@ export interface TextModel {
 /** How many of a prompt's last tokens may merge differently when an option follows. */
 const HEALING_WINDOW = 8;
 
-/** Makes a backend of a model. */
-export function localBackend(model: TextModel): Backend {
-  const rendered = async (turns: readonly Turn[]) =>
-    renderTurns(turns, turns.every(({ role }) => role === null) ? noPieces : rolePieces(await model.template()));
-  return {
-    kind: model.kind,
-    async *stream(turns, options) {
-      yield* model.stream(await rendered(turns), options);
-    },
-    select: async (turns, choices, options) => selection(model, await rendered(turns), choices, options),
-    warm: async (turns, { signal }) => void (await model.prefill(await rendered(turns), signal)),
-    render: async (turns) => (await rendered(turns)).text,
-    flushCache: () => model.flushCache(),
-  };
+/** The backend of a model. */
+export class LocalBackend implements Backend {
+  readonly kind: string;
+  readonly #model: TextModel;
+
+  constructor(model: TextModel) {
+    this.kind = model.kind;
+    this.#model = model;
+  }
+
+  async *stream(turns: readonly Turn[], options: GenerateOptions): AsyncGenerator<Delta, void> {
+    yield* this.#model.stream(await this.#rendered(turns), options);
+  }
+
+  async select(turns: readonly Turn[], choices: readonly string[], options: SelectOptions): Promise<Selection> {
+    return selection(this.#model, await this.#rendered(turns), choices, options);
+  }
+
+  async warm(turns: readonly Turn[], { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    await this.#model.prefill(await this.#rendered(turns), signal);
+  }
+
+  async render(turns: readonly Turn[]): Promise<string> {
+    return (await this.#rendered(turns)).text;
+  }
+
+  async flushCache(): Promise<void> {
+    await this.#model.flushCache();
+  }
+
+  async #rendered(turns: readonly Turn[]): Promise<RenderedPrompt> {
+    const hasRoles = turns.some(({ role }) => role !== null);
+    return renderTurns(turns, hasRoles ? rolePieces(await this.#model.template()) : noPieces);
+  }
 }
 
 /** Scores `prompt + choice` for each choice, and the prompt, to tell the tokens that a choice adds. */
@@ -114,7 +134,10 @@ export function genMeta(meta: Omit<GenerateMeta, 'id' | 'e2eLatency'>): GenMeta 
   if (finishReason.type === 'abort')
     throw new SglangError('engine_closed', `the generation was aborted: ${finishReason.message}`);
   return {
-    ...{ promptTokens, completionTokens, cachedTokens, finishReason: finishReason.type },
+    promptTokens,
+    completionTokens,
+    cachedTokens,
+    finishReason: finishReason.type,
     matched: finishReason.type === 'stop' ? finishReason.matched : null,
     ...(outputLogprobs && { outputLogprobs: outputLogprobs.tokens }),
   };

@@ -6,10 +6,10 @@ import { SglangError } from '../engine/errors.ts';
 import type { FinishReason, ImageInput, Logprobs, SamplingParams, TokenLogprob } from '../engine/types.ts';
 import { chatTemplateOf, type ChatTemplate } from '../templates/chat-template.ts';
 import type { RenderedPrompt } from '../templates/turns.ts';
-import type { Backend, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
+import type { Delta, GenerateOptions, GenMeta } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
-import { genMeta, localBackend, samplingParams, type TextModel } from './local.ts';
+import { genMeta, LocalBackend, samplingParams, type TextModel } from './local.ts';
 
 export interface RuntimeEndpointOptions extends HttpOptions {
   /** Jinja source or the name of a built-in family, in place of what the server says. */
@@ -17,32 +17,9 @@ export interface RuntimeEndpointOptions extends HttpOptions {
 }
 
 /** The backend of a server at `url`, such as `http://localhost:30000`. */
-export class RuntimeEndpoint implements Backend {
-  readonly kind = 'runtime-endpoint';
-  readonly #backend: Backend;
-
+export class RuntimeEndpoint extends LocalBackend {
   constructor(url: string, { chatTemplate, ...http }: RuntimeEndpointOptions = {}) {
-    this.#backend = localBackend(new RemoteModel(new HttpServer(url, http), chatTemplate));
-  }
-
-  stream(turns: readonly Turn[], options: GenerateOptions): AsyncIterable<Delta> {
-    return this.#backend.stream(turns, options);
-  }
-
-  select(turns: readonly Turn[], choices: readonly string[], options: SelectOptions): Promise<Selection> {
-    return this.#backend.select(turns, choices, options);
-  }
-
-  async warm(turns: readonly Turn[], options: { signal?: AbortSignal }): Promise<void> {
-    await this.#backend.warm!(turns, options);
-  }
-
-  render(turns: readonly Turn[]): Promise<string> {
-    return this.#backend.render!(turns);
-  }
-
-  flushCache(): Promise<unknown> {
-    return this.#backend.flushCache!();
+    super(new RemoteModel(new HttpServer(url, http), chatTemplate));
   }
 }
 

@@ -47,6 +47,7 @@ class Running implements Run<Vars> {
     this.#outcome = quiet(this.#run(body, args, session));
   }
 
+  // oxlint-disable-next-line unicorn/no-thenable -- awaiting a run gives its result
   then<A = Result<Vars>, B = never>(
     onResult?: ((result: Result<Vars>) => A | PromiseLike<A>) | null,
     onError?: ((error: unknown) => B | PromiseLike<B>) | null,

@@ -48,6 +48,7 @@ function reads(scope: Scope) {
     messages: () => quiet(scope.settle().then((result) => result.messages())),
     meta: (name: string) => quiet(scope.settle().then((result) => result.meta(name))),
     stream: () => scope.log.read(scope.drained()),
+    // oxlint-disable-next-line unicorn/no-thenable -- awaiting a state settles it
     then: <A, B>(onResult?: (result: AnyResult) => A, onError?: (error: unknown) => B) =>
       scope.settle().then(onResult, onError),
   };

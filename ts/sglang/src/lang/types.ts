@@ -66,7 +66,6 @@ declare const V: unique symbol;
 export interface Expr<out Vars extends object = {}> {
   readonly [V]: Vars;
 }
-// eslint-disable-next-line typescript/no-explicit-any -- expressions of all variables
 export type Part = string | number | Expr<any>;
 export type VarsOf<P extends readonly unknown[]> = Prettify<
   UnionToIntersection<{ [I in keyof P]: P[I] extends Expr<infer B> ? B : {} }[number]> & {}
