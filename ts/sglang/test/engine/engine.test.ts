@@ -1,0 +1,237 @@
+import { execFile } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import test from 'ava';
+import { Engine } from '../../src/engine/engine.ts';
+import type { GenerateRequest } from '../../src/engine/types.ts';
+import { defaultModel, tinyEngine, tinyModel } from './fixtures.ts';
+
+const prompt = 'The license for this software';
+const greedy = { temperature: 0, maxNewTokens: 12, ignoreEos: true };
+let engine: Engine;
+
+test.before(async () => {
+  engine = await tinyEngine();
+});
+test.after.always(() => engine.close());
+
+/** Resolves once the engine has nothing to do and holds no private pages. */
+async function atRest(): Promise<void> {
+  for (let i = 0; i < 200; i++) {
+    const { running, waiting, leasedTokens } = engine.stats();
+    if (running + waiting + leasedTokens === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error(`still busy: ${JSON.stringify(engine.stats())}`);
+}
+
+test('streamed pieces joined are the awaited result', async (t) => {
+  const generation = engine.generate({ prompt, samplingParams: greedy });
+  let text = '';
+  const ids: number[] = [];
+  for await (const chunk of generation) {
+    text += chunk.text;
+    ids.push(...chunk.outputIds);
+  }
+  const result = await generation;
+  t.is(text, result.text);
+  t.deepEqual(ids, result.outputIds);
+  t.is(result.outputIds.length, 12);
+  t.deepEqual(result.meta.finishReason, { type: 'length', length: 12 });
+});
+
+test('text, token ids and messages are prompts', async (t) => {
+  const fromText = await engine.generate({ prompt, samplingParams: greedy });
+  const fromIds = await engine.generate({ inputIds: engine.tokenize(prompt), samplingParams: greedy });
+  t.deepEqual(fromIds.outputIds, fromText.outputIds);
+  const messages = [{ role: 'user', content: 'Hello' }];
+  const rendered = engine.applyChatTemplate(messages);
+  t.is(rendered, '<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n');
+  const chat = await engine.generate({ messages, samplingParams: greedy });
+  t.is(chat.meta.promptTokens, engine.tokenize(rendered).length);
+});
+
+test('a seed decides the text, whatever else runs', async (t) => {
+  const request: GenerateRequest = { prompt, samplingParams: { ...greedy, temperature: 1, seed: 42 } };
+  const alone = await engine.generate(request);
+  const crowd = await Promise.all([
+    engine.generate(request),
+    ...Array.from({ length: 15 }, (_, seed) =>
+      engine.generate({ prompt: `${prompt} ${seed}`, samplingParams: { ...greedy, temperature: 1, seed } }),
+    ),
+  ]);
+  t.is(crowd[0]!.text, alone.text);
+  t.true(new Set(crowd.map(({ text }) => text)).size > 8, 'other seeds give other texts');
+});
+
+test('n samples differ and share the prompt', async (t) => {
+  const results = await engine.generate({ prompt, samplingParams: { ...greedy, temperature: 1, seed: 1, n: 4 } }).all();
+  t.is(results.length, 4);
+  t.is(new Set(results.map(({ text }) => text)).size, 4);
+});
+
+test('log-probabilities of prompt and output', async (t) => {
+  const { meta } = await engine.generate({
+    prompt,
+    samplingParams: greedy,
+    ...{ returnLogprob: true, logprobStartLen: 0, topLogprobsNum: 2, tokenIdsLogprob: [5, 6] },
+  });
+  const { inputLogprobs, outputLogprobs } = meta;
+  t.is(inputLogprobs!.tokens.length, meta.promptTokens);
+  t.is(inputLogprobs!.tokens[0]!.logprob, null);
+  t.true(inputLogprobs!.tokens.slice(1).every(({ logprob }) => logprob! < 0));
+  t.is(outputLogprobs!.tokens.length, 12);
+  outputLogprobs!.tokens.forEach(({ tokenId, logprob }, i) => {
+    t.deepEqual(outputLogprobs!.top[i]![0], { tokenId, logprob }, 'greedy takes the most likely token');
+    t.deepEqual(
+      outputLogprobs!.ofTokens[i]!.map((entry) => entry.tokenId),
+      [5, 6],
+    );
+  });
+});
+
+test('a stop string ends the text before it and never leaks', async (t) => {
+  const { text } = await engine.generate({ prompt, samplingParams: { ...greedy, maxNewTokens: 40 } });
+  const stop = text.slice(9, 12);
+  const end = text.indexOf(stop);
+  const pieces: string[] = [];
+  const generation = engine.generate({
+    prompt,
+    samplingParams: { ...greedy, maxNewTokens: 40, stop: [stop, '\u0000never'] },
+  });
+  for await (const chunk of generation) pieces.push(chunk.text);
+  t.is(pieces.join(''), text.slice(0, end));
+  t.deepEqual((await generation).meta.finishReason, { type: 'stop', matched: stop });
+  const untrimmed = await engine.generate({
+    prompt,
+    samplingParams: { ...greedy, maxNewTokens: 40, stop, noStopTrim: true },
+  });
+  t.is(untrimmed.text, text.slice(0, end + stop.length));
+});
+
+test('a bias and a ban on end tokens are honoured', async (t) => {
+  const biased = await engine.generate({ prompt, samplingParams: { ...greedy, logitBias: { 77: 100 } } });
+  t.true(biased.outputIds.every((id) => id === 77));
+  const eos = engine.model.eosTokenIds[0]!;
+  const pushed = { temperature: 0, maxNewTokens: 9, minNewTokens: 5, logitBias: { [eos]: 100 } };
+  const { outputIds } = await engine.generate({ prompt, samplingParams: pushed });
+  t.is(outputIds.length, 6);
+  t.is(outputIds.at(-1), eos);
+});
+
+test.serial('a second request takes its prompt from the cache, until it is flushed', async (t) => {
+  const long = Array.from({ length: 40 }, (_, i) => 10 + i);
+  const ask = async () => (await engine.generate({ inputIds: long, samplingParams: greedy })).meta.cachedTokens;
+  await ask();
+  t.is(await ask(), 39);
+  await atRest();
+  t.true((await engine.flushCache()) >= 39);
+  t.is(await ask(), 0);
+  t.is((await engine.generate({ inputIds: long, samplingParams: greedy, extraKey: 'other' })).meta.cachedTokens, 0);
+});
+
+test.serial('a signal ends a generation, and its memory comes back', async (t) => {
+  const controller = new AbortController();
+  const generation = engine.generate({
+    prompt,
+    samplingParams: { ...greedy, maxNewTokens: 1500 },
+    signal: controller.signal,
+  });
+  for await (const _ of generation) {
+    controller.abort();
+    break;
+  }
+  await t.throwsAsync(generation.all(), { any: true, name: 'AbortError' });
+  await t.throwsAsync(engine.generate({ prompt, signal: AbortSignal.abort() }).all(), { any: true, name: 'AbortError' });
+  await atRest();
+  t.pass();
+});
+
+test.serial('leaving the loop early or calling abort ends a generation with what it had', async (t) => {
+  const generation = engine.generate({ prompt, samplingParams: { ...greedy, maxNewTokens: 1500 } });
+  for await (const chunk of generation) if (chunk.outputIds.length > 0) break;
+  const { meta, outputIds } = await generation;
+  t.is(meta.finishReason.type, 'abort');
+  t.true(outputIds.length >= 1 && outputIds.length < 1500);
+  await atRest();
+});
+
+const badRequests: [string, GenerateRequest, string, RegExp][] = [
+  ['no prompt', {}, 'bad_request', /exactly one of prompt, messages and inputIds/],
+  ['an empty prompt', { inputIds: [] }, 'bad_request', /prompt is empty/],
+  ['a token outside the vocabulary', { inputIds: [4, 99999] }, 'bad_request', /99999 is not in the vocabulary of 512/],
+  ['a negative temperature', { prompt, samplingParams: { temperature: -1 } }, 'bad_request', /temperature.*≥ 0.*-1/],
+  ['top_p of zero', { prompt, samplingParams: { topP: 0 } }, 'bad_request', /top_p.*\(0, 1\]/],
+  ['n of zero', { prompt, samplingParams: { n: 0 } }, 'bad_request', /n: expected an integer/],
+  ['a prompt that is too long', { inputIds: Array(5000).fill(7) }, 'context_length_exceeded', /5000 tokens.*2048/],
+  [
+    'too many new tokens',
+    { prompt, samplingParams: { maxNewTokens: 4000 } },
+    'context_length_exceeded',
+    /ask for at most/,
+  ],
+  ['too many alternatives', { prompt, returnLogprob: true, topLogprobsNum: 1000 }, 'bad_request', /at most 128/],
+];
+for (const [title, request, code, message] of badRequests) {
+  test(`${title} is refused with its reason, and the engine goes on`, async (t) => {
+    await t.throwsAsync(engine.generate(request).all(), { name: 'SglangError', code, message });
+    t.is((await engine.generate({ prompt, samplingParams: greedy })).outputIds.length, 12);
+  });
+}
+
+test('two engines work side by side; a closed one refuses', async (t) => {
+  const other = await tinyEngine({ threads: 1 });
+  const [a, b] = await Promise.all([engine, other].map((e) => e.generate({ prompt, samplingParams: greedy })));
+  t.is(a!.text, b!.text);
+  const open = other.generate({ prompt, samplingParams: { ...greedy, maxNewTokens: 2000 } });
+  await Promise.all([other.close(), t.throwsAsync(open.all(), { code: 'engine_closed' })]);
+  await other.close();
+  await t.throwsAsync(other.generate({ prompt }).all(), { code: 'engine_closed' });
+});
+
+test('loading tells what is wrong with the files', async (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'sglang-load-'));
+  const truncated = path.join(folder, 'model.gguf');
+  writeFileSync(truncated, 'GGUF\u0003');
+  const unknown = path.join(folder, 'text.txt');
+  writeFileSync(unknown, 'hello');
+  await t.throwsAsync(Engine.create({ modelPath: truncated }), { code: 'load_failed', message: /model\.gguf/ });
+  await t.throwsAsync(Engine.create({ modelPath: unknown }), { message: /expected a GGUF file, a folder/ });
+  await t.throwsAsync(tinyEngine({ contextLength: 1e6 }), {
+    message: /context length 1000000: the model was made for 1 to 2048/,
+  });
+  await t.throwsAsync(tinyEngine({ dtype: 'int3' as 'auto' }), {
+    message: /dtype "int3": expected one of auto, float32/,
+  });
+});
+
+test('loading reports progress', async (t) => {
+  const phases: string[] = [];
+  const loaded = await Engine.create({ modelPath: tinyModel, onProgress: ({ phase }) => phases.push(phase) });
+  await loaded.close();
+  t.true(phases.includes('load'));
+});
+
+test('a script that finishes its work exits by itself', async (t) => {
+  const source = `import { Engine } from ${JSON.stringify(fileURLToPath(new URL('../../src/engine/engine.ts', import.meta.url)))};
+    const engine = await Engine.create({ modelPath: ${JSON.stringify(tinyModel)} });
+    const { outputIds } = await engine.generate({ prompt: 'x', samplingParams: { maxNewTokens: 3, ignoreEos: true } });
+    console.log(outputIds.length);`;
+  const script = path.join(mkdtempSync(path.join(tmpdir(), 'sglang-exit-')), 'script.mts');
+  writeFileSync(script, source);
+  const tsx = fileURLToPath(import.meta.resolve('tsx'));
+  const { stdout } = await promisify(execFile)(process.execPath, ['--import', tsx, script], { timeout: 60_000 });
+  t.is(stdout, '3\n');
+});
+
+test('the default model answers', async (t) => {
+  const model = await Engine.create({ modelPath: defaultModel });
+  const messages = [{ role: 'user', content: 'What is the capital of the United States?' }];
+  const { text, meta } = await model.generate({ messages, samplingParams: { temperature: 0, maxNewTokens: 32 } });
+  t.regex(text, /^The capital of the United States is /);
+  t.is(meta.promptTokens, 39);
+  await model.close();
+});
