@@ -10,7 +10,15 @@ import { renderChat } from '../templates/chat-template.ts';
 import { SglangError } from './errors.ts';
 import { RunningGeneration } from './generation.ts';
 import { addon, type NativeEngine, type NativeEvent, type NativeLoadOptions, type NativeRequest } from './native.ts';
-import type { ChatMessage, EngineLike, EngineStats, GenerateRequest, Generation, ModelCard, SamplingParams } from './types.ts';
+import type {
+  ChatMessage,
+  EngineLike,
+  EngineStats,
+  GenerateRequest,
+  Generation,
+  ModelCard,
+  SamplingParams,
+} from './types.ts';
 
 /** What is going on while an engine is created. */
 export type LoadProgress = PullProgress | { phase: 'load'; doneBytes: number; totalBytes: number };
@@ -59,7 +67,7 @@ export class Engine implements EngineLike, Backend {
   readonly model: ModelCard;
   readonly #native: NativeEngine;
   readonly #backend: Backend;
-  readonly #open: Map<number, OpenSample>;
+  readonly #open = new Map<number, OpenSample>();
   readonly #chatTemplate: string | null;
   readonly #recent: { at: number; tokens: number }[] = [];
   #nextId = 1;
@@ -68,9 +76,8 @@ export class Engine implements EngineLike, Backend {
   #stats: EngineStats | undefined;
   #closed = false;
 
-  private constructor(native: NativeEngine, open: Map<number, OpenSample>, options: EngineOptions) {
+  private constructor(native: NativeEngine, options: EngineOptions) {
     this.#native = native;
-    this.#open = open;
     const { bosToken, eosToken, bosTokenId, chatTemplate, ...rest } = native.model;
     this.#chatTemplate = options.chatTemplate ?? chatTemplate ?? null;
     this.model = {
@@ -90,16 +97,22 @@ export class Engine implements EngineLike, Backend {
     const { modelPath, onProgress = () => {}, signal, chatTemplate, randomSeed, tokenizerPath, ...rest } = options;
     const resolved = await resolveModel(modelPath, { onProgress, signal });
     signal?.throwIfAborted();
-    const open = new Map<number, OpenSample>();
-    let engine: Engine | undefined;
+    // Events come only after a generation was submitted, when the engine exists.
+    let dispatch: (events: readonly NativeEvent[]) => void = () => {};
     const native = await addon()
       .load(
-        { ...(rest as Omit<NativeLoadOptions, 'modelPath'>), modelPath: resolved.path, tokenizerPath: tokenizerPath ?? resolved.tokenizerPath, simd: process.env.SGLANG_SIMD },
+        {
+          ...(rest as Omit<NativeLoadOptions, 'modelPath'>),
+          modelPath: resolved.path,
+          tokenizerPath: tokenizerPath ?? resolved.tokenizerPath,
+          simd: process.env.SGLANG_SIMD,
+        },
         (progress) => onProgress({ phase: 'load', ...progress }),
-        (events) => engine?.#dispatch(events),
+        (events) => dispatch(events),
       )
       .catch((error: Error) => Promise.reject(new SglangError('load_failed', error.message)));
-    engine = new Engine(native, open, { ...options, chatTemplate, randomSeed });
+    const engine = new Engine(native, { ...options, chatTemplate, randomSeed });
+    dispatch = (events) => engine.#dispatch(events);
     return engine;
   }
 
@@ -138,7 +151,11 @@ export class Engine implements EngineLike, Backend {
 
   applyChatTemplate(
     messages: readonly ChatMessage[],
-    options: { addGenerationPrompt?: boolean; continueFinalMessage?: boolean; variables?: Readonly<Record<string, unknown>> } = {},
+    options: {
+      addGenerationPrompt?: boolean;
+      continueFinalMessage?: boolean;
+      variables?: Readonly<Record<string, unknown>>;
+    } = {},
   ): string {
     return renderChat(this.model, messages, options);
   }
@@ -181,7 +198,11 @@ export class Engine implements EngineLike, Backend {
     await this.#backend.warm?.(prompt, options);
   }
 
-  #submit(native: Omit<NativeRequest, 'id' | 'seed'> & { seed?: number[] }, generation: RunningGeneration, index: number): number {
+  #submit(
+    native: Omit<NativeRequest, 'id' | 'seed'> & { seed?: number[] },
+    generation: RunningGeneration,
+    index: number,
+  ): number {
     const id = this.#nextId++;
     const [high, low] = native.seed ?? this.#nextSeed();
     if (!this.#native.submit({ ...native, id, seed: [high!, (low! + index) >>> 0] })) {
@@ -272,14 +293,16 @@ function logprobsOf(request: GenerateRequest) {
 function biasOf({ logitBias }: SamplingParams) {
   if (!logitBias) return undefined;
   return Object.entries(logitBias).map(([token, logprob]) => {
-    if (!/^\d+$/.test(token)) throw new SglangError('bad_request', `logit_bias: "${token}" is not a token id`, 'logit_bias');
+    if (!/^\d+$/.test(token))
+      throw new SglangError('bad_request', `logit_bias: "${token}" is not a token id`, 'logit_bias');
     return { token: Number(token), logprob };
   });
 }
 
 /** The halves of a safe integer, as the addon takes 64-bit numbers. */
 function halves(value: number): [number, number] {
-  if (!Number.isSafeInteger(value)) throw new SglangError('bad_request', `seed: expected an integer, got ${value}`, 'seed');
+  if (!Number.isSafeInteger(value))
+    throw new SglangError('bad_request', `seed: expected an integer, got ${value}`, 'seed');
   const bits = BigInt.asUintN(64, BigInt(value));
   return [Number(bits >> 32n), Number(bits & 0xffff_ffffn)];
 }

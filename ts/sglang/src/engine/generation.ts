@@ -14,7 +14,13 @@ class Sample {
     readonly index: number,
     id: string,
   ) {
-    const meta = { id, finishReason: abortReason('not started'), promptTokens: 0, completionTokens: 0, cachedTokens: 0 };
+    const meta = {
+      id,
+      finishReason: abortReason('not started'),
+      promptTokens: 0,
+      completionTokens: 0,
+      cachedTokens: 0,
+    };
     this.result = { text: '', outputIds: [], meta: { ...meta, e2eLatency: 0 } };
   }
 
@@ -102,7 +108,9 @@ export class RunningGeneration implements Generation {
   take(index: number, event: NativeEvent): boolean {
     const finish = event.finish;
     if (finish?.errorCode) {
-      this.fail(new SglangError(finish.errorCode as SglangErrorCode, finish.errorMessage ?? '', finish.errorParam ?? null));
+      this.fail(
+        new SglangError(finish.errorCode as SglangErrorCode, finish.errorMessage ?? '', finish.errorParam ?? null),
+      );
       return true;
     }
     this.#chunks.push(this.#samples[index]!.take(event, this.#startedAt));

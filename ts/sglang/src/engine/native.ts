@@ -3,7 +3,12 @@
  * clone of the repository.
  */
 import { createRequire } from 'node:module';
-import type { NativeEngine, NativeEvent, NativeLoadOptions, NativeProgress } from '../../../../bindings-node/native.d.ts';
+import type {
+  NativeEngine,
+  NativeEvent,
+  NativeLoadOptions,
+  NativeProgress,
+} from '../../../../bindings-node/native.d.ts';
 import { SglangError } from './errors.ts';
 
 export type * from '../../../../bindings-node/native.d.ts';

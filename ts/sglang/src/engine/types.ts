@@ -199,7 +199,11 @@ export interface EngineLike {
   /** Renders messages with the model's chat template. */
   applyChatTemplate(
     messages: readonly ChatMessage[],
-    options?: { addGenerationPrompt?: boolean; continueFinalMessage?: boolean; variables?: Readonly<Record<string, unknown>> },
+    options?: {
+      addGenerationPrompt?: boolean;
+      continueFinalMessage?: boolean;
+      variables?: Readonly<Record<string, unknown>>;
+    },
   ): string;
   stats(): EngineStats;
   /** Drops all cached prefixes that no request holds; resolves with the number of tokens freed. */
