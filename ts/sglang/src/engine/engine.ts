@@ -194,6 +194,10 @@ export class Engine implements EngineLike, Backend {
     return this.#backend.select(prompt, choices, options);
   }
 
+  async render(prompt: readonly Turn[]): Promise<string> {
+    return (await this.#backend.render?.(prompt)) ?? '';
+  }
+
   async warm(prompt: readonly Turn[], options: { signal?: AbortSignal }): Promise<void> {
     await this.#backend.warm?.(prompt, options);
   }

@@ -1,0 +1,122 @@
+/** The whole path with real numbers: a tiny model behind the real server, asked by programs, the OpenAI client and fetch. */
+import test from 'ava';
+import OpenAI from 'openai';
+import { RuntimeEndpoint } from '../../src/backends/runtime-endpoint.ts';
+import type { Engine } from '../../src/engine/engine.ts';
+import { gen, select } from '../../src/lang/primitives.ts';
+import { fn } from '../../src/lang/program.ts';
+import { serve, type RunningServer } from '../../src/server/serve.ts';
+import { tinyEngine } from '../engine/fixtures.ts';
+
+let engine: Engine;
+let server: RunningServer;
+let client: OpenAI;
+
+test.before(async () => {
+  engine = await tinyEngine();
+  server = await serve(engine, { port: 0 });
+  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'none', maxRetries: 0 });
+});
+test.after.always(() => server.stop());
+
+const talk = fn(async (s, { topic }: { topic: string }) => {
+  s.system`Be brief.`.user(`Tell me about ${topic}.`).assistant(gen('answer', { maxTokens: 10, ignoreEos: true }));
+  const [a, b] = s.fork(2);
+  const [x, y] = await Promise.all([
+    a.user('One?').assistant(gen('more', { maxTokens: 5, ignoreEos: true })),
+    b.user('Two?').assistant(select('pick', ['alpha', 'beta', 'gamma'])),
+  ]);
+  return s.user(`${x.vars.more}|${y.vars.pick}`).assistant(gen('end', { maxTokens: 6, ignoreEos: true }));
+});
+
+test('a program says the same in process and against the server', async (t) => {
+  const args = { topic: 'the sea' };
+  const inProcess = await talk.run(args, { backend: engine, temperature: 0 });
+  const served = await talk.run(args, { backend: new RuntimeEndpoint(server.url), temperature: 0 });
+  t.deepEqual(served.vars, inProcess.vars);
+  t.is(served.text(), inProcess.text());
+  t.true(served.meta('end').cachedTokens > 0);
+});
+
+test('the official client: chat, completions, streams and usage agree with the engine', async (t) => {
+  const messages = [{ role: 'user' as const, content: 'Hello there' }];
+  const common = { model: 'any', temperature: 0, max_tokens: 12 };
+  const expected = await engine.generate({ messages, samplingParams: { temperature: 0, maxNewTokens: 12 } });
+  const whole = await client.chat.completions.create({ ...common, messages });
+  t.is(whole.choices[0]!.message.content, expected.text);
+  t.is(whole.usage!.completion_tokens, expected.outputIds.length);
+  const stream = await client.chat.completions.create({
+    ...common,
+    messages,
+    stream: true,
+    stream_options: { include_usage: true },
+  });
+  let text = '';
+  let usage;
+  for await (const chunk of stream) {
+    text += chunk.choices[0]?.delta.content ?? '';
+    usage = chunk.usage ?? usage;
+  }
+  t.is(text, expected.text);
+  t.is(usage!.prompt_tokens, expected.meta.promptTokens);
+  const completion = await client.completions.create({ ...common, prompt: 'Hello there', logprobs: 2 });
+  t.is(completion.choices[0]!.logprobs!.tokens!.length, completion.usage!.completion_tokens);
+});
+
+test('a client that goes away frees what its request held', async (t) => {
+  const controller = new AbortController();
+  const body = { prompt: 'On and on', max_tokens: 1900, temperature: 0, stream: true, ignore_eos: true };
+  const response = await fetch(`${server.url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+    signal: controller.signal,
+  });
+  const reader = response.body!.getReader();
+  await reader.read();
+  const before = engine.stats().abortedTotal;
+  controller.abort();
+  for (let i = 0; i < 500 && engine.stats().abortedTotal === before; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  t.is(engine.stats().abortedTotal, before + 1);
+});
+
+test('what the engine refuses comes back as a 400 of the OpenAI shape, and the server goes on', async (t) => {
+  const post = (body: unknown) =>
+    fetch(`${server.url}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+  const tooLong = await post({ prompt: 'word '.repeat(4000) });
+  t.is(tooLong.status, 400);
+  const { error } = (await tooLong.json()) as { error: { code: string; message: string } };
+  t.is(error.code, 'context_length_exceeded');
+  t.regex(error.message, /the context holds 2048/);
+  t.is((await post({ prompt: 'x', logit_bias: { 99999: 1 } })).status, 400);
+  t.is((await post({ prompt: 'x', max_tokens: 2 })).status, 200);
+});
+
+test('log-probabilities over the native wire', async (t) => {
+  const ids = engine.tokenize('The license for this software');
+  const response = await fetch(`${server.url}/generate`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      input_ids: ids,
+      sampling_params: { max_new_tokens: 0 },
+      return_logprob: true,
+      return_text_in_logprobs: true,
+    }),
+  });
+  const { meta_info: meta } = (await response.json()) as {
+    meta_info: { input_token_logprobs: [number | null, number, string][]; prompt_tokens: number };
+  };
+  t.deepEqual(
+    meta.input_token_logprobs.map(([, id]) => id),
+    ids,
+  );
+  t.is(meta.input_token_logprobs[0]![0], null);
+  t.is(meta.prompt_tokens, ids.length);
+});
