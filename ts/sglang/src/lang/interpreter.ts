@@ -68,10 +68,11 @@ class Interpreter {
     return undefined;
   }
 
-  lookup(name: string): unknown {
+  /** A variable that is bound; `pending` are names that will be. */
+  lookup(name: string, pending: readonly string[]): unknown {
     if (name in this.vars) return this.vars[name];
-    const known = Object.keys(this.vars).join(', ') || 'none';
-    throw new Error(`there is no variable "${name}"; bound so far: ${known}`);
+    const known = [...new Set([...Object.keys(this.vars), ...pending])].join(', ') || 'none';
+    throw programError('', this.vars, new Error(`there is no variable "${name}"; there are: ${known}`));
   }
 
   async result(): Promise<Result<Record<string, unknown>>> {
@@ -172,9 +173,8 @@ export class Scope {
   }
 
   get(name: string): Promise<unknown> {
-    return quiet(
-      this.#bound.get(name) ?? this.#inherited.then(() => this.#on.lookup(name)).catch((e) => this.#reject(e)),
-    );
+    const pending = [...this.#bound.keys()];
+    return quiet(this.#bound.get(name) ?? this.#inherited.then(() => this.#on.lookup(name, pending)));
   }
 
   /** `n` scopes on prompts that start as this one is then. */

@@ -11,22 +11,26 @@ const list = (count: number) => Array.from({ length: count }, (_, n) => ({ n }))
 
 test('results are in the order of the arguments, and no more run at once than allowed', async (t) => {
   await fc.assert(
-    fc.asyncProperty(fc.array(fc.nat(3), { maxLength: 20 }), fc.integer({ min: 1, max: 8 }), async (delays, concurrency) => {
-      let open = 0;
-      let most = 0;
-      const backend = numbered(async (n) => {
-        most = Math.max(most, ++open);
-        await new Promise((resolve) => setTimeout(resolve, delays[n]));
-        open--;
-        return `${n * n}`;
-      });
-      const states = await square.runBatch(list(delays.length), { backend, concurrency });
-      t.deepEqual(
-        states.map(({ vars }) => vars.x),
-        delays.map((_, n) => `${n * n}`),
-      );
-      t.is(most, Math.min(concurrency, delays.length));
-    }),
+    fc.asyncProperty(
+      fc.array(fc.nat(3), { maxLength: 20 }),
+      fc.integer({ min: 1, max: 8 }),
+      async (delays, concurrency) => {
+        let open = 0;
+        let most = 0;
+        const backend = numbered(async (n) => {
+          most = Math.max(most, ++open);
+          await new Promise((resolve) => setTimeout(resolve, delays[n]));
+          open--;
+          return `${n * n}`;
+        });
+        const states = await square.runBatch(list(delays.length), { backend, concurrency });
+        t.deepEqual(
+          states.map(({ vars }) => vars.x),
+          delays.map((_, n) => `${n * n}`),
+        );
+        t.is(most, Math.min(concurrency, delays.length));
+      },
+    ),
     { numRuns: 20 },
   );
 });
@@ -49,7 +53,9 @@ test('the first error names its item, stops the others and starts no more', asyn
     started.push(n);
     return n === 1 ? Promise.reject(new Error('boom')) : new Promise(() => {});
   });
-  const error = await t.throwsAsync(square.runBatch(list(10), { backend, concurrency: 3 }), { instanceOf: ProgramError });
+  const error = await t.throwsAsync(square.runBatch(list(10), { backend, concurrency: 3 }), {
+    instanceOf: ProgramError,
+  });
   t.is(error.message, 'item 1: gen("x"): boom');
   t.deepEqual(started, [0, 1, 2]);
 });
@@ -68,12 +74,17 @@ test('settled reports each outcome', async (t) => {
 
 test('an empty batch is done, a senseless concurrency is refused', async (t) => {
   t.deepEqual(await square.runBatch([]), []);
-  await t.throwsAsync(square.runBatch(list(1), { concurrency: 0 }), { message: /concurrency: expected a positive integer, got 0/ });
+  await t.throwsAsync(square.runBatch(list(1), { concurrency: 0 }), {
+    message: /concurrency: expected a positive integer, got 0/,
+  });
 });
 
 test.serial('the default backend serves runs that name none; flushCache is passed on', async (t) => {
   let flushed = 0;
-  const backend = Object.assign(numbered(async () => 'x'), { flushCache: async () => void flushed++ });
+  const backend = Object.assign(
+    numbered(async () => 'x'),
+    { flushCache: async () => void flushed++ },
+  );
   setDefaultBackend(backend);
   t.is((await square.run({ n: 1 })).vars.x, 'x');
   await flushCache();

@@ -14,8 +14,22 @@ test('added tokens follow the common beginning; a merged token belongs to the op
 
 const rows: readonly (readonly [options: number[][], normalized: number, greedy: number])[] = [
   [[[-1], [-2]], 0, 0],
-  [[[-1, -5], [-2, -2]], 1, 0],
-  [[[-1, -5], [-1, -2, -9]], 0, 1],
+  [
+    [
+      [-1, -5],
+      [-2, -2],
+    ],
+    1,
+    0,
+  ],
+  [
+    [
+      [-1, -5],
+      [-1, -2, -9],
+    ],
+    0,
+    1,
+  ],
   [[[-3], [-1, -1, -1, -1, -1]], 1, 1],
   [[[-1], [-1, -0.5]], 1, 1],
 ];

@@ -4,7 +4,13 @@ import { z } from 'zod';
 import { FakeBackend, ProgramError, SglangError, fn, gen, image, select, type Backend } from '../../src/index.ts';
 
 const boom = new Error('boom');
-const failing = () => new FakeBackend({ replies: [['a', '1'], ['b', boom]] });
+const failing = () =>
+  new FakeBackend({
+    replies: [
+      ['a', '1'],
+      ['b', boom],
+    ],
+  });
 const caught = async (run: PromiseLike<unknown>) => {
   try {
     await run;
@@ -60,7 +66,14 @@ test('rejections that are awaited late or never do not end the process', async (
   const backend = failing();
   const program = fn(async (s) => {
     const state = s`b${gen('x')}`;
-    void [state.get('x'), state.text(), state.messages(), state.meta('x'), state.fork(2).join(), state.copy(async (c) => c)];
+    void [
+      state.get('x'),
+      state.text(),
+      state.messages(),
+      state.meta('x'),
+      state.fork(2).join(),
+      state.copy(async (c) => c),
+    ];
     void state.forkMap([1], (branch) => branch`b${gen('y')}`);
     return state;
   });
@@ -75,7 +88,10 @@ test('rejections that are awaited late or never do not end the process', async (
 test('a value that does not fit its schema says where', async (t) => {
   const program = fn((s) => s`Q${gen('city', { schema: z.object({ size: z.object({ km2: z.number() }) }) })}`);
   const reply = (text: string) => ({ backend: new FakeBackend({ replies: [['Q', text]] }) });
-  t.regex((await caught(program.run({}, reply('{"size": {"km2": "big"}}')))).message, /^gen\("city"\): .*at size\.km2: /);
+  t.regex(
+    (await caught(program.run({}, reply('{"size": {"km2": "big"}}')))).message,
+    /^gen\("city"\): .*at size\.km2: /,
+  );
   t.regex((await caught(program.run({}, reply('{"size": {"km')))).message, /not JSON .*cut off at maxTokens/);
 });
 
@@ -92,7 +108,11 @@ const refused: readonly (readonly [what: string, build: () => unknown, message: 
   ['a named back-reference', () => gen('x', { regex: /(?<n>a)\k<n>/ }), /back-reference at position 7/],
   ['two constraints', () => gen('x', { regex: /a/, ebnf: 'root ::= "a"' }), /regex and ebnf exclude each other/],
   ['choices and a constraint', () => gen('x', { choices: ['a'], type: 'int' } as never), /choices exclude/],
-  ['an unknown type', () => gen('x', { type: 'date' } as never), /unknown type "date"; known: int, float, bool, string/],
+  [
+    'an unknown type',
+    () => gen('x', { type: 'date' } as never),
+    /unknown type "date"; known: int, float, bool, string/,
+  ],
   ['no choices', () => select('x', [] as never), /there are none/],
   ['an empty choice', () => select('x', ['a', '']), /choice 2 is ""/],
   ['equal choices', () => select('x', ['a', 'b', 'a']), /choice 3 is "a"/],
@@ -106,7 +126,8 @@ for (const [what, build, message] of refused) {
 }
 
 test('what is allowed is not refused', (t) => {
-  for (const regex of [/(?:a|b)/, /(?<name>a)/, '(?P<name>a)', /[(?=]/, /\(\?=/, /\\1/, /a\$/]) t.notThrows(() => gen('x', { regex }));
+  for (const regex of [/(?:a|b)/, /(?<name>a)/, '(?P<name>a)', /[(?=]/, /\(\?=/, /\\1/, /a\$/])
+    t.notThrows(() => gen('x', { regex }));
 });
 
 const badParts: readonly (readonly [part: unknown, message: RegExp])[] = [
@@ -123,17 +144,23 @@ for (const [part, message] of badParts) {
 
 test('a state is no part of a prompt', async (t) => {
   const program = fn((s) => s.user(s as never));
-  t.regex((await caught(program.run({}, { backend: failing() }))).message, /a state \(await it, then use its variables\)/);
+  t.regex(
+    (await caught(program.run({}, { backend: failing() }))).message,
+    /a state \(await it, then use its variables\)/,
+  );
 });
 
 test('turns do not stand in turns', async (t) => {
   const program = fn((s) => s.user((u) => u.assistant('x')));
-  t.is((await caught(program.run({}, { backend: failing() }))).message, 'a turn of role assistant inside one of role user');
+  t.is(
+    (await caught(program.run({}, { backend: failing() }))).message,
+    'a turn of role assistant inside one of role user',
+  );
 });
 
 test('unknown variables, no backend, a backend that breaks off', async (t) => {
   const unknown = fn(async (s) => s`${await s`a${gen('x')}`.get('z' as 'x')}`);
-  t.is((await caught(unknown.run({}, { backend: failing() }))).message, 'there is no variable "z"; bound so far: x');
+  t.is((await caught(unknown.run({}, { backend: failing() }))).message, 'there is no variable "z"; there are: x');
   t.regex((await caught(fn((s) => s`${gen('x')}`).run())).message, /no backend: call setDefaultBackend/);
   const broken: Backend = { kind: 'broken', stream: async function* () {}, select: () => Promise.reject(boom) };
   t.regex((await caught(fn((s) => s`${gen('x')}`).run({}, { backend: broken }))).message, /ended its stream without/);

@@ -4,7 +4,12 @@ import { z } from 'zod';
 import { FakeBackend, assistant, fn, gen, genInt, genString, image, select, system, user } from '../../src/index.ts';
 
 test('several turns: each generation sees the turns before it', async (t) => {
-  const backend = new FakeBackend({ replies: [['capital', 'Washington.'], ['attractions', 'The Mall.']] });
+  const backend = new FakeBackend({
+    replies: [
+      ['capital', 'Washington.'],
+      ['attractions', 'The Mall.'],
+    ],
+  });
   const multiTurn = fn((s, q: { q1: string; q2: string }) =>
     s.system`You are a helpful assistant.`
       .user(q.q1)
@@ -42,7 +47,12 @@ for (const [tool, variable, reply] of [
   ['web browser', 'url', ' http://a.b'],
 ] as const) {
   test(`control flow: ${tool} leads to ${variable}`, async (t) => {
-    const backend = new FakeBackend({ replies: [['I need a ', tool], [/expression is|url is/, reply]] });
+    const backend = new FakeBackend({
+      replies: [
+        ['I need a ', tool],
+        [/expression is|url is/, reply],
+      ],
+    });
     const { vars, text } = await controlFlow.run({ question: 'x' }, { backend });
     t.deepEqual(vars, { tool, [variable]: reply } as never);
     t.truthy(text);
@@ -51,7 +61,13 @@ for (const [tool, variable, reply] of [
 }
 
 test('parallelism: branches share the head and do not see one another', async (t) => {
-  const backend = new FakeBackend({ replies: [['tip 1', 'Eat.'], ['tip 2', 'Run.'], ['In summary', ' both.']] });
+  const backend = new FakeBackend({
+    replies: [
+      ['tip 1', 'Eat.'],
+      ['tip 2', 'Run.'],
+      ['In summary', ' both.'],
+    ],
+  });
   const tips = fn(async (s) => {
     const head = s`Two tips.\n`;
     const [a, b] = head.fork(2);
@@ -62,7 +78,12 @@ test('parallelism: branches share the head and do not see one another', async (t
   t.is(result.text(), 'Two tips.\n1:Eat.\n2:Run.\nIn summary both.');
   t.deepEqual(
     backend.calls.map(({ kind, prompt }) => `${kind} ${prompt}`),
-    ['warm Two tips.\n', 'stream Two tips.\nExpand tip 1:', 'stream Two tips.\nExpand tip 2:', 'stream Two tips.\n1:Eat.\n2:Run.\nIn summary'],
+    [
+      'warm Two tips.\n',
+      'stream Two tips.\nExpand tip 1:',
+      'stream Two tips.\nExpand tip 2:',
+      'stream Two tips.\n1:Eat.\n2:Run.\nIn summary',
+    ],
   );
 });
 
@@ -77,13 +98,24 @@ test('images stand in their turn, and the text shows where', async (t) => {
 });
 
 test('constraints reach the backend: regex, ebnf, stop, sampling', async (t) => {
-  const backend = new FakeBackend({ replies: [['A: ', '8.8.8.8'], ['B: ', 'x']] });
-  await fn((s) => s`A: ${gen('ip', { temperature: 0, regex: /^(\d{1,3}\.){3}\d{1,3}$/i })}B: ${gen('e', { ebnf: 'root ::= "x"' })}`).run(
-    {},
-    { backend, topP: 0.5, temperature: 1, stop: 'END' },
-  );
+  const backend = new FakeBackend({
+    replies: [
+      ['A: ', '8.8.8.8'],
+      ['B: ', 'x'],
+    ],
+  });
+  await fn(
+    (s) =>
+      s`A: ${gen('ip', { temperature: 0, regex: /^(\d{1,3}\.){3}\d{1,3}$/i })}B: ${gen('e', { ebnf: 'root ::= "x"' })}`,
+  ).run({}, { backend, topP: 0.5, temperature: 1, stop: 'END' });
   const [first, second] = backend.calls.map(({ options }) => ({ ...options, signal: undefined }));
-  t.deepEqual(first, { topP: 0.5, temperature: 0, regex: '(?i)(\\d{1,3}\\.){3}\\d{1,3}', stop: ['END'], signal: undefined });
+  t.deepEqual(first, {
+    topP: 0.5,
+    temperature: 0,
+    regex: '(?i)(\\d{1,3}\\.){3}\\d{1,3}',
+    stop: ['END'],
+    signal: undefined,
+  });
   t.deepEqual(second, { topP: 0.5, temperature: 1, ebnf: 'root ::= "x"', stop: ['END'], signal: undefined });
 });
 
@@ -104,9 +136,18 @@ test('a schema is grammar, validator and type: the value is what validation give
 });
 
 test('typed values are values, and the text stays the text', async (t) => {
-  const backend = new FakeBackend({ replies: [['a=', '7 more'], ['b=', '-1.5\n'], ['c=', 'True'], ['d=', '"x y"'], ['e=', '9']] });
-  const typed = fn((s) =>
-    s`a=${gen('a', { type: 'int' })};b=${gen('b', { type: 'float' })};c=${gen('c', { type: 'bool' })};d=${genString('d')};e=${genInt('e')}`,
+  const backend = new FakeBackend({
+    replies: [
+      ['a=', '7 more'],
+      ['b=', '-1.5\n'],
+      ['c=', 'True'],
+      ['d=', '"x y"'],
+      ['e=', '9'],
+    ],
+  });
+  const typed = fn(
+    (s) =>
+      s`a=${gen('a', { type: 'int' })};b=${gen('b', { type: 'float' })};c=${gen('c', { type: 'bool' })};d=${genString('d')};e=${genInt('e')}`,
   );
   const { vars, ...result } = await typed.run({}, { backend });
   t.deepEqual(vars, { a: 7, b: -1.5, c: true, d: 'x y', e: 9 });
@@ -122,14 +163,19 @@ test('roles are expressions too', async (t) => {
 });
 
 test('blocks: what the body adds stands in the turn, whatever it waits for', async (t) => {
-  const backend = new FakeBackend({ replies: [['one', '1'], ['two', '2'], ['end', '3']] });
-  const program = fn((s) =>
-    s
-      .user(async (u) => {
+  const backend = new FakeBackend({
+    replies: [
+      ['one', '1'],
+      ['two', '2'],
+      ['end', '3'],
+    ],
+  });
+  const program = fn(
+    (s) =>
+      s.user(async (u) => {
         const first = await u`one ${gen('a')}`.get('a');
         return u` then ${first} two ${gen('b')}`;
-      })
-      .assistant`end ${gen('c')}`,
+      }).assistant`end ${gen('c')}`,
   );
   const result = await program.run({}, { backend });
   t.is(result.text(), 'user: one 1 then 1 two 2\nassistant: end 3\n');
@@ -137,7 +183,12 @@ test('blocks: what the body adds stands in the turn, whatever it waits for', asy
 });
 
 test('a program is callable on a state, and the state goes on after it', async (t) => {
-  const backend = new FakeBackend({ replies: [['Q: ', 'yes'], ['so ', 'done']] });
+  const backend = new FakeBackend({
+    replies: [
+      ['Q: ', 'yes'],
+      ['so ', 'done'],
+    ],
+  });
   const ask = fn(async (s, { q }: { q: string }) => {
     await Promise.resolve();
     return s`Q: ${q} ${gen('answer')}`;

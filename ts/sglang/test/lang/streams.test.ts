@@ -2,7 +2,15 @@
 import test from 'ava';
 import { FakeBackend, fn, gen, select, type TextEvent } from '../../src/index.ts';
 
-const backend = () => new FakeBackend({ replies: [['A:', 'alphabet'], ['B:', 'beta'], ['T:', 'two']], pieceLength: 3 });
+const backend = () =>
+  new FakeBackend({
+    replies: [
+      ['A:', 'alphabet'],
+      ['B:', 'beta'],
+      ['T:', 'two'],
+    ],
+    pieceLength: 3,
+  });
 const program = fn((s) => s`A:${gen('a')} B:${gen('b')} T:${select('t', ['one', 'two'])}`);
 const all = async <T>(source: AsyncIterable<T>) => {
   const items: T[] = [];
@@ -30,7 +38,12 @@ test('the stream of a variable has its text only, also when read after the end',
 test('a stream gives text while the generation goes on', async (t) => {
   let release = () => {};
   const gate = new Promise<void>((resolve) => (release = resolve));
-  const slow = new FakeBackend({ replies: [['B:', () => gate.then(() => 'late')], ['A:', 'early']] });
+  const slow = new FakeBackend({
+    replies: [
+      ['B:', () => gate.then(() => 'late')],
+      ['A:', 'early'],
+    ],
+  });
   const run = fn((s) => s`A:${gen('a')}B:${gen('b')}`).run({}, { backend: slow });
   const seen: string[] = [];
   for await (const delta of run.textStream()) {
@@ -47,7 +60,12 @@ test('leaving a stream early leaves the run alone', async (t) => {
 });
 
 test('a stream ends with the error of the run, after the text before it', async (t) => {
-  const failing = new FakeBackend({ replies: [['A:', 'x'], ['B:', new Error('boom')]] });
+  const failing = new FakeBackend({
+    replies: [
+      ['A:', 'x'],
+      ['B:', new Error('boom')],
+    ],
+  });
   const run = program.run({}, { backend: failing });
   const seen: string[] = [];
   const error = await t.throwsAsync(async () => {
