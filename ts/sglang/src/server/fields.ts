@@ -132,8 +132,11 @@ export const notYet: Check<undefined> = Object.assign(
   { expected: 'nothing' },
 );
 
+/** The largest number the engine takes for counts, ids and priorities. */
+export const limit = 2 ** 31 - 1;
+
 /** Token ids as they are on the wire; `withinVocabulary` checks them against a model. */
-export const tokenIds = listOf(integer(0), 'token ids');
+export const tokenIds = listOf(integer(0, limit), 'token ids');
 
 export function withinVocabulary(ids: readonly number[], vocabSize: number, at: string): readonly number[] {
   const bad = ids.findIndex((id) => id >= vocabSize);

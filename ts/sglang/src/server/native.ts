@@ -12,7 +12,18 @@ import type {
 import { allResults, submit } from './calls.ts';
 import type { Call, Route, Submission } from './calls.ts';
 import { merge, streamEvents } from './event-stream.ts';
-import { boolean, either, integer, listOf, notYet, object, string, tokenIds, withinVocabulary } from './fields.ts';
+import {
+  boolean,
+  either,
+  integer,
+  limit,
+  listOf,
+  notYet,
+  object,
+  string,
+  tokenIds,
+  withinVocabulary,
+} from './fields.ts';
 import type { Check, Values } from './fields.ts';
 import { concat, noLogprobs, triple } from './logprobs.ts';
 import { fromNative, nativeSampling } from './sampling.ts';
@@ -27,13 +38,13 @@ const fields = {
   input_ids: perPrompt(tokenIds, 'lists of token ids'),
   sampling_params: perPrompt(nativeSampling, 'objects'),
   return_logprob: perPrompt(boolean, 'booleans'),
-  logprob_start_len: perPrompt(integer(-1), 'whole numbers'),
+  logprob_start_len: perPrompt(integer(-1, limit), 'whole numbers'),
   top_logprobs_num: perPrompt(alternatives, 'whole numbers'),
   token_ids_logprob: perPrompt(tokenIds, 'lists of token ids'),
   return_text_in_logprobs: boolean,
   stream: boolean,
   rid: perPrompt(string, 'strings'),
-  priority: integer(Number.MIN_SAFE_INTEGER),
+  priority: integer(-limit, limit),
   extra_key: string,
   image_data: notYet,
   lora_path: notYet,
@@ -41,7 +52,6 @@ const fields = {
 };
 
 type Body = Values<typeof fields>;
-type Shape = Pick<Body, 'return_text_in_logprobs'>;
 
 export const nativeRoutes: readonly Route[] = [
   { methods: ['post'], paths: ['/generate'], takesBody: true, answer: generate },
@@ -53,10 +63,11 @@ async function generate(call: Call): Promise<void> {
   const submissions = requests.map((request, i) => submitOrSkip(call, request, pick(body.rid, i)));
   if (body.stream) return streamEvents(call, events(call, body, submissions, isList));
   const results = await allResults(submissions);
-  const shaped = results.map((samples, i) =>
-    samples.map((result) => wireResult(call.engine, body, submissions[i]!.rid, result)),
-  );
-  const all = shaped.flat();
+  const shape = (samples: GenerateResult[], i: number) => {
+    const style = styleOf(body, submissions[i]!);
+    return samples.map((result) => wireResult(call.engine, style, result));
+  };
+  const all = results.flatMap(shape);
   call.res.json(isList || all.length !== 1 ? all : all[0]);
 }
 
@@ -95,7 +106,7 @@ function refuseUnevenLists(body: Body, isList: boolean, count: number): void {
 
 function requestOf(body: Body, engine: EngineLike, i: number): GenerateRequest {
   const sampling = pick(body.sampling_params, i);
-  const samplingParams = fromNative(sampling ?? {}, 'sampling_params');
+  const samplingParams = fromNative(sampling ?? nativeSampling({}, ''), 'sampling_params');
   const returnLogprob = pick(body.return_logprob, i);
   const ids = pickIds(body.input_ids, i);
   const onlyPrompt = samplingParams.maxNewTokens === 0 && returnLogprob;
@@ -129,34 +140,45 @@ function finishOf(reason: FinishReason) {
   return reason.type === 'abort' ? { ...reason, status_code: null } : reason;
 }
 
-function wireResult(engine: EngineLike, shape: Shape, rid: string, result: GenerateResult) {
-  return { text: result.text, output_ids: result.outputIds, meta_info: metaInfo(engine, shape, rid, result.meta) };
+/** What decides how a result looks on the wire, besides the result. */
+interface Style {
+  readonly rid: string;
+  readonly request: GenerateRequest;
+  readonly withText: boolean;
 }
 
-function metaInfo(engine: EngineLike, shape: Shape, rid: string, meta: GenerateMeta) {
+function styleOf(body: Body, { rid, request }: Submission): Style {
+  return { rid, request, withText: body.return_text_in_logprobs ?? false };
+}
+
+function wireResult(engine: EngineLike, style: Style, { text, outputIds, meta }: GenerateResult) {
+  return { text, output_ids: outputIds, meta_info: metaInfo(engine, style, meta) };
+}
+
+/** Log-probabilities that were asked for are there even where no position has one: clients read them unconditionally. */
+function metaInfo(engine: EngineLike, style: Style, meta: GenerateMeta) {
+  const { returnLogprob = false, logprobStartLen = -1 } = style.request;
+  const input = meta.inputLogprobs ?? noLogprobs();
   return {
-    id: rid,
+    id: style.rid,
     finish_reason: finishOf(meta.finishReason),
     prompt_tokens: meta.promptTokens,
     completion_tokens: meta.completionTokens,
     cached_tokens: meta.cachedTokens,
     e2e_latency: meta.e2eLatency,
-    ...logprobFields(engine, shape, 'input', meta.inputLogprobs),
-    ...logprobFields(engine, shape, 'output', meta.outputLogprobs),
-    ...(meta.inputLogprobs && { normalized_prompt_logprob: mean(meta.inputLogprobs) }),
+    ...(returnLogprob && logprobFields(engine, style, 'output', meta.outputLogprobs ?? noLogprobs())),
+    ...(returnLogprob && logprobStartLen >= 0 && logprobFields(engine, style, 'input', input)),
+    ...(returnLogprob && logprobStartLen >= 0 && { normalized_prompt_logprob: mean(input) }),
   };
 }
 
-const isFilled = (entries: readonly unknown[]) => entries.length > 0;
-
-function logprobFields(engine: EngineLike, shape: Shape, side: 'input' | 'output', logprobs: Logprobs | undefined) {
-  if (!logprobs) return {};
-  const { top, ofTokens } = logprobs;
-  const wire = triple(engine, shape.return_text_in_logprobs ?? false);
+function logprobFields(engine: EngineLike, { request, withText }: Style, side: 'input' | 'output', logprobs: Logprobs) {
+  const wire = triple(engine, withText);
+  const { topLogprobsNum = 0, tokenIdsLogprob } = request;
   return {
     [`${side}_token_logprobs`]: logprobs.tokens.map(wire),
-    ...(top.some(isFilled) && { [`${side}_top_logprobs`]: top.map((entries) => entries.map(wire)) }),
-    ...(ofTokens.some(isFilled) && { [`${side}_token_ids_logprobs`]: ofTokens.map((entries) => entries.map(wire)) }),
+    ...(topLogprobsNum > 0 && { [`${side}_top_logprobs`]: logprobs.top.map((list) => list.map(wire)) }),
+    ...(tokenIdsLogprob && { [`${side}_token_ids_logprobs`]: logprobs.ofTokens.map((list) => list.map(wire)) }),
   };
 }
 
@@ -186,13 +208,13 @@ async function* events(call: Call, body: Body, submissions: readonly Submission[
     };
     samples[i]!.set(chunk.index, now);
     const told = call.options.streamOutput ? chunk : now;
+    const style = styleOf(body, submissions[i]!);
     const partial = { id: rid, finish_reason: null, completion_tokens: now.outputIds.length };
+    const logprobs = request.returnLogprob && logprobFields(engine, style, 'output', now.logprobs);
     yield {
       text: told.text,
       output_ids: told.outputIds,
-      meta_info: chunk.meta
-        ? metaInfo(engine, body, rid, chunk.meta)
-        : { ...partial, ...logprobFields(engine, body, 'output', request.returnLogprob ? now.logprobs : undefined) },
+      meta_info: chunk.meta ? metaInfo(engine, style, chunk.meta) : { ...partial, ...logprobs },
       ...((isList || n > 1) && { index: i * n + chunk.index }),
     };
   }

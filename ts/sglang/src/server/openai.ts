@@ -2,7 +2,7 @@
 import type { GenerateChunk, GenerateMeta, GenerateResult, SamplingParams } from '../engine/types.ts';
 import type { Submission } from './calls.ts';
 import { merge } from './event-stream.ts';
-import { boolean, integer, object, string } from './fields.ts';
+import { boolean, integer, limit, object, string } from './fields.ts';
 import { openaiSampling } from './sampling.ts';
 
 export const openaiFields = {
@@ -11,7 +11,7 @@ export const openaiFields = {
   stream: boolean,
   stream_options: object({ include_usage: boolean }),
   rid: string,
-  priority: integer(Number.MIN_SAFE_INTEGER),
+  priority: integer(-limit, limit),
   extra_key: string,
 };
 

@@ -1,7 +1,20 @@
 /** Sampling fields of the wire, native and OpenAI, and their translation to `SamplingParams`. Defaults are the engine's. */
 import { SglangError } from '../engine/errors.ts';
 import type { SamplingParams } from '../engine/types.ts';
-import { boolean, either, integer, listOf, notYet, number, object, oneOf, record, string, tokenIds } from './fields.ts';
+import {
+  boolean,
+  either,
+  integer,
+  limit,
+  listOf,
+  notYet,
+  number,
+  object,
+  oneOf,
+  record,
+  string,
+  tokenIds,
+} from './fields.ts';
 import type { Check, Values } from './fields.ts';
 
 const texts = either(string, listOf(string, 'strings'));
@@ -14,7 +27,7 @@ const shared = {
   stop: texts,
   stop_token_ids: tokenIds,
   top_p: number(0, 1, { above: true }),
-  top_k: integer(-1),
+  top_k: integer(-1, limit),
   min_p: number(0, 1),
   frequency_penalty: number(-2, 2),
   presence_penalty: number(-2, 2),
@@ -34,8 +47,8 @@ const shared = {
 /** `sampling_params` of `/generate`. */
 const nativeFields = {
   ...shared,
-  max_new_tokens: integer(0),
-  min_new_tokens: integer(0),
+  max_new_tokens: integer(0, limit),
+  min_new_tokens: integer(0, limit),
   temperature: number(0, Infinity),
   sampling_seed: integer(Number.MIN_SAFE_INTEGER),
   dtype: oneOf('int', 'str'),
@@ -50,9 +63,9 @@ const responseFormat = object({
 /** The sampling fields of both OpenAI endpoints, with SGLang's extras. */
 export const openaiSampling = {
   ...shared,
-  max_tokens: integer(0),
-  max_completion_tokens: integer(0),
-  min_tokens: integer(0),
+  max_tokens: integer(0, limit),
+  max_completion_tokens: integer(0, limit),
+  min_tokens: integer(0, limit),
   temperature: number(0, 2),
   seed: integer(Number.MIN_SAFE_INTEGER),
   response_format: responseFormat,
@@ -149,7 +162,7 @@ function biases(): Check<Record<string, number>> {
   const bias = number(-100, 100);
   const check = (value: unknown, at: string) => {
     for (const [id, entry] of Object.entries(record(value, at))) {
-      if (!/^\d+$/.test(id))
+      if (!/^\d{1,9}$/.test(id))
         throw new SglangError('bad_request', `${at}: expected ${expected}, got the key "${id}"`, at);
       bias(entry, `${at}.${id}`);
     }
