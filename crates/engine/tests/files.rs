@@ -76,7 +76,9 @@ fn shards_are_one_checkpoint() {
 
 #[test]
 fn an_index_cannot_lead_elsewhere() {
-    for file in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", ".", "", "./a.safetensors"] {
+    for file in
+        ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", ".", "", "./a.safetensors", "a.safetensors/"]
+    {
         let scratch = sharded();
         let index = serde_json::json!({ "weight_map": { "model.norm.weight": file } });
         scratch.write("model.safetensors.index.json", index.to_string());

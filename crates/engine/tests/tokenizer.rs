@@ -179,6 +179,24 @@ fn gguf_flags_decide_what_goes_around_a_prompt() {
 }
 
 #[test]
+fn only_normal_pieces_are_made_from_text() {
+    let pieces = ["<unk>", "a", "b", "ab", "ba", "bb"].map(str::to_owned);
+    let values = [
+        ("model", Value::Text("llama".into())),
+        ("tokens", Value::Texts(pieces.into())),
+        ("scores", Value::Floats(vec![0.0, -3.0, -4.0, -1.0, -2.0, -5.0])),
+        ("token_type", Value::Ints(vec![2, 1, 1, 5, 1, 1])),
+        ("add_bos_token", Value::Bool(false)),
+        ("add_space_prefix", Value::Bool(false)),
+    ];
+    let values = values.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect();
+    let tokenizer = Tokenizer::from_gguf(&Metadata { file: "m.gguf".into(), values }).unwrap();
+    assert_eq!(tokenizer.encode("ab", true).unwrap(), [1, 2], "piece 3 is marked unused");
+    assert_eq!(tokenizer.encode("bbab", true).unwrap(), [2, 4, 2], "the higher score merges first");
+    assert_eq!(tokenizer.decode(&[4, 5], false), "babb");
+}
+
+#[test]
 fn special_tokens_are_known_by_name() {
     let end = SMOLLM.id_of("<|im_end|>").unwrap();
     assert_eq!((end, SMOLLM.is_special(end), SMOLLM.token_text(end)), (2, true, Some("<|im_end|>")));

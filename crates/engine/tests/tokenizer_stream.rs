@@ -22,6 +22,8 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
     #[test]
     fn streamed_text_is_the_text_of_the_whole(bytes in bytes(), cuts in prop::collection::vec(any::<usize>(), 0..8)) {
         let mut stream = TextStream::new();
@@ -45,9 +47,9 @@ proptest! {
 
     #[test]
     fn stops_are_found_as_in_the_whole_text(
-        text in "[abé ]{0,24}",
-        stops in prop::collection::vec("[abé ]{0,4}", 0..4),
-        cuts in prop::collection::vec(any::<usize>(), 0..12),
+        text in "[abé]{0,16}",
+        stops in prop::collection::vec("[abé]{0,5}", 0..4),
+        cuts in prop::collection::vec(any::<usize>(), 0..6),
     ) {
         let chars: Vec<char> = text.chars().collect();
         let mut matcher = StopMatcher::new(&stops);
@@ -77,6 +79,24 @@ fn first_stop(text: &str, stops: &[String]) -> (String, Option<String>) {
         }
     }
     (text.to_owned(), None)
+}
+
+#[test]
+fn bytes_that_cannot_become_a_character_come_out_at_once() {
+    let mut stream = TextStream::new();
+    assert_eq!(stream.push(b"a\xffb\xc0"), "a\u{fffd}b\u{fffd}");
+    assert_eq!(stream.push(b"\xf0\x9f"), "");
+    assert_eq!(stream.push(b"a"), "\u{fffd}a");
+    assert_eq!(stream.finish(), "");
+}
+
+#[test]
+fn the_stop_that_is_complete_first_wins() {
+    let mut matcher = StopMatcher::new(&["abcd".into(), "bc".into(), "xbc".into()]);
+    let step = matcher.push("abcd");
+    assert_eq!((step.text.as_str(), step.matched.as_deref()), ("a", Some("bc")));
+    let mut matcher = StopMatcher::new(&["bc".into(), "abc".into()]);
+    assert_eq!(matcher.push("xabc").matched.as_deref(), Some("abc"));
 }
 
 #[test]
