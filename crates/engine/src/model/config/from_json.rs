@@ -85,7 +85,7 @@ fn sliding_window(config: &Fields, family: &Family, layers: usize) -> Parsed<usi
 
 fn rope(config: &Fields) -> Parsed<Rope> {
     let new = Fields(&config.0["rope_parameters"]);
-    let scaling = if new.0.is_object() { Fields(&new.0) } else { Fields(&config.0["rope_scaling"]) };
+    let scaling = if new.0.is_object() { Fields(new.0) } else { Fields(&config.0["rope_scaling"]) };
     let theta = new.float("rope_theta")?.or(config.float("rope_theta")?).unwrap_or(10_000.0);
     for fields in [config, &new] {
         if fields.float("partial_rotary_factor")?.is_some_and(|part| part != 1.0) {
