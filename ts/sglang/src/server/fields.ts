@@ -141,9 +141,10 @@ export const tokenIds = listOf(integer(0, limit), 'token ids');
 export function withinVocabulary(ids: readonly number[], vocabSize: number, at: string): readonly number[] {
   const bad = ids.findIndex((id) => id >= vocabSize);
   if (bad < 0) return ids;
+  const place = `${at}[${bad}]`;
   throw new SglangError(
     'bad_request',
-    `${at}[${bad}]: token id ${ids[bad]} is not in the vocabulary of ${vocabSize}`,
-    at,
+    `${place}: token id ${ids[bad]} is not in the vocabulary of ${vocabSize}`,
+    place,
   );
 }
