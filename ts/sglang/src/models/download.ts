@@ -64,7 +64,8 @@ export async function download(
   const wrong = received.problem();
   if (wrong === undefined) return partial.finish();
   await rm(partial.path, { force: true });
-  throw new Error(wrong);
+  if (received.keptBytes === 0) throw new Error(wrong);
+  return download(content, fetch, target, options); // What was kept may have been rubbish.
 }
 
 export async function hasSize(path: string, bytes: number): Promise<boolean> {
@@ -74,7 +75,6 @@ export async function hasSize(path: string, bytes: number): Promise<boolean> {
 
 /** A source that gives nothing at first is given up at once: there may be another one. */
 async function fill(received: Received, { bytes }: Content, fetch: Fetch, signal?: AbortSignal): Promise<void> {
-  const kept = received.bytes;
   for (let empty = 0; received.bytes < bytes;) {
     const before = received.bytes;
     try {
@@ -83,7 +83,7 @@ async function fill(received: Received, { bytes }: Content, fetch: Fetch, signal
       if (received.bytes < bytes) throw new Error(`the connection ended after ${received.bytes} of ${bytes} bytes`);
     } catch (error) {
       empty = received.bytes > before ? 0 : empty + 1;
-      if (signal?.aborted || received.bytes === kept || empty >= emptyAttempts) throw error;
+      if (signal?.aborted || received.bytes === received.keptBytes || empty >= emptyAttempts) throw error;
       await sleep(retryMs * empty);
     }
   }
@@ -92,6 +92,8 @@ async function fill(received: Received, { bytes }: Content, fetch: Fetch, signal
 /** The bytes on disk so far, and their hash. */
 class Received {
   bytes = 0;
+  /** Of these, what an earlier attempt left. */
+  keptBytes = 0;
   private hash: Hash;
 
   constructor(
@@ -105,6 +107,7 @@ class Received {
   async readKept(): Promise<void> {
     await writeFile(this.path, '', { flag: 'a' });
     for await (const chunk of createReadStream(this.path)) this.count(chunk as Buffer);
+    this.keptBytes = this.bytes;
   }
 
   async append(start: number, chunks: AsyncIterable<Uint8Array>): Promise<void> {

@@ -1,0 +1,70 @@
+/** A hub on a free port: the listing and the files of one repository, with the faults a network has. */
+import { createHash } from 'node:crypto';
+import { createServer } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { ExecutionContext } from 'ava';
+
+export const sha256 = (content: Buffer) => createHash('sha256').update(content).digest('hex');
+export const commit = 'c'.repeat(40);
+
+export interface FakeHub {
+  endpoint: string;
+  /** `GET /path range` of each request. */
+  log: string[];
+  /** The next answer with a file ends after so many bytes. */
+  dropAfter: number | undefined;
+  /** Answers whole files to range requests. */
+  ignoresRanges: boolean;
+  files: Map<string, Buffer>;
+  /** Content that is sent in place of what the listing promises. */
+  replaced: Map<string, Buffer>;
+  stop(): Promise<void>;
+}
+
+/** Files that end in `.gguf` or `.safetensors` are large files, known by their sha256; the others by their git hash. */
+export async function fakeHub(t: ExecutionContext, repo: string, files: Record<string, Buffer>): Promise<FakeHub> {
+  const hub: FakeHub = {
+    ...{ endpoint: '', log: [], dropAfter: undefined, ignoresRanges: false },
+    files: new Map(Object.entries(files)),
+    replaced: new Map(),
+    stop: () => new Promise((resolve) => (server.close(() => resolve()), server.closeAllConnections())),
+  };
+  const server = createServer((req, res) => {
+    hub.log.push([req.method, req.url, req.headers.range, req.headers.authorization].filter(Boolean).join(' '));
+    const url = new URL(req.url!, 'http://hub');
+    if (url.pathname.startsWith(`/api/models/${repo}/revision/`)) return list(hub, res);
+    const name = /\/resolve\/[^/]+\/(.+)$/.exec(url.pathname)?.[1];
+    const path = decodeURIComponent(name ?? '');
+    const content = url.pathname.startsWith(`/${repo}/`) ? (hub.replaced.get(path) ?? hub.files.get(path)) : undefined;
+    if (!content) return void res.writeHead(404).end();
+    sendFile(hub, content, req, res);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  hub.endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  t.teardown(() => hub.stop());
+  return hub;
+}
+
+function list(hub: FakeHub, res: ServerResponse): void {
+  const siblings = [...hub.files].map(([rfilename, content]) => {
+    const size = content.length;
+    const blobId = createHash('sha1').update(`blob ${size}\0`).update(content).digest('hex');
+    const isLarge = /\.(gguf|safetensors)$/.test(rfilename);
+    return { rfilename, size, blobId, ...(isLarge && { lfs: { sha256: sha256(content), size } }) };
+  });
+  res.setHeader('content-type', 'application/json').end(JSON.stringify({ sha: commit, siblings }));
+}
+
+function sendFile(hub: FakeHub, content: Buffer, req: IncomingMessage, res: ServerResponse): void {
+  const asked = /^bytes=(\d+)-$/.exec(req.headers.range ?? '')?.[1];
+  const from = asked !== undefined && !hub.ignoresRanges ? Number(asked) : 0;
+  const part = content.subarray(from);
+  const range = from > 0 && { 'content-range': `bytes ${from}-${content.length - 1}/${content.length}` };
+  res.writeHead(from > 0 ? 206 : 200, { 'content-length': part.length, ...range });
+  const { dropAfter } = hub;
+  hub.dropAfter = undefined;
+  if (dropAfter === undefined) return void res.end(part);
+  // Dropping at once would lose what was just written.
+  res.write(part.subarray(0, dropAfter), () => setTimeout(() => res.destroy(), 50));
+}
