@@ -63,6 +63,9 @@ pub fn spans(shape: KvShape, of: Heads, layer: usize, spans: &[Span], rows: usiz
         return refuse(format!("{} heads of size {}; the cache holds {k} heads of size {s}", of.kv, of.size));
     }
     below("layer", [layer], shape.layers)?;
+    if let Some(two) = spans.windows(2).find(|two| two[1].rows.start < two[0].rows.end) {
+        return refuse(format!("span {:?} after {:?}; spans must ascend and not overlap", two[1].rows, two[0].rows));
+    }
     spans.iter().try_for_each(|span| one_span(shape, span, rows))
 }
 

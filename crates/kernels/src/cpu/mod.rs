@@ -1,114 +1,212 @@
-//! The processor at hand (for now the reference loops behind the final interface).
+//! The cores of this machine.
+//!
+//! The law: the arithmetic of an output value is fixed by its own inputs (see the laws of [`matmul`](self),
+//! attention and norms); threads and chunks only decide who computes it. Kernels are written once over sixteen lanes
+//! and compiled for every level; the level is chosen once, at start.
 
+mod attention;
+mod elementwise;
+mod kv;
 mod level;
+mod matmul;
+mod matrix;
+mod norm;
+mod pool;
+mod rope;
+mod sample;
+mod simd;
+mod slab;
+mod tile;
 
-use crate::device::{CopyRows, Device, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Span};
-use crate::reference::{self, Reference};
+use crate::device::{CopyRows, Device, DeviceError, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Span};
+use crate::{reference, shape};
+use attention::Ask;
+pub use kv::Kv;
 pub use level::Level;
+use matmul::Inputs;
+pub use matrix::Matrix;
+pub use pool::Pool;
+use simd::Isa;
+pub use slab::Slab;
 
 /// Runs every op on the cores of this machine.
 pub struct Cpu {
-    threads: usize,
+    pool: Pool,
+    isa: Isa,
     level: Level,
-    plain: Reference,
+    inputs: Inputs,
+    partials: Vec<f32>,
 }
 
 impl Cpu {
     /// A device of `threads` threads (at least 1) that uses `simd`, or the best level this machine has. Fails where
     /// the machine lacks it.
     pub fn new(threads: usize, simd: Option<Level>) -> Result<Cpu> {
-        Ok(Cpu { threads: threads.max(1), level: Level::resolve(simd)?, plain: Reference })
+        let level = Level::resolve(simd)?;
+        let isa = Isa::detect(level).ok_or_else(|| DeviceError::Unsupported(format!("{level} is not built in")))?;
+        let no_thread = |e| DeviceError::Unsupported(format!("cannot start {threads} threads: {e}"));
+        let pool = Pool::new(threads.max(1)).map_err(no_thread)?;
+        Ok(Cpu { pool, isa, level, inputs: Inputs::default(), partials: Vec::new() })
     }
 }
 
 impl Device for Cpu {
-    type Buffer = Vec<f32>;
-    type Matrix = reference::Matrix;
-    type Kv = reference::Kv;
+    type Buffer = Slab<f32>;
+    type Matrix = Matrix;
+    type Kv = Kv;
 
     fn describe(&self) -> String {
-        format!("cpu ({}, {} thread{})", self.level, self.threads, if self.threads == 1 { "" } else { "s" })
+        let threads = self.pool.threads();
+        format!("cpu ({}, {threads} thread{})", self.level, if threads == 1 { "" } else { "s" })
     }
-    fn buffer(&mut self, len: usize) -> Result<Vec<f32>> {
-        self.plain.buffer(len)
+
+    fn buffer(&mut self, len: usize) -> Result<Slab<f32>> {
+        Slab::zeros(len)
     }
-    fn write(&mut self, buffer: &mut Vec<f32>, values: &[f32]) -> Result<()> {
-        self.plain.write(buffer, values)
+
+    fn write(&mut self, buffer: &mut Slab<f32>, values: &[f32]) -> Result<()> {
+        shape::enough("buffer", buffer.len(), values.len())?;
+        buffer[..values.len()].copy_from_slice(values);
+        Ok(())
     }
-    fn read(&mut self, buffer: &Vec<f32>, len: usize) -> Result<Vec<f32>> {
-        self.plain.read(buffer, len)
+
+    fn read(&mut self, buffer: &Slab<f32>, len: usize) -> Result<Vec<f32>> {
+        shape::enough("buffer", buffer.len(), len)?;
+        Ok(buffer[..len].to_vec())
     }
-    fn matrix(&mut self, host: &HostMatrix, keep_rows: bool) -> Result<reference::Matrix> {
-        self.plain.matrix(host, keep_rows)
+
+    fn matrix(&mut self, host: &HostMatrix, _keep_rows: bool) -> Result<Matrix> {
+        shape::matrix(host)?;
+        Matrix::pack(&mut self.pool, host)
     }
-    fn kv(&mut self, shape: KvShape) -> Result<reference::Kv> {
-        self.plain.kv(shape)
+
+    fn kv(&mut self, shape: KvShape) -> Result<Kv> {
+        shape::kv(shape)?;
+        Kv::new(shape)
     }
-    fn embed(&mut self, table: &reference::Matrix, tokens: &[u32], out: &mut Vec<f32>) -> Result<()> {
-        self.plain.embed(table, tokens, out)
+
+    fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Slab<f32>) -> Result<()> {
+        shape::below("token", tokens.iter().map(|&t| t as usize), table.rows)?;
+        shape::enough("out of embed", out.len(), tokens.len() * table.cols)?;
+        let width = table.cols.max(1);
+        let out = &mut out[..tokens.len() * table.cols];
+        self.pool.pieces(out, width, |first, row| table.row(tokens[first / width] as usize, row));
+        Ok(())
     }
-    fn gather(&mut self, x: &Vec<f32>, rows: &[usize], width: usize, out: &mut Vec<f32>) -> Result<()> {
-        self.plain.gather(x, rows, width, out)
+
+    fn gather(&mut self, x: &Slab<f32>, rows: &[usize], width: usize, out: &mut Slab<f32>) -> Result<()> {
+        shape::below("row", rows.iter().copied(), x.len() / width.max(1))?;
+        shape::enough("out of gather", out.len(), rows.len() * width)?;
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width.max(1))) {
+            out.copy_from_slice(&x[row * width..][..width]);
+        }
+        Ok(())
     }
-    fn rms_norm(&mut self, x: &Vec<f32>, weight: &Vec<f32>, eps: f32, rows: usize, out: &mut Vec<f32>) -> Result<()> {
-        self.plain.rms_norm(x, weight, eps, rows, out)
+
+    fn rms_norm(
+        &mut self,
+        x: &Slab<f32>,
+        weight: &Slab<f32>,
+        eps: f32,
+        rows: usize,
+        out: &mut Slab<f32>,
+    ) -> Result<()> {
+        let len = rows * weight.len();
+        shape::enough("x of rms_norm", x.len(), len)?;
+        shape::enough("out of rms_norm", out.len(), len)?;
+        norm::rms_norm(self.isa, &mut self.pool, &x[..len], weight, eps, &mut out[..len]);
+        Ok(())
     }
+
     fn head_norm(
         &mut self,
-        qkv: &mut Vec<f32>,
+        qkv: &mut Slab<f32>,
         heads: Heads,
-        q: &Vec<f32>,
-        k: &Vec<f32>,
+        q: &Slab<f32>,
+        k: &Slab<f32>,
         eps: f32,
         rows: usize,
     ) -> Result<()> {
-        self.plain.head_norm(qkv, heads, q, k, eps, rows)
+        shape::heads(heads)?;
+        shape::enough("qkv of head_norm", qkv.len(), rows * heads.row())?;
+        shape::enough("weight of head_norm", q.len().min(k.len()), heads.size)?;
+        norm::head_norm(self.isa, &mut self.pool, &mut qkv[..rows * heads.row()], heads, q, k, eps);
+        Ok(())
     }
-    fn matmul(&mut self, x: &Vec<f32>, w: &reference::Matrix, rows: usize, out: &mut Vec<f32>) -> Result<()> {
-        self.plain.matmul(x, w, rows, out)
+
+    fn matmul(&mut self, x: &Slab<f32>, w: &Matrix, rows: usize, out: &mut Slab<f32>) -> Result<()> {
+        shape::enough("x of matmul", x.len(), rows * w.cols)?;
+        shape::enough("out of matmul", out.len(), rows * w.rows)?;
+        matmul::matmul(self.isa, &mut self.pool, &mut self.inputs, x, w, rows, out);
+        Ok(())
     }
-    fn add_bias(&mut self, x: &mut Vec<f32>, bias: &Vec<f32>, rows: usize) -> Result<()> {
-        self.plain.add_bias(x, bias, rows)
+
+    fn add_bias(&mut self, x: &mut Slab<f32>, bias: &Slab<f32>, rows: usize) -> Result<()> {
+        shape::enough("x of add_bias", x.len(), rows * bias.len())?;
+        elementwise::add_rows(self.isa, &mut self.pool, &mut x[..rows * bias.len()], bias);
+        Ok(())
     }
-    fn add(&mut self, x: &mut Vec<f32>, y: &Vec<f32>, len: usize) -> Result<()> {
-        self.plain.add(x, y, len)
+
+    fn add(&mut self, x: &mut Slab<f32>, y: &Slab<f32>, len: usize) -> Result<()> {
+        shape::enough("operand of add", x.len().min(y.len()), len)?;
+        elementwise::add(self.isa, &mut self.pool, &mut x[..len], &y[..len]);
+        Ok(())
     }
-    fn rope_table(&mut self, positions: &[u32], inv_freq: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        self.plain.rope_table(positions, inv_freq, out)
+
+    fn rope_table(&mut self, positions: &[u32], inv_freq: &[f32], out: &mut Slab<f32>) -> Result<()> {
+        shape::enough("out of rope_table", out.len(), positions.len() * 2 * inv_freq.len())?;
+        reference::rope::table(positions, inv_freq, out);
+        Ok(())
     }
-    fn rope(&mut self, qkv: &mut Vec<f32>, heads: Heads, table: &Vec<f32>, rows: usize) -> Result<()> {
-        self.plain.rope(qkv, heads, table, rows)
+
+    fn rope(&mut self, qkv: &mut Slab<f32>, heads: Heads, table: &Slab<f32>, rows: usize) -> Result<()> {
+        shape::heads(heads)?;
+        shape::enough("qkv of rope", qkv.len(), rows * heads.row())?;
+        shape::enough("table of rope", table.len(), rows * heads.size)?;
+        rope::rope(self.isa, &mut self.pool, &mut qkv[..rows * heads.row()], heads, table);
+        Ok(())
     }
-    fn store_kv(
-        &mut self,
-        qkv: &Vec<f32>,
-        heads: Heads,
-        kv: &mut reference::Kv,
-        layer: usize,
-        spans: &[Span],
-    ) -> Result<()> {
-        self.plain.store_kv(qkv, heads, kv, layer, spans)
+
+    fn store_kv(&mut self, qkv: &Slab<f32>, heads: Heads, kv: &mut Kv, layer: usize, spans: &[Span]) -> Result<()> {
+        shape::spans(kv.shape, heads, layer, spans, qkv.len() / heads.row().max(1))?;
+        kv.store(self.isa, qkv, heads, layer, spans);
+        Ok(())
     }
-    fn copy_rows(&mut self, kv: &mut reference::Kv, copies: &[CopyRows]) -> Result<()> {
-        self.plain.copy_rows(kv, copies)
+
+    fn copy_rows(&mut self, kv: &mut Kv, copies: &[CopyRows]) -> Result<()> {
+        shape::copies(kv.shape, copies)?;
+        kv.copy_rows(copies);
+        Ok(())
     }
+
     fn attention(
         &mut self,
-        qkv: &Vec<f32>,
+        qkv: &Slab<f32>,
         heads: Heads,
-        kv: &reference::Kv,
+        kv: &Kv,
         layer: usize,
         spans: &[Span],
         window: usize,
         scale: f32,
-        out: &mut Vec<f32>,
+        out: &mut Slab<f32>,
     ) -> Result<()> {
-        self.plain.attention(qkv, heads, kv, layer, spans, window, scale, out)
+        shape::spans(kv.shape, heads, layer, spans, qkv.len() / heads.row().max(1))?;
+        shape::attended(heads, spans, out.len())?;
+        let ask = Ask { qkv, heads, layer, window, scale };
+        attention::attention(self.isa, &mut self.pool, &mut self.partials, ask, kv, spans, out);
+        Ok(())
     }
-    fn silu_mul(&mut self, x: &Vec<f32>, rows: usize, width: usize, out: &mut Vec<f32>) -> Result<()> {
-        self.plain.silu_mul(x, rows, width, out)
+
+    fn silu_mul(&mut self, x: &Slab<f32>, rows: usize, width: usize, out: &mut Slab<f32>) -> Result<()> {
+        shape::enough("x of silu_mul", x.len(), rows * 2 * width)?;
+        shape::enough("out of silu_mul", out.len(), rows * width)?;
+        elementwise::silu_mul(self.isa, &mut self.pool, x, width, &mut out[..rows * width]);
+        Ok(())
     }
-    fn sample(&mut self, logits: &mut Vec<f32>, vocab: usize, rows: &[OutputRow]) -> Result<Vec<Picked>> {
-        self.plain.sample(logits, vocab, rows)
+
+    fn sample(&mut self, logits: &mut Slab<f32>, vocab: usize, rows: &[OutputRow]) -> Result<Vec<Picked>> {
+        shape::enough("logits", logits.len(), rows.len() * vocab)?;
+        shape::outputs(vocab, rows)?;
+        sample::sample(self.isa, &mut self.pool, logits, vocab, rows)
     }
 }

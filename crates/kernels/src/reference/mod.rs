@@ -7,7 +7,7 @@ mod embed;
 mod kv;
 mod matmul;
 mod norm;
-mod rope;
+pub mod rope;
 pub mod sample;
 mod silu;
 

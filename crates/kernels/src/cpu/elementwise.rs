@@ -1,0 +1,101 @@
+//! Sums and the gated activation. Law: each value depends on its own operands only, so any cut is right.
+
+use super::pool::Pool;
+use super::simd::{combine, update, Isa, Kernel, Simd};
+
+/// Values that one chunk holds at least.
+const CHUNK: usize = 8192;
+
+/// Adds `y` to each row of `x`, rows of `y`'s length.
+pub fn add_rows(isa: Isa, pool: &mut Pool, x: &mut [f32], y: &[f32]) {
+    let width = y.len().max(1);
+    pool.pieces(x, CHUNK.div_ceil(width) * width, |_, x| isa.run(Add { x, y }));
+}
+
+/// `x[i] += y[i]`; the slices have one length.
+pub fn add(isa: Isa, pool: &mut Pool, x: &mut [f32], y: &[f32]) {
+    pool.pieces(x, CHUNK, |first, x| {
+        let y = &y[first..first + x.len()];
+        isa.run(Add { x, y });
+    });
+}
+
+struct Add<'a> {
+    x: &'a mut [f32],
+    y: &'a [f32],
+}
+
+impl Kernel for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for row in self.x.chunks_exact_mut(self.y.len().max(1)) {
+            update(s, row, self.y, |x, y| s.add(x, y));
+        }
+    }
+}
+
+/// `out[t, f] = silu(x[t, f]) · x[t, F + f]`; x is `[T, 2F]`, out `[T, F]`.
+pub fn silu_mul(isa: Isa, pool: &mut Pool, x: &[f32], width: usize, out: &mut [f32]) {
+    let width = width.max(1);
+    pool.pieces(out, (CHUNK / 4).div_ceil(width) * width, |first, out| {
+        isa.run(SiluMul { x: &x[2 * first..], width, out });
+    });
+}
+
+struct SiluMul<'a> {
+    x: &'a [f32],
+    width: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for SiluMul<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let one = s.splat(1.0);
+        for (x, out) in self.x.chunks_exact(2 * self.width).zip(self.out.chunks_exact_mut(self.width)) {
+            let (gate, up) = x.split_at(self.width);
+            combine(s, gate, up, out, |gate, up| {
+                let e = s.exp(s.sub(s.zero(), gate));
+                s.mul(s.div(gate, s.add(one, e)), up)
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::level::Level;
+    use crate::cpu::simd::{lanes, LANES};
+
+    struct Exp([f32; LANES]);
+
+    impl Kernel for Exp {
+        type Output = [f32; LANES];
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> [f32; LANES] {
+            lanes(s, s.exp(s.load(&self.0)))
+        }
+    }
+
+    #[test]
+    fn exp_is_within_a_millionth() {
+        for level in Level::available() {
+            let isa = Isa::detect(level).unwrap();
+            for i in 0..11_000 {
+                let x =
+                    std::array::from_fn(|lane| (i * 16 + lane as i32) as f32 * 1e-3 - 88.0).map(|x: f32| x.max(-87.0));
+                for (x, y) in x.iter().zip(isa.run(Exp(x))) {
+                    let exact = f64::from(*x).min(88.0).exp();
+                    assert!((f64::from(y) / exact - 1.0).abs() < 5e-7, "{level}: e^{x} = {y}");
+                }
+            }
+            assert!(isa.run(Exp([f32::NAN; LANES]))[3].is_nan(), "{level}");
+            assert!(isa.run(Exp([f32::NEG_INFINITY; LANES]))[3] < 2e-38, "{level}");
+        }
+    }
+}

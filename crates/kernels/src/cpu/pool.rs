@@ -1,0 +1,353 @@
+//! Fork and join in about a microsecond.
+//!
+//! The law: [`Pool::run`] calls `f` once for each chunk and returns when all calls have returned. Threads claim chunks
+//! one by one, so a thread that lost its core delays the others only if it holds a chunk. An idle pool spins, then
+//! yields, then sleeps. A panic in a chunk is raised again in the caller, after all chunks have ended.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::ops::Range;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Polls before a waiting thread gives its core to others.
+const SPINS: u32 = 2_000;
+/// How long an idle thread yields before it sleeps: longer than the pause between two steps.
+const AWAKE: Duration = Duration::from_millis(5);
+/// Chunks of one round: a count of them fills 16 bits of [`Shared::claims`].
+const ROUND: usize = u16::MAX as usize;
+
+/// The caller's closure, without its lifetime.
+type Job = *const (dyn Fn(usize) + Sync);
+
+/// A value alone on its cache lines, so that waiting threads do not disturb its neighbours.
+#[repr(align(128))]
+struct Alone<T>(T);
+
+struct Shared {
+    /// Round number (32 bits), chunks of the round (16), chunks claimed (16).
+    claims: Alone<AtomicU64>,
+    /// Chunks of the round that have ended.
+    ended: Alone<AtomicU32>,
+    /// Written between rounds only, read only by holders of a chunk.
+    job: UnsafeCell<Option<Job>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    sleepers: AtomicU32,
+    /// Whether the pool is being dropped.
+    closed: Mutex<bool>,
+    wake: Condvar,
+}
+
+// SAFETY: `job` is the only field that is not Sync. It is written by `Pool::run` (exclusive by `&mut self`) before the
+// release store that opens a round and read after the acquiring claim of a chunk of that round; `run` does not return,
+// so nothing is written again, before that chunk has ended.
+unsafe impl Sync for Shared {}
+// SAFETY: the pointer in `job` is to a `Sync` closure and only used while `Pool::run` keeps it alive.
+unsafe impl Send for Shared {}
+
+/// Threads that run chunks of a job together with the caller.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller's included.
+    pub fn new(threads: usize) -> std::io::Result<Pool> {
+        let shared = Arc::new(Shared {
+            claims: Alone(AtomicU64::new(0)),
+            ended: Alone(AtomicU32::new(0)),
+            job: UnsafeCell::new(None),
+            panic: Mutex::new(None),
+            sleepers: AtomicU32::new(0),
+            closed: Mutex::new(false),
+            wake: Condvar::new(),
+        });
+        let mut pool = Pool { shared, threads: Vec::new() };
+        for i in 1..threads {
+            let shared = pool.shared.clone();
+            let name = format!("kernel-{i}");
+            pool.threads.push(std::thread::Builder::new().name(name).spawn(move || shared.serve())?);
+        }
+        Ok(pool)
+    }
+
+    /// Threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Calls `f` with each of `0 … chunks − 1`, on all threads.
+    pub fn run(&mut self, chunks: usize, f: &(dyn Fn(usize) + Sync)) {
+        if self.threads.is_empty() || chunks <= 1 {
+            return (0..chunks).for_each(f);
+        }
+        for first in (0..chunks).step_by(ROUND) {
+            self.round((chunks - first).min(ROUND), &|i| f(first + i));
+        }
+    }
+
+    fn round(&mut self, chunks: usize, f: &(dyn Fn(usize) + Sync)) {
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; the pointer is used by holders of a chunk, and this function returns when
+        // all chunks have ended. No thread holds a chunk now, so nobody reads `job` while it is written.
+        unsafe { *shared.job.get() = Some(std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(f)) };
+        shared.ended.0.store(0, Relaxed);
+        let round = (shared.claims.0.load(Relaxed) >> 32).wrapping_add(1);
+        shared.claims.0.store(round << 32 | (chunks as u64) << 16, SeqCst);
+        if shared.sleepers.load(SeqCst) > 0 {
+            let _closed = shared.closed.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.wake.notify_all();
+        }
+        while shared.take_one() {}
+        let mut patience = Patience::default();
+        while shared.ended.0.load(Acquire) != chunks as u32 {
+            patience.wait();
+        }
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Calls `f` with each item and its index.
+    pub fn each<T: Send>(&mut self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
+        let len = items.len();
+        let items = Shareable(items.as_mut_ptr());
+        self.run(len, &|i| {
+            // SAFETY: `i < len`, and `run` calls once for each i, so this is the only reference to item i.
+            f(i, unsafe { &mut *items.at(i) })
+        });
+    }
+
+    /// Calls `f` with the index of the first value and the values of each piece of `step` (the last may be shorter).
+    pub fn pieces<T: Send>(&mut self, values: &mut [T], step: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        let (len, step) = (values.len(), step.max(1));
+        let values = Shareable(values.as_mut_ptr());
+        self.run(len.div_ceil(step), &|i| {
+            let first = i * step;
+            // SAFETY: pieces are within `values` and disjoint, and each is made once.
+            f(first, unsafe { std::slice::from_raw_parts_mut(values.at(first), step.min(len - first)) })
+        });
+    }
+
+    /// Cuts the matrix `out` of rows of `width` values into `bands` of rows (ascending, apart) and every `step`
+    /// columns, and calls `f` with the number of the band and each tile; tiles of one stripe of columns follow each
+    /// other.
+    pub fn tiles(
+        &mut self,
+        out: &mut [f32],
+        width: usize,
+        bands: &[Range<usize>],
+        step: usize,
+        f: impl Fn(usize, TileMut) + Sync,
+    ) {
+        let apart = bands.is_sorted_by(|a, b| a.end <= b.start) && bands.iter().all(|b| b.start <= b.end);
+        assert!(apart && bands.last().is_none_or(|b| b.end * width <= out.len()), "bands {bands:?}");
+        let (count, step) = (bands.len(), step.max(1));
+        let start = Shareable(out.as_mut_ptr());
+        self.run(count * width.div_ceil(step), &|i| {
+            let (band, first) = (i % count, i / count * step);
+            let cols = first..width.min(first + step);
+            // SAFETY: as the bands are apart, tiles are disjoint and within `out`, and each is made once.
+            f(band, unsafe { TileMut::new(start.at(0), width, bands[band].clone(), cols) })
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        *self.shared.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread cannot have panicked: chunks are caught.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The life of a thread of the pool.
+    fn serve(&self) {
+        let mut patience = Patience::default();
+        loop {
+            if self.take_one() {
+                patience = Patience::default();
+            } else if !patience.wait() {
+                if self.sleep() {
+                    return;
+                }
+                patience = Patience::default();
+            }
+        }
+    }
+
+    /// Sleeps until a round opens; `true` means that the pool is closed.
+    fn sleep(&self) -> bool {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleepers.fetch_add(1, SeqCst);
+        // The count is raised before the claims are read, and `round` writes the claims before it reads the count: so
+        // either the round is seen here or the sleeper is seen there.
+        while !*closed && self.unclaimed(self.claims.0.load(SeqCst)).is_none() {
+            closed = self.wake.wait(closed).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, SeqCst);
+        *closed
+    }
+
+    fn unclaimed(&self, claims: u64) -> Option<usize> {
+        let (chunks, next) = (claims >> 16 & 0xffff, claims & 0xffff);
+        (next < chunks).then_some(next as usize)
+    }
+
+    /// Claims and runs one chunk, if one is left.
+    fn take_one(&self) -> bool {
+        let mut claims = self.claims.0.load(Acquire);
+        while let Some(chunk) = self.unclaimed(claims) {
+            match self.claims.0.compare_exchange_weak(claims, claims + 1, AcqRel, Acquire) {
+                Ok(_) => {
+                    self.call(chunk);
+                    return true;
+                }
+                Err(now) => claims = now,
+            }
+        }
+        false
+    }
+
+    fn call(&self, chunk: usize) {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: this thread holds a chunk of the open round, so `job` is that round's and its closure is alive.
+            unsafe { (*self.job.get()).map(|job| (*job)(chunk)) }
+        }));
+        if let Err(payload) = result {
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+        }
+        self.ended.0.fetch_add(1, AcqRel);
+    }
+}
+
+/// Waits ever more gently.
+#[derive(Default)]
+struct Patience {
+    polls: u32,
+    since: Option<Instant>,
+}
+
+impl Patience {
+    /// One pause; `false` when it is time to sleep.
+    fn wait(&mut self) -> bool {
+        if self.polls < SPINS {
+            self.polls += 1;
+            std::hint::spin_loop();
+            return true;
+        }
+        std::thread::yield_now();
+        self.since.get_or_insert_with(Instant::now).elapsed() < AWAKE
+    }
+}
+
+/// A pointer to elements that threads share by index.
+struct Shareable<T>(*mut T);
+
+// SAFETY: users hand each element to one thread only, and elements are `Send`.
+unsafe impl<T: Send> Sync for Shareable<T> {}
+
+impl<T> Shareable<T> {
+    /// # Safety
+    /// `i` is within the allocation.
+    unsafe fn at(&self, i: usize) -> *mut T {
+        // SAFETY: by contract.
+        unsafe { self.0.add(i) }
+    }
+}
+
+/// A rectangle of a matrix of rows of `width` values, owned for writing.
+pub struct TileMut<'a> {
+    start: *mut f32,
+    width: usize,
+    /// Rows of the matrix.
+    pub rows: Range<usize>,
+    /// Columns of the matrix.
+    pub cols: Range<usize>,
+    of: std::marker::PhantomData<&'a mut f32>,
+}
+
+impl TileMut<'_> {
+    /// # Safety
+    /// The rectangle is within the matrix at `start`, and nothing else refers to it for as long as this lives.
+    unsafe fn new(start: *mut f32, width: usize, rows: Range<usize>, cols: Range<usize>) -> Self {
+        TileMut { start, width, rows, cols, of: std::marker::PhantomData }
+    }
+
+    /// The tile's part of row `row` of the matrix.
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(self.rows.contains(&row), "row {row} of a tile with rows {:?}", self.rows);
+        // SAFETY: the part is within the rectangle, and borrowed from `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.width + self.cols.start), self.cols.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[test]
+    fn every_chunk_runs_once() {
+        for threads in 1..=5 {
+            let mut pool = Pool::new(threads).unwrap();
+            for chunks in [0, 1, 2, 3, 17, 1000, ROUND + 3] {
+                let calls: Vec<AtomicUsize> = (0..chunks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(chunks, &|i| _ = calls[i].fetch_add(1, Relaxed));
+                assert!(calls.iter().all(|c| c.load(Relaxed) == 1), "{threads} threads, {chunks} chunks");
+            }
+        }
+    }
+
+    #[test]
+    fn many_rounds_in_a_row_and_after_sleep() {
+        let mut pool = Pool::new(3).unwrap();
+        let sum = AtomicUsize::new(0);
+        for pause in [0, 20] {
+            for _ in 0..5_000 {
+                pool.run(4, &|i| _ = sum.fetch_add(i, Relaxed));
+            }
+            std::thread::sleep(Duration::from_millis(pause));
+        }
+        pool.run(4, &|i| _ = sum.fetch_add(i, Relaxed));
+        assert_eq!(sum.into_inner(), 10_001 * 6);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let mut pool = Pool::new(3).unwrap();
+        let ended = AtomicUsize::new(0);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(64, &|i| {
+                assert!(i != 7, "chunk seven");
+                ended.fetch_add(1, Relaxed);
+            })
+        }));
+        assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"chunk seven"));
+        assert_eq!(ended.into_inner(), 63);
+        let after = AtomicUsize::new(0);
+        pool.run(8, &|_| _ = after.fetch_add(1, Relaxed));
+        assert_eq!(after.into_inner(), 8);
+    }
+
+    #[test]
+    fn tiles_cover_the_matrix_once() {
+        let mut pool = Pool::new(2).unwrap();
+        let mut out = vec![0.0; 7 * 10];
+        pool.tiles(&mut out, 10, &[0..3, 3..3, 3..7], 4, |_, mut tile| {
+            for row in tile.rows.clone() {
+                tile.row(row).iter_mut().for_each(|v| *v += 1.0);
+            }
+        });
+        assert!(out.iter().all(|&v| v == 1.0));
+    }
+}

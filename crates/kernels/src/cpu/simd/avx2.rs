@@ -1,0 +1,160 @@
+//! Sixteen lanes as two AVX2 registers.
+
+use super::{Kernel, Simd, LANES};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// Proof of AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+/// A pair of registers: lanes 0–7 and 8–15.
+type Two<T> = [T; 2];
+
+impl Avx2 {
+    /// The proof, where the machine has the instructions.
+    pub fn detect() -> Option<Avx2> {
+        let has =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        has.then_some(Avx2(()))
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn inside<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
+    kernel.run(s)
+}
+
+/// Sum of eight lanes by halves.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn sum8(v: __m256) -> f32 {
+    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps(v, v, 1)))
+}
+
+/// Largest of eight lanes.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn largest8(v: __m256) -> f32 {
+    let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_max_ss(v, _mm_shuffle_ps(v, v, 1)))
+}
+
+/// `acc + Σ w x` by fours; pairs of `w · x` fit 16 bits.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dot8(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)))
+}
+
+/// Ones in the lanes `first … first + 7` that are within `range`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn mask8(range: &Range<usize>, first: i32) -> __m256 {
+    let lane = _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    let after = _mm256_cmpgt_epi32(lane, _mm256_set1_epi32(range.start as i32 - 1));
+    _mm256_castsi256_ps(_mm256_and_si256(after, _mm256_cmpgt_epi32(_mm256_set1_epi32(range.end as i32), lane)))
+}
+
+impl Simd for Avx2 {
+    type F = Two<__m256>;
+    type I = Two<__m256i>;
+    type B = Two<__m256i>;
+    /// |w| and w.
+    type W = [Two<__m256i>; 2];
+
+    const TOKENS: usize = 4;
+    const QUERIES: usize = 4;
+    const BIAS: i32 = 0;
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves the instructions.
+        unsafe { inside(self, kernel) }
+    }
+
+    intrinsics! {
+        fn splat(self, x: f32) -> Two<__m256> { [_mm256_set1_ps(x); 2] }
+        fn load(self, x: &[f32; LANES]) -> Two<__m256> { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x[8..].as_ptr())] }
+        fn load_f16(self, x: &[f16; LANES]) -> Two<__m256> {
+            [_mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())), _mm256_cvtph_ps(_mm_loadu_si128(x[8..].as_ptr().cast()))]
+        }
+        fn load_bf16(self, x: &[bf16; LANES]) -> Two<__m256> {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x[8..].as_ptr().cast()));
+            [_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))]
+        }
+        fn store(self, v: Two<__m256>, out: &mut [f32; LANES]) -> () {
+            _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(out[8..].as_mut_ptr(), v[1]);
+        }
+        fn to_f16(self, v: Two<__m256>) -> [f16; LANES] {
+            let mut out = [f16::ZERO; LANES];
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph(v[0], 0));
+            _mm_storeu_si128(out[8..].as_mut_ptr().cast(), _mm256_cvtps_ph(v[1], 0));
+            out
+        }
+        fn add(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+        fn sub(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+        fn mul(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+        fn div(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+        fn mul_add(self, a: Two<__m256>, b: Two<__m256>, c: Two<__m256>) -> Two<__m256> {
+            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])]
+        }
+        fn max(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+        fn min(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
+        fn round(self, v: Two<__m256>) -> Two<__m256> { [_mm256_round_ps(v[0], 8), _mm256_round_ps(v[1], 8)] }
+        fn exp2(self, n: Two<__m256>) -> Two<__m256> {
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n[0]), bias), 23);
+            let high = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n[1]), bias), 23);
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
+        }
+        fn within(self, range: Range<usize>, v: Two<__m256>, other: Two<__m256>) -> Two<__m256> {
+            [_mm256_blendv_ps(other[0], v[0], mask8(&range, 0)), _mm256_blendv_ps(other[1], v[1], mask8(&range, 8))]
+        }
+        fn sum(self, v: Two<__m256>) -> f32 { sum8(_mm256_add_ps(v[0], v[1])) }
+        fn largest(self, v: Two<__m256>) -> f32 { largest8(_mm256_max_ps(v[0], v[1])) }
+
+        fn splat_i(self, x: i32) -> Two<__m256i> { [_mm256_set1_epi32(x); 2] }
+        fn add_i(self, a: Two<__m256i>, b: Two<__m256i>) -> Two<__m256i> { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+        fn float(self, v: Two<__m256i>) -> Two<__m256> { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
+        fn narrow(self, v: Two<__m256>) -> [i8; LANES] {
+            let (a, b) = (_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            let low = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+            let high = _mm_packs_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+            let mut out = [0; LANES];
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_packs_epi16(low, high));
+            out
+        }
+
+        fn bytes(self, x: &[u8; 4 * LANES]) -> Two<__m256i> {
+            [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())]
+        }
+        fn low(self, v: Two<__m256i>) -> Two<__m256i> {
+            let mask = _mm256_set1_epi8(15);
+            [_mm256_and_si256(v[0], mask), _mm256_and_si256(v[1], mask)]
+        }
+        fn high(self, v: Two<__m256i>) -> Two<__m256i> {
+            let mask = _mm256_set1_epi8(15);
+            [_mm256_and_si256(_mm256_srli_epi16(v[0], 4), mask), _mm256_and_si256(_mm256_srli_epi16(v[1], 4), mask)]
+        }
+        fn dot(self, acc: Two<__m256i>, w: Two<__m256i>, x: i32) -> Two<__m256i> {
+            let x = _mm256_set1_epi32(x);
+            [dot8(acc[0], w[0], x), dot8(acc[1], w[1], x)]
+        }
+        fn signed(self, v: Two<__m256i>) -> [Two<__m256i>; 2] {
+            let top = _mm256_set1_epi8(-128);
+            let w = [_mm256_xor_si256(v[0], top), _mm256_xor_si256(v[1], top)];
+            [[_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])], w]
+        }
+        fn dot_signed(self, acc: Two<__m256i>, w: [Two<__m256i>; 2], x: i32) -> Two<__m256i> {
+            // |w| · (x with w's sign): at most 128 · 127 twice, which fits 16 bits.
+            let ([abs, w], x) = (w, _mm256_set1_epi32(x));
+            [dot8(acc[0], abs[0], _mm256_sign_epi8(x, w[0])), dot8(acc[1], abs[1], _mm256_sign_epi8(x, w[1]))]
+        }
+    }
+}

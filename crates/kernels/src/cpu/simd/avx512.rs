@@ -1,0 +1,144 @@
+//! Sixteen lanes as one AVX-512 register.
+
+use super::{Kernel, Simd, LANES};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// Proof of AVX-512 F, BW, DQ and VL, and of VNNI where `VNNI`.
+#[derive(Clone, Copy)]
+pub struct Avx512<const VNNI: bool>(());
+
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && super::avx2::Avx2::detect().is_some()
+}
+
+impl Avx512<false> {
+    /// The proof, where the machine has the instructions.
+    pub fn detect() -> Option<Self> {
+        has_avx512().then_some(Avx512(()))
+    }
+}
+
+impl Avx512<true> {
+    /// The proof, where the machine has the instructions.
+    pub fn detect_vnni() -> Option<Self> {
+        (has_avx512() && is_x86_feature_detected!("avx512vnni")).then_some(Avx512(()))
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn inside<const VNNI: bool, K: Kernel>(s: Avx512<VNNI>, kernel: K) -> K::Output {
+    kernel.run(s)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn inside_vnni<const VNNI: bool, K: Kernel>(s: Avx512<VNNI>, kernel: K) -> K::Output {
+    kernel.run(s)
+}
+
+/// `Σ w x` by fours for w in 0 … 127: pairs fit 16 bits.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn dot_small(acc: __m512i, w: __m512i, x: __m512i, factor: i16) -> __m512i {
+    _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(factor)))
+}
+
+/// The two halves.
+#[target_feature(enable = "avx512f,avx512dq")]
+#[inline]
+fn halves(v: __m512) -> (__m256, __m256) {
+    (_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))
+}
+
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    type F = __m512;
+    type I = __m512i;
+    type B = __m512i;
+    type W = __m512i;
+
+    const TOKENS: usize = 8;
+    const QUERIES: usize = 8;
+    const BIAS: i32 = 128;
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            match VNNI {
+                true => inside_vnni(self, kernel),
+                false => inside(self, kernel),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn signed(self, v: __m512i) -> __m512i {
+        v
+    }
+
+    intrinsics! {
+        fn splat(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn load(self, x: &[f32; LANES]) -> __m512 { _mm512_loadu_ps(x.as_ptr()) }
+        fn load_f16(self, x: &[f16; LANES]) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+        fn load_bf16(self, x: &[bf16; LANES]) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast())), 16))
+        }
+        fn store(self, v: __m512, out: &mut [f32; LANES]) -> () { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+        fn to_f16(self, v: __m512) -> [f16; LANES] {
+            let mut out = [f16::ZERO; LANES];
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtps_ph(v, 0));
+            out
+        }
+        fn add(self, a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(self, a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(self, a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn max(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn round(self, v: __m512) -> __m512 { _mm512_roundscale_ps(v, 0) }
+        fn exp2(self, n: __m512) -> __m512 { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        fn within(self, range: Range<usize>, v: __m512, other: __m512) -> __m512 {
+            let lanes = ((1u32 << range.end) - 1) & !((1u32 << range.start) - 1);
+            _mm512_mask_blend_ps(lanes as __mmask16, other, v)
+        }
+        fn sum(self, v: __m512) -> f32 {
+            let (low, high) = halves(v);
+            super::avx2::sum8(_mm256_add_ps(low, high))
+        }
+        fn largest(self, v: __m512) -> f32 {
+            let (low, high) = halves(v);
+            super::avx2::largest8(_mm256_max_ps(low, high))
+        }
+
+        fn splat_i(self, x: i32) -> __m512i { _mm512_set1_epi32(x) }
+        fn add_i(self, a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn float(self, v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
+        fn narrow(self, v: __m512) -> [i8; LANES] {
+            let mut out = [0; LANES];
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
+            out
+        }
+
+        fn bytes(self, x: &[u8; 4 * LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }
+        fn low(self, v: __m512i) -> __m512i { _mm512_and_si512(v, _mm512_set1_epi8(15)) }
+        fn high(self, v: __m512i) -> __m512i { _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)) }
+        fn dot(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
+            let x = _mm512_set1_epi32(x);
+            if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { dot_small(acc, w, x, 1) }
+        }
+        fn dot_signed(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
+            let x = _mm512_set1_epi32(x);
+            if VNNI {
+                return _mm512_dpbusd_epi32(acc, w, x);
+            }
+            let rest = _mm512_and_si512(w, _mm512_set1_epi8(127));
+            let top = _mm512_and_si512(_mm512_srli_epi16(w, 7), _mm512_set1_epi8(1));
+            dot_small(dot_small(acc, rest, x, 1), top, x, 128)
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Sixteen lanes of f32, whatever the machine: the vocabulary in which kernels are written.
+//!
+//! The law: a kernel is written once over [`Simd`] and compiled for each level; every level computes the same lanes in
+//! the same order, integer results are exact on all of them, and `mul_add` rounds once (on [`Scalar`]: twice). A value
+//! of a level's type is the proof that its instructions were detected, so that the methods are safe.
+
+/// Declares methods of a level whose bodies are intrinsics.
+#[cfg(target_arch = "x86_64")]
+macro_rules! intrinsics {
+    ($(fn $name:ident($self:ident $(, $arg:ident: $type:ty)*) -> $out:ty $body:block)*) => { $(
+        #[inline(always)]
+        fn $name($self $(, $arg: $type)*) -> $out {
+            // SAFETY: `self` proves the instructions; memory is reached through references to whole vectors.
+            unsafe { $body }
+        }
+    )* };
+}
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use super::level::Level;
+use half::{bf16, f16};
+use std::ops::Range;
+
+/// Lanes of a vector; also rows of a weight tile and tokens of a page.
+pub const LANES: usize = 16;
+
+/// Work that is compiled for each level. Implementations and all they call are `#[inline(always)]`, so that they end
+/// up inside one function with the level's instructions.
+pub trait Kernel {
+    /// What it computes.
+    type Output;
+    /// Does the work.
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// Operations on 16 lanes.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// 16 × f32.
+    type F: Copy;
+    /// 16 × i32.
+    type I: Copy;
+    /// 16 × 4 bytes.
+    type B: Copy;
+    /// 16 × 4 signed bytes, made ready by [`Simd::signed`].
+    type W: Copy;
+
+    /// Tokens that a matmul tile holds in registers.
+    const TOKENS: usize;
+    /// Queries that an attention tile holds in registers.
+    const QUERIES: usize;
+    /// What [`Simd::dot_signed`] adds to each weight.
+    const BIAS: i32;
+
+    /// Runs a kernel with this level's instructions.
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// 16 values.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// 16 halves, widened.
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F;
+    /// 16 upper halves, widened.
+    fn load_bf16(self, x: &[bf16; LANES]) -> Self::F;
+    /// Writes 16 values.
+    fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    /// The nearest halves.
+    fn to_f16(self, v: Self::F) -> [f16; LANES];
+    /// a + b.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// a − b.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// a · b.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// a / b.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// a · b + c.
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The larger; b where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; b where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The nearest integer, ties to even.
+    fn round(self, v: Self::F) -> Self::F;
+    /// 2ⁿ for integers n in −126 … 127.
+    fn exp2(self, n: Self::F) -> Self::F;
+    /// `v` in the lanes of `range`, `other` elsewhere.
+    fn within(self, range: Range<usize>, v: Self::F, other: Self::F) -> Self::F;
+    /// Sum of the lanes, by halves: (0 + 8), … then (0 + 4), (0 + 2), (0 + 1).
+    fn sum(self, v: Self::F) -> f32;
+    /// Largest lane, NaN lanes left out in favour of others.
+    fn largest(self, v: Self::F) -> f32;
+
+    /// All lanes `x`.
+    fn splat_i(self, x: i32) -> Self::I;
+    /// a + b.
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Nearest f32.
+    fn float(self, v: Self::I) -> Self::F;
+    /// Nearest integers (ties to even) of lanes in −127 … 127.
+    fn narrow(self, v: Self::F) -> [i8; LANES];
+
+    /// 64 bytes; lane r is bytes 4r … 4r + 3.
+    fn bytes(self, x: &[u8; 4 * LANES]) -> Self::B;
+    /// The low nibble of each byte.
+    fn low(self, v: Self::B) -> Self::B;
+    /// The high nibble of each byte.
+    fn high(self, v: Self::B) -> Self::B;
+    /// `acc + Σ w x` over the four bytes of each lane, w in 0 … 127, x the four bytes of `x` in −127 … 127.
+    fn dot(self, acc: Self::I, w: Self::B, x: i32) -> Self::I;
+    /// Readies bytes that hold w + 128 for w in −128 … 127.
+    fn signed(self, v: Self::B) -> Self::W;
+    /// `acc + Σ (w + BIAS) x` over the four bytes of each lane.
+    fn dot_signed(self, acc: Self::I, w: Self::W, x: i32) -> Self::I;
+
+    /// All lanes 0.
+    #[inline(always)]
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+
+    /// Up to 16 values, then zeros.
+    #[inline(always)]
+    fn load_part(self, x: &[f32]) -> Self::F {
+        let mut lanes = [0.0; LANES];
+        lanes[..x.len()].copy_from_slice(x);
+        self.load(&lanes)
+    }
+
+    /// Writes the first `out.len()` lanes, at most 16.
+    #[inline(always)]
+    fn store_part(self, v: Self::F, out: &mut [f32]) {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        out.copy_from_slice(&lanes[..out.len()]);
+    }
+
+    /// |v|.
+    #[inline(always)]
+    fn abs(self, v: Self::F) -> Self::F {
+        self.max(v, self.sub(self.zero(), v))
+    }
+
+    /// eᵛ to about one unit in the last place for v in −87 … 88, clamped outside; NaN stays NaN.
+    #[inline(always)]
+    fn exp(self, v: Self::F) -> Self::F {
+        let v = self.min(self.splat(88.0), self.max(self.splat(-87.0), v));
+        let n = self.round(self.mul(v, self.splat(std::f32::consts::LOG2_E)));
+        // ln 2 in two parts (Cody and Waite): the first has few bits, so that n · LN2_HIGH is exact.
+        let r = self.mul_add(n, self.splat(-LN2_HIGH), v);
+        let r = self.mul_add(n, self.splat(-LN2_LOW), r);
+        let mut p = self.splat(EXP[0]);
+        for c in &EXP[1..] {
+            p = self.mul_add(p, r, self.splat(*c));
+        }
+        self.mul(p, self.exp2(n))
+    }
+}
+
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+/// Taylor coefficients of eʳ, highest first: 1/7!, …, 1/0!. For |r| ≤ ln 2 / 2 the rest is below 1e-8.
+const EXP: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+
+/// The lanes as an array.
+#[inline(always)]
+pub fn lanes<S: Simd>(s: S, v: S::F) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    s.store(v, &mut out);
+    out
+}
+
+/// `out[i] = f(a[i], b[i])`, 16 at a time; the slices have one length.
+#[inline(always)]
+pub fn combine<S: Simd>(s: S, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(S::F, S::F) -> S::F) {
+    let ((a, a_rest), (b, b_rest), (out, out_rest)) = (a.as_chunks(), b.as_chunks(), out.as_chunks_mut());
+    for ((a, b), out) in a.iter().zip(b).zip(out) {
+        s.store(f(s.load(a), s.load(b)), out);
+    }
+    if !out_rest.is_empty() {
+        s.store_part(f(s.load_part(a_rest), s.load_part(b_rest)), out_rest);
+    }
+}
+
+/// `x[i] = f(x[i], y[i])`, 16 at a time; the slices have one length.
+#[inline(always)]
+pub fn update<S: Simd>(s: S, x: &mut [f32], y: &[f32], f: impl Fn(S::F, S::F) -> S::F) {
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks_mut(), y.as_chunks());
+    for (x, y) in x.iter_mut().zip(y) {
+        s.store(f(s.load(x), s.load(y)), x);
+    }
+    if !x_rest.is_empty() {
+        s.store_part(f(s.load_part(x_rest), s.load_part(y_rest)), x_rest);
+    }
+}
+
+/// Folds the vectors of `x` into one, the last filled up with `fill`.
+#[inline(always)]
+pub fn fold<S: Simd>(s: S, x: &[f32], start: S::F, fill: f32, f: impl Fn(S::F, S::F) -> S::F) -> S::F {
+    let (whole, rest) = x.as_chunks();
+    let mut folded = start;
+    for x in whole {
+        folded = f(folded, s.load(x));
+    }
+    if !rest.is_empty() {
+        folded = f(folded, s.within(0..rest.len(), s.load_part(rest), s.splat(fill)));
+    }
+    folded
+}
+
+/// A stored element that loads as f32 lanes.
+pub trait Element: Copy + Sync {
+    /// 16 elements, widened.
+    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::F;
+    /// One element, widened.
+    fn widen(self) -> f32;
+    /// The nearest element.
+    fn narrow(x: f32) -> Self;
+    /// The nearest elements.
+    fn narrow_all<S: Simd>(s: S, v: S::F) -> [Self; LANES];
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[f32; LANES]) -> S::F {
+        s.load(x)
+    }
+    fn widen(self) -> f32 {
+        self
+    }
+    fn narrow(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn narrow_all<S: Simd>(s: S, v: S::F) -> [f32; LANES] {
+        lanes(s, v)
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[f16; LANES]) -> S::F {
+        s.load_f16(x)
+    }
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    fn narrow(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+    #[inline(always)]
+    fn narrow_all<S: Simd>(s: S, v: S::F) -> [f16; LANES] {
+        s.to_f16(v)
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[bf16; LANES]) -> S::F {
+        s.load_bf16(x)
+    }
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    fn narrow(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+    #[inline(always)]
+    fn narrow_all<S: Simd>(s: S, v: S::F) -> [bf16; LANES] {
+        lanes(s, v).map(bf16::from_f32)
+    }
+}
+
+/// The level in use, with its proof.
+#[derive(Clone, Copy)]
+pub enum Isa {
+    /// Plain loops.
+    Scalar(scalar::Scalar),
+    /// AVX2, FMA, F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    /// AVX-512 F, BW, DQ, VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512<false>),
+    /// The same and VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(avx512::Avx512<true>),
+}
+
+impl Isa {
+    /// The proof for `level`; `None` where this machine or this build lacks it.
+    pub fn detect(level: Level) -> Option<Isa> {
+        match level {
+            Level::Scalar => Some(Isa::Scalar(scalar::Scalar)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::Avx2::detect().map(Isa::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::Avx512::detect().map(Isa::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => avx512::Avx512::detect_vnni().map(Isa::Avx512Vnni),
+            _ => None,
+        }
+    }
+
+    /// Runs a kernel at this level.
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Isa::Scalar(s) => s.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(s) => s.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(s) => s.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(s) => s.vectorize(kernel),
+        }
+    }
+
+    /// Tokens of the widest matmul tile.
+    pub fn tokens(self) -> usize {
+        struct Tokens;
+        impl Kernel for Tokens {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> usize {
+                S::TOKENS
+            }
+        }
+        self.run(Tokens)
+    }
+}

@@ -1,0 +1,166 @@
+//! Sixteen lanes in plain loops, which the compiler vectorizes for the baseline of the target.
+
+use super::{Kernel, Simd, LANES};
+use half::{bf16, f16};
+use std::array::from_fn;
+use std::ops::Range;
+
+/// Every machine has this level.
+#[derive(Clone, Copy)]
+pub struct Scalar;
+
+type F = [f32; LANES];
+
+#[inline(always)]
+fn zip(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
+    from_fn(|i| f(a[i], b[i]))
+}
+
+/// Halves the lanes until one is left.
+#[inline(always)]
+fn fold(mut v: F, f: impl Fn(f32, f32) -> f32) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            v[i] = f(v[i], v[i + width]);
+        }
+    }
+    v[0]
+}
+
+#[inline(always)]
+fn dot(acc: [i32; LANES], w: impl Fn(usize) -> i32, x: i32) -> [i32; LANES] {
+    let x = x.to_le_bytes().map(|b| i32::from(b as i8));
+    from_fn(|r| acc[r] + w(4 * r) * x[0] + w(4 * r + 1) * x[1] + w(4 * r + 2) * x[2] + w(4 * r + 3) * x[3])
+}
+
+impl Simd for Scalar {
+    type F = F;
+    type I = [i32; LANES];
+    type B = [u8; 4 * LANES];
+    type W = [u8; 4 * LANES];
+
+    const TOKENS: usize = 4;
+    const QUERIES: usize = 4;
+    const BIAS: i32 = 0;
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> F {
+        *x
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> F {
+        x.map(f16::to_f32)
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16; LANES]) -> F {
+        x.map(|v| f32::from_bits(u32::from(v.to_bits()) << 16))
+    }
+    #[inline(always)]
+    fn store(self, v: F, out: &mut [f32; LANES]) {
+        *out = v;
+    }
+    #[inline(always)]
+    fn to_f16(self, v: F) -> [f16; LANES] {
+        v.map(f16::from_f32)
+    }
+    #[inline(always)]
+    fn add(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: F, b: F, c: F) -> F {
+        from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn max(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: F, b: F) -> F {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn round(self, v: F) -> F {
+        // Adding 1.5 · 2²³ leaves no bits for a fraction; values here are far below 2²².
+        const SHIFT: f32 = 12_582_912.0;
+        v.map(|x| x + SHIFT - SHIFT)
+    }
+    #[inline(always)]
+    fn exp2(self, n: F) -> F {
+        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn within(self, range: Range<usize>, v: F, other: F) -> F {
+        from_fn(|i| if range.contains(&i) { v[i] } else { other[i] })
+    }
+    #[inline(always)]
+    fn sum(self, v: F) -> f32 {
+        fold(v, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn largest(self, v: F) -> f32 {
+        fold(v, f32::max)
+    }
+
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> [i32; LANES] {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn add_i(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn float(self, v: [i32; LANES]) -> F {
+        v.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn narrow(self, v: F) -> [i8; LANES] {
+        self.round(v).map(|x| x as i8)
+    }
+
+    #[inline(always)]
+    fn bytes(self, x: &[u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        *x
+    }
+    #[inline(always)]
+    fn low(self, v: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        v.map(|b| b & 15)
+    }
+    #[inline(always)]
+    fn high(self, v: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        v.map(|b| b >> 4)
+    }
+    #[inline(always)]
+    fn dot(self, acc: [i32; LANES], w: [u8; 4 * LANES], x: i32) -> [i32; LANES] {
+        dot(acc, |i| i32::from(w[i]), x)
+    }
+    #[inline(always)]
+    fn signed(self, v: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        v
+    }
+    #[inline(always)]
+    fn dot_signed(self, acc: [i32; LANES], w: [u8; 4 * LANES], x: i32) -> [i32; LANES] {
+        dot(acc, |i| i32::from(w[i]) - 128, x)
+    }
+}

@@ -1,0 +1,145 @@
+//! Equal bits: a row alone or in any batch, with any number of threads, in any chunking.
+
+mod fixture;
+
+use fixture::{buffer, Case, MatMul, Random};
+use sglang_kernels::device::{Device, Heads, KvShape, Result, Span, PAGE};
+use sglang_kernels::{Cpu, DType, Level};
+
+const NATIVE: [DType; 12] = [
+    DType::F32,
+    DType::F16,
+    DType::BF16,
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q8_0,
+    DType::Q4K,
+    DType::Q5K,
+    DType::IQ4NL,
+    DType::IQ4XS,
+];
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn a_row_does_not_see_its_batch() {
+    let mut r = Random(21);
+    for dtype in NATIVE {
+        let (n, k, rows) = (53, 2 * dtype.block_len().max(48), 141);
+        let case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
+        for level in Level::available() {
+            let mut cpu = Cpu::new(2, Some(level)).unwrap();
+            let all = case.run(&mut cpu).unwrap();
+            for (first, end) in [(0, 1), (5, 7), (128, 131), (17, 21), (100, 141), (140, 141), (3, 12)] {
+                let some = case.rows(&mut cpu, first, end).unwrap();
+                assert_eq!(bits(&some), bits(&all[first * n..end * n]), "{dtype} at {level}, rows {first}..{end}");
+            }
+        }
+    }
+}
+
+/// A sequence in chunks, next to other sequences or alone.
+struct Chunked {
+    heads: Heads,
+    dtype: DType,
+    window: usize,
+    /// Lengths of the steps.
+    steps: Vec<usize>,
+    /// Rows of an unrelated sequence in each step.
+    company: usize,
+}
+
+impl Case for Chunked {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let heads = self.heads;
+        let total: usize = self.steps.iter().sum();
+        let (row, width) = (heads.row(), heads.q * heads.size);
+        let pages = total.div_ceil(PAGE);
+        let company = self.company.div_ceil(PAGE);
+        let (kv_heads, head_size) = (heads.kv, heads.size);
+        let shape = KvShape { layers: 1, kv_heads, head_size, pages: pages + company, dtype: self.dtype };
+        let mut kv = device.kv(shape)?;
+        let qkv = Random(22).values(total * row);
+        let others = Random(23).values(self.company * row);
+        let (mut done, mut out) = (0, Vec::new());
+        for &step in &self.steps {
+            let fused = buffer(device, &[&others[..], &qkv[done * row..(done + step) * row]].concat())?;
+            let of_others = Span {
+                rows: 0..self.company,
+                position: 0,
+                pages: (pages..pages + company).map(|p| p as u32).collect(),
+            };
+            let rows = self.company..self.company + step;
+            let spans = [of_others, Span { rows, position: done, pages: (0..pages as u32).rev().collect() }];
+            let mut result = device.buffer((self.company + step) * width)?;
+            device.store_kv(&fused, heads, &mut kv, 0, &spans)?;
+            device.attention(&fused, heads, &kv, 0, &spans, self.window, 0.3, &mut result)?;
+            out.extend_from_slice(&device.read(&result, (self.company + step) * width)?[self.company * width..]);
+            done += step;
+        }
+        Ok(out)
+    }
+}
+
+#[test]
+fn attention_does_not_see_chunks() {
+    let by_token = |n: usize| vec![1; n];
+    let schedules = [vec![300], vec![7, 100, 193], vec![256, 44], [vec![290], by_token(10)].concat()];
+    for (q, kv, size) in [(9, 3, 64), (4, 4, 16), (8, 1, 40)] {
+        for (dtype, window) in [(DType::F32, 0), (DType::F16, 40), (DType::BF16, 0)] {
+            for level in Level::available() {
+                let run = |steps: &Vec<usize>, company, threads| {
+                    let case = Chunked { heads: Heads { q, kv, size }, dtype, window, steps: steps.clone(), company };
+                    bits(&case.run(&mut Cpu::new(threads, Some(level)).unwrap()).unwrap())
+                };
+                let whole = run(&schedules[0], 0, 1);
+                for (i, steps) in schedules.iter().enumerate() {
+                    for (company, threads) in [(0, 4), (21, 2)] {
+                        let got = run(steps, company, threads);
+                        assert!(got == whole, "{q}:{kv}×{size} {dtype} window {window} at {level}, schedule {i}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One layer of a small model, end to end.
+struct Layer;
+
+impl Case for Layer {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let (r, rows, d) = (&mut Random(24), 77, 96);
+        let x = buffer(device, &r.values(rows * d))?;
+        let weight = buffer(device, &r.values(d))?;
+        let mut normed = device.buffer(rows * d)?;
+        device.rms_norm(&x, &weight, 1e-5, rows, &mut normed)?;
+        let gate_up = MatMul::random(r, DType::Q4_1, 2 * 160, d, 0);
+        let down = MatMul::random(r, DType::Q8_0, d, 160, 0);
+        let [up, down] = [gate_up, down].map(|m| {
+            let host = sglang_kernels::device::HostMatrix { rows: m.n, cols: m.k, dtype: m.dtype, bytes: &m.weights };
+            device.matrix(&host, false)
+        });
+        let (mut wide, mut narrow) = (device.buffer(rows * 320)?, device.buffer(rows * 160)?);
+        device.matmul(&normed, &up?, rows, &mut wide)?;
+        device.silu_mul(&wide, rows, 160, &mut narrow)?;
+        device.matmul(&narrow, &down?, rows, &mut normed)?;
+        device.add(&mut normed, &x, rows * d)?;
+        device.read(&normed, rows * d)
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_show() {
+    for level in Level::available() {
+        let run = |threads| bits(&Layer.run(&mut Cpu::new(threads, Some(level)).unwrap()).unwrap());
+        let one = run(1);
+        for threads in [2, 3, 4, 7] {
+            assert!(run(threads) == one, "{threads} threads at {level}");
+        }
+    }
+}

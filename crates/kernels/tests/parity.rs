@@ -1,0 +1,267 @@
+//! Every op on every processor against the reference, for awkward shapes.
+
+mod fixture;
+
+use fixture::{buffer, check, Case, MatMul, Random};
+use sglang_kernels::device::{CopyRows, Device, Heads, HostMatrix, KvShape, Result, Span, PAGE};
+use sglang_kernels::DType;
+
+/// What rounding `scale · d` of the K formats to f16 costs.
+const OF_K_SCALES: f32 = 3e-3;
+const WIDTHS: [usize; 9] = [1, 2, 3, 15, 16, 17, 33, 576, 1536];
+
+#[test]
+fn matmul_of_floats() {
+    let mut r = Random(1);
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for k in WIDTHS {
+            let (n, rows) = (r.below(70) + 1, r.below(20) + 1);
+            check(&format!("{dtype} {rows}×{k}·{n}"), &MatMul::random(&mut r, dtype, n, k, rows), 2e-5);
+        }
+    }
+}
+
+#[test]
+fn matmul_of_blocks() {
+    let mut r = Random(2);
+    for dtype in DType::all().filter(|d| !d.is_float()) {
+        for (n, blocks, rows) in [(1, 1, 1), (15, 2, 2), (16, 3, 3), (33, 1, 4), (48, 2, 7), (17, 3, 8), (40, 2, 130)] {
+            let k = blocks * dtype.block_len();
+            check(&format!("{dtype} {rows}×{k}·{n}"), &MatMul::random(&mut r, dtype, n, k, rows), OF_K_SCALES);
+        }
+    }
+}
+
+/// Formats whose scales are kept as they are lose nothing but the order of sums.
+#[test]
+fn matmul_of_blocks_with_exact_scales() {
+    let mut r = Random(3);
+    for dtype in [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0, DType::IQ4NL, DType::IQ4XS] {
+        for k in [256, 768] {
+            check(&format!("{dtype} k {k}"), &MatMul::random(&mut r, dtype, 35, k, 5), 3e-5);
+        }
+    }
+}
+
+/// Inputs off the int8 grid: the error of a whole product stays below a hundredth.
+#[test]
+fn matmul_rounds_inputs_to_int8_blocks() {
+    let mut r = Random(4);
+    let case = MatMul { x: r.values(8 * 576), ..MatMul::random(&mut r, DType::Q4_1, 64, 576, 8) };
+    check("Q4_1 of any input", &case, 0.03);
+}
+
+struct Norm {
+    rows: usize,
+    width: usize,
+    x: Vec<f32>,
+    weight: Vec<f32>,
+}
+
+impl Case for Norm {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let (x, weight) = (buffer(device, &self.x)?, buffer(device, &self.weight)?);
+        let mut out = device.buffer(self.x.len())?;
+        device.rms_norm(&x, &weight, 1e-5, self.rows, &mut out)?;
+        device.read(&out, self.x.len())
+    }
+}
+
+#[test]
+fn rms_norm() {
+    let mut r = Random(5);
+    for width in WIDTHS {
+        let rows = r.below(40) + 1;
+        let case = Norm { rows, width, x: r.values(rows * width), weight: r.values(width) };
+        check(&format!("rms_norm {rows}×{}", case.width), &case, 1e-5);
+    }
+}
+
+struct OfHeads {
+    heads: Heads,
+    rows: usize,
+    qkv: Vec<f32>,
+    rotate: bool,
+    weights: [Vec<f32>; 2],
+}
+
+impl Case for OfHeads {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let mut qkv = buffer(device, &self.qkv)?;
+        if self.rotate {
+            let positions: Vec<u32> = (0..self.rows as u32).map(|i| i * 37).collect();
+            let inv_freq: Vec<f32> = (0..self.heads.size / 2).map(|i| 0.9f32.powi(i as i32)).collect();
+            let mut table = device.buffer(self.rows * self.heads.size)?;
+            device.rope_table(&positions, &inv_freq, &mut table)?;
+            device.rope(&mut qkv, self.heads, &table, self.rows)?;
+        } else {
+            let (q, k) = (buffer(device, &self.weights[0])?, buffer(device, &self.weights[1])?);
+            device.head_norm(&mut qkv, self.heads, &q, &k, 1e-6, self.rows)?;
+        }
+        device.read(&qkv, self.qkv.len())
+    }
+}
+
+#[test]
+fn rope_and_head_norm() {
+    let mut r = Random(6);
+    for (q, kv, size) in [(1, 1, 2), (2, 1, 16), (3, 3, 30), (9, 3, 64), (4, 2, 80), (4, 1, 128)] {
+        for rotate in [true, false] {
+            let (heads, rows) = (Heads { q, kv, size }, r.below(20) + 1);
+            let (qkv, weights) = (r.values(rows * heads.row()), [r.values(size), r.values(size)]);
+            check(&format!("rope {rotate} {heads:?}"), &OfHeads { heads, rows, qkv, rotate, weights }, 1e-5);
+        }
+    }
+}
+
+enum Elementwise {
+    Add,
+    Bias(usize),
+    SiluMul(usize),
+    Gather(usize),
+}
+
+impl Case for (Elementwise, Vec<f32>, Vec<f32>) {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let (op, x, y) = self;
+        let (mut x_, y_) = (buffer(device, x)?, buffer(device, y)?);
+        match *op {
+            Elementwise::Add => device.add(&mut x_, &y_, x.len())?,
+            Elementwise::Bias(rows) => device.add_bias(&mut x_, &y_, rows)?,
+            Elementwise::SiluMul(width) => {
+                let mut out = device.buffer(x.len() / 2)?;
+                device.silu_mul(&x_, x.len() / 2 / width, width, &mut out)?;
+                return device.read(&out, x.len() / 2);
+            }
+            Elementwise::Gather(width) => {
+                let rows: Vec<usize> = (0..x.len() / width).rev().step_by(2).collect();
+                let mut out = device.buffer(rows.len() * width)?;
+                device.gather(&x_, &rows, width, &mut out)?;
+                return device.read(&out, rows.len() * width);
+            }
+        }
+        device.read(&x_, x.len())
+    }
+}
+
+#[test]
+fn elementwise() {
+    let mut r = Random(7);
+    for width in WIDTHS {
+        let rows = r.below(30) + 1;
+        let wide = |r: &mut Random, len| r.values(len).iter().map(|x| x * 30.0).collect::<Vec<f32>>();
+        check("add", &(Elementwise::Add, r.values(rows * width), r.values(rows * width)), 0.0);
+        check("add_bias", &(Elementwise::Bias(rows), r.values(rows * width), r.values(width)), 0.0);
+        check("silu_mul", &(Elementwise::SiluMul(width), wide(&mut r, rows * width * 2), vec![]), 1e-6);
+        check("gather", &(Elementwise::Gather(width), r.values(rows * width), vec![]), 0.0);
+    }
+}
+
+struct Embed(DType, usize, Vec<u8>, Vec<u32>);
+
+impl Case for Embed {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let Embed(dtype, cols, bytes, tokens) = self;
+        let table = device.matrix(&HostMatrix { rows: 37, cols: *cols, dtype: *dtype, bytes }, true)?;
+        let mut out = device.buffer(tokens.len() * cols)?;
+        device.embed(&table, tokens, &mut out)?;
+        device.read(&out, tokens.len() * cols)
+    }
+}
+
+#[test]
+fn embed() {
+    let mut r = Random(8);
+    for dtype in DType::all() {
+        let cols = 3 * dtype.block_len();
+        let tokens = vec![0, 36, 15, 16, 17, 16];
+        let tolerance = if matches!(dtype, DType::Q4K | DType::Q5K) { OF_K_SCALES } else { 0.0 };
+        check(&format!("embed {dtype}"), &Embed(dtype, cols, r.matrix(dtype, 37, cols), tokens), tolerance);
+    }
+}
+
+/// One sequence per `(positions before the step, rows in the step)`, pages dealt at random.
+struct Attention {
+    heads: Heads,
+    dtype: DType,
+    window: usize,
+    sequences: Vec<(usize, usize)>,
+    /// Copy the last started page of each sequence elsewhere before the step.
+    copy: bool,
+    seed: u64,
+}
+
+impl Case for Attention {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let (r, heads) = (&mut Random(self.seed), self.heads);
+        let Heads { q, kv: kv_heads, size: head_size } = heads;
+        let pages = 2 * self.sequences.iter().map(|s| (s.0 + s.1).div_ceil(PAGE) + 1).sum::<usize>();
+        let shape = KvShape { layers: 2, kv_heads, head_size, pages, dtype: self.dtype };
+        let mut kv = device.kv(shape)?;
+        let mut free: Vec<u32> = (0..pages as u32).collect();
+        let mut deal = |r: &mut Random| free.swap_remove(r.below(free.len()));
+        let (mut spans, mut rows) = (Vec::new(), 0);
+        for &(before, now) in &self.sequences {
+            let mut table: Vec<u32> = (0..(before + now).div_ceil(PAGE)).map(|_| deal(r)).collect();
+            let values = r.values(before * heads.row());
+            let past = Span { rows: 0..before, position: 0, pages: table.clone() };
+            let qkv = buffer(device, &values)?;
+            device.store_kv(&qkv, heads, &mut kv, 1, &[past])?;
+            if self.copy && before % PAGE > 0 {
+                let (from, to) = (table[before / PAGE], deal(r));
+                device.copy_rows(&mut kv, &[CopyRows { from, to, rows: before % PAGE }])?;
+                table[before / PAGE] = to;
+            }
+            spans.push(Span { rows: rows..rows + now, position: before, pages: table });
+            rows += now;
+        }
+        let qkv = buffer(device, &r.values(rows * heads.row()))?;
+        let mut out = device.buffer(rows * q * head_size)?;
+        device.store_kv(&qkv, heads, &mut kv, 1, &spans)?;
+        device.attention(&qkv, heads, &kv, 1, &spans, self.window, 3.0 / head_size as f32, &mut out)?;
+        device.read(&out, rows * q * head_size)
+    }
+}
+
+#[test]
+fn attention() {
+    let shapes = [(1, 1, 16), (9, 3, 64), (8, 1, 30), (4, 4, 80), (10, 2, 128), (2, 1, 2)];
+    let steps: [&[(usize, usize)]; 6] =
+        [&[(0, 1)], &[(0, 37)], &[(15, 1), (16, 1), (700, 1)], &[(530, 1)], &[(250, 20), (3, 5)], &[(0, 300)]];
+    for (i, &(q, kv, size)) in shapes.iter().enumerate() {
+        for (j, sequences) in steps.iter().enumerate() {
+            let dtype = [DType::F32, DType::F16, DType::BF16][(i + j) % 3];
+            let window = [0, 24, 300][(i + j / 2) % 3];
+            let case = Attention {
+                heads: Heads { q, kv, size },
+                dtype,
+                window,
+                sequences: sequences.to_vec(),
+                copy: j % 2 == 0,
+                seed: 9,
+            };
+            check(&format!("attention {:?} {dtype} window {window} {sequences:?}", case.heads), &case, 3e-5);
+        }
+    }
+}
+
+/// What is stale in a page (here: NaN of a sequence that is gone) is not read.
+#[test]
+fn attention_skips_what_is_not_seen() {
+    struct Stale;
+    impl Case for Stale {
+        fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+            let heads = Heads { q: 2, kv: 1, size: 32 };
+            let mut kv = device.kv(KvShape { layers: 1, kv_heads: 1, head_size: 32, pages: 1, dtype: DType::F32 })?;
+            let stale = buffer(device, &vec![f32::NAN; PAGE * heads.row()])?;
+            let of_rows = |n| vec![Span { rows: 0..n, position: 0, pages: vec![0] }];
+            device.store_kv(&stale, heads, &mut kv, 0, &of_rows(PAGE))?;
+            let qkv = buffer(device, &Random(10).values(5 * heads.row()))?;
+            let mut out = device.buffer(5 * 64)?;
+            device.store_kv(&qkv, heads, &mut kv, 0, &of_rows(5))?;
+            device.attention(&qkv, heads, &kv, 0, &of_rows(5), 0, 0.2, &mut out)?;
+            device.read(&out, 5 * 64)
+        }
+    }
+    check("stale pages", &Stale, 1e-5);
+}
