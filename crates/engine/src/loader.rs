@@ -132,7 +132,10 @@ pub fn load_as(
 ) -> Result<Loaded> {
     check_choice("device", options.device.as_deref(), &["auto", "cpu"])?;
     check_choice("dtype", options.dtype.as_deref(), &["auto", "float32"])?;
-    let tokenizer = Arc::new(open_tokenizer(options, files, &config)?);
+    let tokenizer = Arc::new(match &options.tokenizer_path {
+        Some(path) => Tokenizer::at(path, &config)?,
+        None => Tokenizer::of(files, &config)?,
+    });
     let mut device = open_device(options)?;
     let float32 = options.dtype.as_deref() == Some("float32");
     let total = files.weights.bytes();
@@ -158,20 +161,6 @@ fn check_choice(option: &str, value: Option<&str>, choices: &[&str]) -> Result<(
         }
         _ => Ok(()),
     }
-}
-
-fn open_tokenizer(options: &LoadOptions, files: &ModelFiles, config: &ModelConfig) -> Result<Tokenizer> {
-    let tokenizer = match &options.tokenizer_path {
-        Some(path) => Tokenizer::at(path, config)?,
-        None => Tokenizer::of(files, config)?,
-    };
-    if tokenizer.vocab() > config.vocab {
-        let (has, model) = (tokenizer.vocab(), config.vocab);
-        return Err(Error::load(format!(
-            "the tokenizer has {has} tokens, the model only {model}: they do not belong together"
-        )));
-    }
-    Ok(tokenizer)
 }
 
 fn open_device(options: &LoadOptions) -> Result<Cpu> {

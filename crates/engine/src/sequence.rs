@@ -203,7 +203,7 @@ impl Sequence {
     pub fn advance(&mut self, n_rows: usize, picked: impl Iterator<Item = Picked>) {
         self.computed += n_rows;
         for picked in picked {
-            let entry = self.asked.logprobs.enabled.then(|| TokenLogprob {
+            let entry = self.asked.logprobs.enabled.then_some(TokenLogprob {
                 token: picked.token,
                 logprob: Some(picked.logprob),
                 top: picked.top,

@@ -109,7 +109,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         if one_line {
             1
         } else {
-            lines[start..].iter().position(|line| closes(&line)).map_or(1, |n| n + 1)
+            lines[start..].iter().position(closes).map_or(1, |n| n + 1)
         }
     };
     starts.map(|(start, line)| (line.trim().to_owned(), length(start))).collect()
