@@ -69,7 +69,7 @@ export class HttpServer {
       const status = answer instanceof Response ? answer.status : 503;
       const final = attempt === this.#maxRetries || (status < 500 && status !== 429);
       if (final) throw answer instanceof Response ? errorOf(url, status, await bodyOf(answer)) : answer;
-      await wait(this.#delay(answer, attempt), undefined, { signal: init.signal ?? undefined });
+      await pause(this.#delay(answer, attempt), init.signal);
     }
   }
 
@@ -81,6 +81,13 @@ export class HttpServer {
     const own = this.#retryDelay * 2 ** attempt * (0.5 + Math.random() / 2);
     return Math.min(Math.max(Number.isNaN(until) ? own : until, 0), MAX_DELAY_MS);
   }
+}
+
+/** Waits; an abort is thrown as its reason. */
+async function pause(milliseconds: number, signal: AbortSignal | null | undefined): Promise<void> {
+  await wait(milliseconds, undefined, { signal: signal ?? undefined }).catch((error) => {
+    throw signal?.aborted ? signal.reason : error;
+  });
 }
 
 /** The answer, or the error where there is no connection. An abort is thrown. */

@@ -1,0 +1,169 @@
+/** Programs on OpenAI's wire: what is sent, what is read, and what is refused. */
+import test from 'ava';
+import { z } from 'zod';
+import { OpenAI, SglangError, fn, gen, image, select } from '../../src/index.ts';
+import { scriptedServer, type Answer } from './scripted-server.ts';
+
+const usage = { prompt_tokens: 9, completion_tokens: 2, prompt_tokens_details: { cached_tokens: 4 } };
+const delta = (content: string) => ({ choices: [{ index: 0, delta: { content }, finish_reason: null }] });
+const end = (finish_reason = 'stop') => ({ choices: [{ index: 0, delta: {}, finish_reason }] });
+const said = (...pieces: string[]): Answer => ({
+  events: [...pieces.map(delta), end(), { choices: [], usage }, '[DONE]'],
+});
+const valued = (value: unknown) => said(JSON.stringify({ value }));
+const chat = (url: string) => ({ backend: new OpenAI('m', { baseURL: `${url}/v1`, apiKey: 'k', retryDelay: 1 }) });
+
+test('turns are messages; pieces are text; usage is meta', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => said('Wash', 'ington'));
+  const program = fn((s) =>
+    s
+      .system('Be kind.')
+      .user('The capital?')
+      .assistant(gen('a', { maxTokens: 7, stop: '\n' })),
+  );
+  const run = program.run({}, { ...chat(url), temperature: 0.5, topP: 0.9, seed: 3 });
+  const pieces: string[] = [];
+  for await (const piece of run.textStream('a')) pieces.push(piece);
+  t.deepEqual(pieces, ['Wash', 'ington']);
+  t.deepEqual((await run).meta('a'), { promptTokens: 9, completionTokens: 2, cachedTokens: 4, finishReason: 'stop' });
+  t.is(asked[0]!.path, '/v1/chat/completions');
+  t.is(asked[0]!.headers.authorization, 'Bearer k');
+  t.deepEqual(asked[0]!.body, {
+    model: 'm',
+    messages: [
+      { role: 'system', content: 'Be kind.' },
+      { role: 'user', content: 'The capital?' },
+    ],
+    max_tokens: 7,
+    temperature: 0.5,
+    top_p: 0.9,
+    seed: 3,
+    stop: ['\n'],
+    stream: true,
+    stream_options: { include_usage: true },
+  });
+});
+
+test('plain text is a user message, an answer that was begun is the last message, a picture is a part', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => said('x'));
+  await fn((s) => s`Q: hi\nA:${gen('a')}`).run({}, chat(url));
+  await fn((s) => s.user(image(new Uint8Array([0x89, 0x50, 0x4e, 0x47])), 'what?').assistant('It is', gen('a'))).run(
+    {},
+    chat(url),
+  );
+  t.deepEqual(asked[0]!.body.messages, [{ role: 'user', content: 'Q: hi\nA:' }]);
+  const picture = { type: 'image_url', image_url: { url: 'data:image/png;base64,iVBORw==' } };
+  t.deepEqual(asked[1]!.body.messages, [
+    { role: 'user', content: [picture, { type: 'text', text: 'what?' }] },
+    { role: 'assistant', content: 'It is' },
+  ]);
+});
+
+test('a model of completions gets the prompt as text', async (t) => {
+  const events = [
+    { choices: [{ text: ' Par' }] },
+    { choices: [{ text: 'is', finish_reason: 'length' }], usage },
+    '[DONE]',
+  ];
+  const { url, asked } = await scriptedServer(t, () => ({ events }));
+  const backend = new OpenAI('gpt-3.5-turbo-instruct', { baseURL: url });
+  const { vars, meta } = await fn((s) => s`A:${gen('a')}`).run({}, { backend });
+  t.is(vars.a, ' Paris');
+  t.truthy(meta);
+  t.like(asked[0], { path: '/completions', body: { prompt: 'A:', max_tokens: 128 } });
+});
+
+test('a schema goes along and its value comes back', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => said('{"n":', '1}'));
+  const program = fn((s) => s.user('n?').assistant(gen('a', { schema: z.object({ n: z.int() }) })));
+  t.deepEqual((await program.run({}, chat(url))).vars.a, { n: 1 });
+  t.like(asked[0]!.body.response_format, {
+    type: 'json_schema',
+    json_schema: { strict: true, schema: { required: ['n'] } },
+  });
+});
+
+test('typed values are asked for as values of a schema', async (t) => {
+  const { url, asked } = await scriptedServer(t, ({ body }) =>
+    valued(
+      { integer: 7, boolean: true, string: 'x "y' }[
+        body.response_format.json_schema.schema.properties.value.type as 'integer'
+      ],
+    ),
+  );
+  const program = fn((s) => s.user('?').assistant(gen('a', { type: 'int' }), gen('b', { type: 'bool' })));
+  t.deepEqual((await program.run({}, chat(url))).vars, { a: 7, b: true });
+  t.is(asked[0]!.body.stop, undefined);
+});
+
+const choose = fn((s) => s`I need a ${select('tool', ['calculator', 'web browser'])}.`);
+
+test('select asks for one of an enumeration', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => valued('web browser'));
+  const result = await choose.run({}, chat(url));
+  t.is(result.text(), 'I need a web browser.');
+  const { response_format, messages, temperature } = asked[0]!.body;
+  t.deepEqual(response_format.json_schema.schema.properties.value, {
+    type: 'string',
+    enum: ['calculator', 'web browser'],
+  });
+  t.is(messages.length, 2);
+  t.is(temperature, 0);
+});
+
+test('select takes the nearest of a free answer where schemas are refused, and remembers that', async (t) => {
+  const { url, asked } = await scriptedServer(t, ({ body }) =>
+    body.response_format
+      ? { status: 400, json: { error: { message: 'unknown field' } } }
+      : said('The *calculator*, I think.'),
+  );
+  const options = chat(url);
+  t.is((await choose.run({}, options)).vars.tool, 'calculator');
+  t.is((await choose.run({}, options)).vars.tool, 'calculator');
+  t.deepEqual(
+    asked.map(({ body }) => 'response_format' in body),
+    [true, false, false],
+  );
+});
+
+for (const [what, program, message] of [
+  ['a regex', fn((s) => s.user('x').assistant(gen('a', { regex: /a/ }))), /takes no regex here; use choices or schema/],
+  ['a grammar', fn((s) => s.user('x').assistant(gen('a', { ebnf: 'root ::= "a"' }))), /takes no ebnf here/],
+  ['an empty prompt', fn((s) => s`${gen('a')}`), /the prompt is empty/],
+] as const) {
+  test(`${what} is refused before anything is sent`, async (t) => {
+    const { url, asked } = await scriptedServer(t, () => said('x'));
+    await t.throwsAsync(async () => program.run({}, chat(url)), { message });
+    t.is(asked.length, 0);
+  });
+}
+
+test('a refusal and an answer that breaks off are errors', async (t) => {
+  const answers: Answer[] = [
+    { events: [{ choices: [{ delta: { refusal: 'I would rather not' } }] }] },
+    { events: [delta('x')] },
+  ];
+  const { url } = await scriptedServer(t, (_, nth) => answers[nth]!);
+  const program = fn((s) => s.user('x').assistant(gen('a')));
+  await t.throwsAsync(async () => program.run({}, chat(url)), { message: /refused: I would rather not/ });
+  await t.throwsAsync(async () => program.run({}, chat(url)), { message: /the answer broke off/ });
+});
+
+test('an abort hangs up', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => ({ events: [delta('x')], hang: true }));
+  const run = fn((s) => s.user('x').assistant(gen('a'))).run({}, chat(url));
+  const reason = new Error('enough');
+  const error = await t.throwsAsync(async () => {
+    for await (const _ of run.textStream('a')) run.abort(reason);
+  });
+  t.is(error?.cause, reason);
+  await asked[0]!.gone;
+});
+
+test('without a key OpenAI itself is not asked', (t) => {
+  const { OPENAI_API_KEY: key, OPENAI_BASE_URL: address } = process.env;
+  delete process.env.OPENAI_API_KEY;
+  delete process.env.OPENAI_BASE_URL;
+  t.throws(() => new OpenAI('m'), { instanceOf: SglangError, message: /set OPENAI_API_KEY or pass/ });
+  Object.assign(process.env, key && { OPENAI_API_KEY: key }, address && { OPENAI_BASE_URL: address });
+});
