@@ -84,11 +84,11 @@ async function runGenerate(prompt: string, command: Command, around: Surrounding
 }
 
 async function runServe(command: Command, around: Surroundings): Promise<void> {
-  const { serve, assertFree } = await import('../server/serve.ts');
   const { logLevel, enableMetrics: _, ...server } = readFlags(command, 'server', around.env);
   const model = readFlags(command, 'engine', around.env);
   const stop = stopSignal();
   const logger = createLogger(logLevel, around.stderr);
+  const { serve, assertFree } = await import('../server/serve.ts');
   await assertFree(server.host, server.port);
   const engine = await loadEngine(model, around, stop);
   const { apiKey: _secret, ...flags } = { ...model, ...server };

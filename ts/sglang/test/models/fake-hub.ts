@@ -25,7 +25,10 @@ export interface FakeHub {
 /** Files that end in `.gguf` or `.safetensors` are large files, known by their sha256; the others by their git hash. */
 export async function fakeHub(t: ExecutionContext, repo: string, files: Record<string, Buffer>): Promise<FakeHub> {
   const hub: FakeHub = {
-    ...{ endpoint: '', log: [], dropAfter: undefined, ignoresRanges: false },
+    endpoint: '',
+    log: [],
+    dropAfter: undefined,
+    ignoresRanges: false,
     files: new Map(Object.entries(files)),
     replaced: new Map(),
     stop: () => new Promise((resolve) => (server.close(() => resolve()), server.closeAllConnections())),

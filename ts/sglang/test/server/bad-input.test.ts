@@ -105,9 +105,9 @@ const json = { 'content-type': 'application/json' };
 
 test('bodies that are not JSON in UTF-8', async (t) => {
   const { ask } = await startServer(t);
-  const send = (body: BodyInit | undefined, headers: Record<string, string> = json) =>
+  const send = (body: RequestInit['body'], headers: Record<string, string> = json) =>
     ask('/generate', { method: 'POST', body, headers });
-  const rows: [BodyInit | undefined, Record<string, string>, number, string, RegExp][] = [
+  const rows: [RequestInit['body'], Record<string, string>, number, string, RegExp][] = [
     [
       'text=x',
       { 'content-type': 'application/x-www-form-urlencoded' },

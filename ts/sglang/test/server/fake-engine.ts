@@ -31,9 +31,21 @@ const card: ModelCard = {
 };
 
 const zero: EngineStats = {
-  ...{ running: 0, waiting: 0, totalTokens: 4096, freeTokens: 4096, cachedTokens: 0, leasedTokens: 0 },
-  ...{ promptTokensTotal: 0, cachedPromptTokensTotal: 0, generationTokensTotal: 0, evictedTokensTotal: 0 },
-  ...{ retractedTotal: 0, abortedTotal: 0, finishedTotal: 0, stepsTotal: 0, generationThroughput: 0 },
+  running: 0,
+  waiting: 0,
+  totalTokens: 4096,
+  freeTokens: 4096,
+  cachedTokens: 0,
+  leasedTokens: 0,
+  promptTokensTotal: 0,
+  cachedPromptTokensTotal: 0,
+  generationTokensTotal: 0,
+  evictedTokensTotal: 0,
+  retractedTotal: 0,
+  abortedTotal: 0,
+  finishedTotal: 0,
+  stepsTotal: 0,
+  generationThroughput: 0,
 };
 
 /** Logarithm of the probability of token `id` at `position`: negative, different everywhere, the same in every run. */

@@ -72,10 +72,27 @@ test('n samples of a prompt are a list in order', async (t) => {
 test('all sampling parameters reach the engine, null means the default', async (t) => {
   const { post, engine } = await startServer(t);
   const sampling_params = {
-    ...{ max_new_tokens: 4, min_new_tokens: 1, stop: [], stop_token_ids: [7], temperature: 0.5, top_p: 0.9, top_k: 0 },
-    ...{ min_p: 0.1, frequency_penalty: 1, presence_penalty: -1, repetition_penalty: 1.5, n: 1, ignore_eos: true },
-    ...{ skip_special_tokens: false, no_stop_trim: true, logit_bias: { 5: -3 }, sampling_seed: 42, regex: null },
-    ...{ json_schema: '{"type":"object"}', spaces_between_special_tokens: true, structural_tag: null },
+    max_new_tokens: 4,
+    min_new_tokens: 1,
+    stop: [],
+    stop_token_ids: [7],
+    temperature: 0.5,
+    top_p: 0.9,
+    top_k: 0,
+    min_p: 0.1,
+    frequency_penalty: 1,
+    presence_penalty: -1,
+    repetition_penalty: 1.5,
+    n: 1,
+    ignore_eos: true,
+    skip_special_tokens: false,
+    no_stop_trim: true,
+    logit_bias: { 5: -3 },
+    sampling_seed: 42,
+    regex: null,
+    json_schema: '{"type":"object"}',
+    spaces_between_special_tokens: true,
+    structural_tag: null,
   };
   t.is(
     (await post('/generate', { text: 'a', sampling_params, extra_key: 'team', priority: 3, lora_path: null })).status,
@@ -85,9 +102,24 @@ test('all sampling parameters reach the engine, null means the default', async (
   t.deepEqual([extraKey, priority], ['team', 3]);
   const defined = Object.entries(samplingParams!).filter(([, value]) => value !== undefined);
   t.deepEqual(Object.fromEntries(defined), {
-    ...{ maxNewTokens: 4, minNewTokens: 1, stop: [], stopTokenIds: [7], temperature: 0.5, topP: 0.9, topK: -1 },
-    ...{ minP: 0.1, frequencyPenalty: 1, presencePenalty: -1, repetitionPenalty: 1.5, n: 1, ignoreEos: true },
-    ...{ skipSpecialTokens: false, noStopTrim: true, logitBias: { 5: -3 }, seed: 42, jsonSchema: '{"type":"object"}' },
+    maxNewTokens: 4,
+    minNewTokens: 1,
+    stop: [],
+    stopTokenIds: [7],
+    temperature: 0.5,
+    topP: 0.9,
+    topK: -1,
+    minP: 0.1,
+    frequencyPenalty: 1,
+    presencePenalty: -1,
+    repetitionPenalty: 1.5,
+    n: 1,
+    ignoreEos: true,
+    skipSpecialTokens: false,
+    noStopTrim: true,
+    logitBias: { 5: -3 },
+    seed: 42,
+    jsonSchema: '{"type":"object"}',
   });
 });
 
@@ -132,8 +164,12 @@ test('the requests that the Python client makes to choose an option', async (t) 
   const prefix = await post('/generate', { text: 'It is a', sampling_params: zero });
   t.is(prefix.json.meta_info.prompt_tokens, 7);
   const { json } = await post('/generate', {
-    ...{ text: ['It is a cat', 'It is a dogs'], sampling_params: zero, return_logprob: true },
-    ...{ return_text_in_logprobs: true, logprob_start_len: 5, stream: false },
+    text: ['It is a cat', 'It is a dogs'],
+    sampling_params: zero,
+    return_logprob: true,
+    return_text_in_logprobs: true,
+    logprob_start_len: 5,
+    stream: false,
   });
   const { input_token_logprobs: input, output_token_logprobs: output } = json[1].meta_info;
   t.is(input.map(([, , text]: [number, number, string]) => text).join(''), ' a dogs');

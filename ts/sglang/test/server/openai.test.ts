@@ -54,7 +54,13 @@ test('chat through the official client: n, stop, seed, roles and text parts', as
     { type: 'text' as const, text: 'two' },
   ];
   const answer = await client.chat.completions.create({
-    ...{ model: 'm', n: 2, seed: 7, max_tokens: 4, temperature: 0, stop: ['\n'], logit_bias: { 5: 1 } },
+    model: 'm',
+    n: 2,
+    seed: 7,
+    max_tokens: 4,
+    temperature: 0,
+    stop: ['\n'],
+    logit_bias: { 5: 1 },
     messages: [
       { role: 'developer', content: 'Be brief' },
       { role: 'user', content: parts },

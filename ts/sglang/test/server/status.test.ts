@@ -26,9 +26,15 @@ test('health answers while requests run', async (t) => {
 test('model and server describe themselves', async (t) => {
   const { ask } = await startServer(t, { servedModelName: 'served', flags: { schedule_policy: 'lpm' } });
   const model = {
-    ...{ model_path: 'fake/model', tokenizer_path: 'fake/model', served_model_name: 'served', model_type: 'fake' },
-    ...{ architectures: ['FakeForCausalLM'], is_generation: true, has_image_understanding: false },
-    ...{ max_model_len: 200, chat_template: '{{ messages }}' },
+    model_path: 'fake/model',
+    tokenizer_path: 'fake/model',
+    served_model_name: 'served',
+    model_type: 'fake',
+    architectures: ['FakeForCausalLM'],
+    is_generation: true,
+    has_image_understanding: false,
+    max_model_len: 200,
+    chat_template: '{{ messages }}',
   };
   for (const path of ['/get_model_info', '/model_info']) t.deepEqual((await ask(path)).json, model);
   for (const path of ['/get_server_info', '/server_info']) {
