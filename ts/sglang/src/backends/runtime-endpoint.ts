@@ -107,8 +107,8 @@ class RemoteModel implements TextModel {
       return_text_in_logprobs: true,
       logprob_start_len: start,
     };
-    const image_data = pictures.length > 0 ? { image_data: texts.map(() => pictures) } : {};
-    return this.#each({ text: texts, ...image_data }, wanted, signal);
+    const lists = pictures.length > 0 ? { text: texts, image_data: texts.map(() => pictures) } : { text: texts };
+    return this.#each(lists, wanted, signal);
   }
 
   scoreIds(lists: readonly (readonly number[])[], signal?: AbortSignal): Promise<TokenLogprob[][]> {
@@ -130,11 +130,7 @@ class RemoteModel implements TextModel {
   }
 
   /** One request for all items of `lists`; one for each where the server refuses that. */
-  async #each(
-    lists: Record<string, readonly unknown[]>,
-    rest: object,
-    signal?: AbortSignal,
-  ): Promise<TokenLogprob[][]> {
+  async #each(lists: Lists, rest: object, signal?: AbortSignal): Promise<TokenLogprob[][]> {
     const results = this.#takesLists ? await this.#atOnce({ ...lists, ...rest }, signal) : undefined;
     if (results) return results.map(inputTokens);
     const count = Object.values(lists)[0]!.length;
@@ -158,6 +154,10 @@ class RemoteModel implements TextModel {
     }
   }
 }
+
+/** Fields of `/generate` with an entry per item. */
+type Lists =
+  { text: readonly string[]; image_data?: readonly string[][] } | { input_ids: readonly (readonly number[])[] };
 
 /** Fields of `/generate` that compute a prompt and generate nothing. */
 const COMPUTE_ONLY = { max_new_tokens: 0, temperature: 0 };

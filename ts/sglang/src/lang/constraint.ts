@@ -96,7 +96,7 @@ async function validated(schema: StandardSchemaV1, value: unknown): Promise<unkn
 
 /** The model writes what the schema takes in; what it gives out is made by `validate`. */
 function jsonSchemaOf(name: string, schema: StandardSchemaV1): string | undefined {
-  const offered = (schema as Partial<StandardJSONSchemaV1>)['~standard']?.jsonSchema;
+  const { jsonSchema: offered } = schema['~standard'] as Partial<StandardJSONSchemaV1.Props>;
   if (!offered) return undefined;
   try {
     return JSON.stringify(closed(offered.input({ target: 'draft-2020-12' })));

@@ -13,19 +13,19 @@ export class EventLog {
 
   /** All events until `end` settles; where it rejects, the reader gets that error after the last event. */
   async *read(end: Promise<unknown>): AsyncGenerator<TextEvent, void> {
-    let outcome: 'open' | 'done' | { error: unknown } = 'open';
-    const settle = (how: typeof outcome) => {
-      outcome = how;
+    const reading: { over: boolean; failure?: { error: unknown } } = { over: false };
+    const settle = (failure?: { error: unknown }) => {
+      Object.assign(reading, { over: true, failure });
       this.#wake();
     };
     end.then(
-      () => settle('done'),
+      () => settle(),
       (error) => settle({ error }),
     );
     for (let next = 0; ;) {
       while (next < this.#events.length) yield this.#events[next++]!;
-      if (typeof outcome === 'object') throw (outcome as { error: unknown }).error;
-      if (outcome === 'done') return;
+      if (reading.failure) throw reading.failure.error;
+      if (reading.over) return;
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
   }

@@ -107,8 +107,12 @@ export type RoleCall<Vars extends object> = TagOrCall<Vars> & {
   <R>(body: (s: State<Vars>) => R): State<Prettify<Vars & Loose<ResultVars<Awaited<R>>>>>;
 };
 
+declare const Exactly: unique symbol;
+
 /** A settled prompt: plain values. */
 export interface Result<Vars extends object> {
+  /** Never there; keeps the compiler from merging the results of branches into the one with the fewest variables. */
+  readonly [Exactly]?: (vars: Vars) => Vars;
   readonly vars: Readonly<Vars>;
   get<K extends keyof Vars>(name: K): Vars[K];
   /** The whole prompt with what was generated, as the model saw it where the backend renders text. */
@@ -144,11 +148,15 @@ export interface State<Vars extends object> extends TagOrCall<Vars>, PromiseLike
 }
 
 /** Branches of a prompt. `join` waits for all; `W` names the variables that were added after the fork. */
-export type Forks<N extends number, Vars extends object> = (N extends 2
-  ? [State<Vars>, State<Vars>]
-  : N extends 3
-    ? [State<Vars>, State<Vars>, State<Vars>]
-    : State<Vars>[]) & { join<W extends object = Vars>(): Promise<Result<W>[]> };
+export type Forks<N extends number, Vars extends object> = {
+  join<W extends object = Vars>(): Promise<Result<W>[]>;
+} & (N extends 1
+  ? [State<Vars>]
+  : N extends 2
+    ? [State<Vars>, State<Vars>]
+    : N extends 3
+      ? [State<Vars>, State<Vars>, State<Vars>]
+      : State<Vars>[]);
 
 /** Sampling options are the defaults of every `gen` in the program. */
 export interface RunOptions extends SamplingOptions {
@@ -194,8 +202,10 @@ export interface Program<Args, Vars extends object> {
 
 export type ResultVars<R> = R extends Result<infer W> ? W : {};
 type AllKeys<U> = U extends unknown ? keyof U : never;
+type OptionalKeys<U> = U extends unknown ? { [K in keyof U]-?: {} extends Pick<U, K> ? K : never }[keyof U] : never;
+type RequiredKeys<U> = Exclude<keyof U, OptionalKeys<U>>;
 type ValueAt<U, K extends PropertyKey> = U extends unknown ? (K extends keyof U ? U[K] : never) : never;
-/** Variables of every branch: present in all of them required, present in some optional. */
-export type Loose<U> = [U] extends [never]
-  ? {}
-  : Prettify<{ [K in keyof U]: U[K] } & { [K in Exclude<AllKeys<U>, keyof U>]?: ValueAt<U, K> }>;
+/** Variables of every branch: bound by all of them required, bound by some optional. */
+export type Loose<U> = Prettify<
+  { [K in RequiredKeys<U>]: ValueAt<U, K> } & { [K in Exclude<AllKeys<U>, RequiredKeys<U>>]?: ValueAt<U, K> }
+>;
