@@ -31,7 +31,7 @@ fn sample<D: Device>(device: &mut D, logits: &[f32], rows: &[OutputRow]) -> Resu
 /// The tokens that `params` can give over a sweep of draws, by the reference.
 fn reach(logits: &[f32], params: SampleParams) -> Vec<u32> {
     let draw = |i: i32| {
-        let params = SampleParams { uniform: i as f32 / 1000.0, ..params.clone() };
+        let params = SampleParams { uniform: (i as f32 + 0.5) / 1000.0, ..params.clone() };
         sample(&mut Reference, logits, &[row(params)]).unwrap()[0].token
     };
     let mut tokens: Vec<u32> = (0..1000).map(draw).collect();

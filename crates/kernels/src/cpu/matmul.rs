@@ -22,7 +22,7 @@ pub struct Inputs {
 }
 
 /// A word of the input: knows how rows are brought into tiles of tokens.
-pub trait Word: Copy + Send + Sync {
+pub trait Word: Copy + Default + Send + Sync {
     /// Where inputs of this kind are kept.
     fn kept(inputs: &mut Inputs) -> &mut Vec<Self>;
     /// Writes row `x` as token `t` of a tile of `width`.
@@ -91,7 +91,7 @@ fn product<R: Record>(
     rows: usize,
     out: &mut [f32],
 ) where
-    R::Word: Word + Default,
+    R::Word: Word,
 {
     if rows == 0 || n == 0 {
         return;
@@ -157,6 +157,10 @@ impl<W: Word> Kernel for Feed<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        if self.x.len() < self.width * self.k {
+            // The places of absent tokens would hold leftovers of another product.
+            self.fed.fill(W::default());
+        }
         for (t, row) in self.x.chunks_exact(self.k).enumerate() {
             W::feed(s, row, t, self.width, self.fed);
         }

@@ -12,6 +12,7 @@ mod matmul;
 mod matrix;
 mod norm;
 mod pool;
+mod roof;
 mod rope;
 mod sample;
 mod simd;
@@ -25,7 +26,8 @@ pub use kv::Kv;
 pub use level::Level;
 use matmul::Inputs;
 pub use matrix::Matrix;
-pub use pool::Pool;
+use pool::Pool;
+pub use roof::Roof;
 use simd::Isa;
 pub use slab::Slab;
 

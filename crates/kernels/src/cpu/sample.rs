@@ -33,7 +33,7 @@ pub fn sample(isa: Isa, pool: &mut Pool, logits: &mut [f32], vocab: usize, rows:
 fn pick(isa: Isa, logits: &mut [f32], row: &OutputRow) -> Result<Picked> {
     let max = isa.run(Tame(logits));
     let mut picked = Picked::default();
-    let log_total = if row.logprob { max + isa.run(Total { logits, max, temperature: 1.0 }).ln() as f32 } else { 0.0 };
+    let log_total = if row.logprob { isa.run(LogTotal { logits, max }) } else { 0.0 };
     if row.logprob {
         picked.top = top(logits, row.top).iter().map(|c| (c.token, c.logit - log_total)).collect();
         picked.of_tokens = row.of_tokens.iter().map(|&t| (t, logits[t as usize] - log_total)).collect();
@@ -209,6 +209,23 @@ impl Kernel for Max<'_> {
     fn run<S: Simd>(self, s: S) -> f32 {
         let lowest = f32::NEG_INFINITY;
         s.largest(fold(s, self.0, s.splat(lowest), lowest, |max, x| s.max(x, max)))
+    }
+}
+
+/// `ln Σ e^logit`; the lowest number where no logit has any mass.
+struct LogTotal<'a> {
+    logits: &'a [f32],
+    max: f32,
+}
+
+impl Kernel for LogTotal<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let LogTotal { logits, max } = self;
+        let total = Total { logits, max, temperature: 1.0 }.run(s);
+        (max + total.ln() as f32).max(f32::MIN)
     }
 }
 

@@ -24,11 +24,11 @@ pub fn pick(logits: &mut [f32], row: &OutputRow) -> Result<Picked> {
     Ok(report(&raw, row, token))
 }
 
-/// NaN becomes −∞ and +∞ the largest float, so that comparisons and differences mean something.
+/// NaN becomes −∞, +∞ the largest float and −0 plain 0, so that comparisons and differences mean something.
 pub fn tame(x: f32) -> f32 {
     match x.is_nan() {
         true => f32::NEG_INFINITY,
-        false => x.min(f32::MAX),
+        false => x.min(f32::MAX) + 0.0,
     }
 }
 
@@ -105,7 +105,9 @@ fn report(raw: &[f32], row: &OutputRow, token: u32) -> Picked {
     }
     let max = raw.iter().copied().fold(f32::MIN, f32::max);
     let sum: f64 = raw.iter().map(|x| f64::from(x - max).exp()).sum();
-    let logprob = |token: u32| raw[token as usize] - max - sum.ln() as f32;
+    // Where nothing has any probability, every logarithm is −∞.
+    let log_total = (max + sum.ln() as f32).max(f32::MIN);
+    let logprob = |token: u32| raw[token as usize] - log_total;
     let mut order: Vec<u32> = (0..raw.len() as u32).collect();
     order.sort_by(|&a, &b| raw[b as usize].total_cmp(&raw[a as usize]).then(a.cmp(&b)));
     Picked {

@@ -1,0 +1,187 @@
+//! GB/s and GOP/s of each op beside the machine's roof, measured in the same run.
+//!
+//! Shapes are those of SmolLM2-135M: d 576, 9 query and 3 key/value heads of 64, F 1536, V 49,152; layers in Q4_1, head in
+//! Q8_0. `cargo bench -p sglang-kernels [-- <threads> [<level>]]`. Every line is a median; compare lines of one run only.
+
+use sglang_kernels::cpu::Roof;
+use sglang_kernels::device::{Device, Heads, HostMatrix, KvShape, OutputRow, Pick, SampleParams, Span, PAGE};
+use sglang_kernels::{Cpu, DType, Level, Result};
+use std::time::Instant;
+
+const D: usize = 576;
+const F: usize = 1536;
+const V: usize = 49_152;
+const HEADS: Heads = Heads { q: 9, kv: 3, size: 64 };
+const LAYERS: usize = 30;
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1).filter(|a| !a.starts_with("--"));
+    let threads = args.next().and_then(|a| a.parse().ok()).unwrap_or_else(cores);
+    let level: Option<Level> = args.next().and_then(|a| a.parse().ok());
+    let mut cpu = Cpu::new(threads, level)?;
+    let roof = cpu.roof()?;
+    println!("{}: {roof}", cpu.describe());
+    matmuls(&mut cpu, &roof)?;
+    attention(&mut cpu)?;
+    sampling(&mut cpu)?;
+    the_rest(&mut cpu)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Median seconds of one call, over at least 9 calls and a fifth of a second.
+fn time(mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+    call()?;
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 9 || start.elapsed().as_secs_f64() < 0.2 {
+        let began = Instant::now();
+        call()?;
+        times.push(began.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+/// Pseudo-random bytes; every format's scale is small.
+fn bytes(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut bytes: Vec<u8> = Vec::with_capacity(rows * dtype.row_bytes(cols));
+    while bytes.len() < rows * dtype.row_bytes(cols) {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        bytes.push((state >> 33) as u8 & 0x2f);
+    }
+    bytes
+}
+
+fn matrix(cpu: &mut Cpu, dtype: DType, rows: usize, cols: usize) -> Result<<Cpu as Device>::Matrix> {
+    cpu.matrix(&HostMatrix { rows, cols, dtype, bytes: &bytes(dtype, rows, cols) }, false)
+}
+
+fn wave(cpu: &mut Cpu, len: usize) -> Result<<Cpu as Device>::Buffer> {
+    let mut buffer = cpu.buffer(len)?;
+    let values: Vec<f32> = (0..len).map(|i| (i as f32 * 0.37).sin()).collect();
+    cpu.write(&mut buffer, &values)?;
+    Ok(buffer)
+}
+
+fn matmuls(cpu: &mut Cpu, roof: &Roof) -> Result<()> {
+    for dtype in [DType::Q4_1, DType::Q8_0, DType::F16, DType::BF16, DType::F32] {
+        let shapes = [(HEADS.row(), D), (D, D), (2 * F, D), (D, F)];
+        let mut layers = Vec::new();
+        for _ in 0..LAYERS {
+            for (n, k) in shapes {
+                layers.push((k, matrix(cpu, dtype, n, k)?));
+            }
+        }
+        linears(cpu, roof, &format!("layers {dtype}"), &layers, &[1, 2, 4, 8, 16, 64, 512])?;
+    }
+    let head = [(D, matrix(cpu, DType::Q8_0, V, D)?)];
+    linears(cpu, roof, "head Q8_0", &head, &[1, 8, 64])
+}
+
+fn linears(
+    cpu: &mut Cpu,
+    roof: &Roof,
+    name: &str,
+    ws: &[(usize, <Cpu as Device>::Matrix)],
+    rows: &[usize],
+) -> Result<()> {
+    let most = rows.iter().max().copied().unwrap_or(1);
+    let widest = ws.iter().map(|w| w.1.rows).max().unwrap_or(0);
+    let (x, mut out) = (wave(cpu, most * F)?, cpu.buffer(most * widest)?);
+    let bytes: usize = ws.iter().map(|w| w.1.bytes()).sum();
+    let ops: usize = ws.iter().map(|w| 2 * w.1.rows * w.1.cols).sum();
+    for &rows in rows {
+        let seconds = time(|| ws.iter().try_for_each(|w| cpu.matmul(&x, &w.1, rows, &mut out)))?;
+        let (read, rate) = (bytes as f64 / seconds / 1e9, (ops * rows) as f64 / seconds / 1e9);
+        let of_read = 100.0 * read / roof.read;
+        let of_rate = 100.0 * rate / if name.contains('Q') { roof.int8 } else { roof.f32 };
+        println!(
+            "{name:13} rows {rows:4}: {:8.2} ms {read:6.1} GB/s ({of_read:3.0} %) {rate:7.1} GOP/s ({of_rate:3.0} %) {:7.0} rows/s",
+            seconds * 1e3,
+            rows as f64 / seconds
+        );
+    }
+    Ok(())
+}
+
+fn attention(cpu: &mut Cpu) -> Result<()> {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for (streams, before, rows) in
+            [(1, 64, 1), (1, 512, 1), (1, 2048, 1), (16, 512, 1), (1, 0, 512), (1, 1536, 512)]
+        {
+            let each = (before + rows).div_ceil(PAGE);
+            let shape = KvShape { layers: 1, kv_heads: HEADS.kv, head_size: HEADS.size, pages: streams * each, dtype };
+            let mut kv = cpu.kv(shape)?;
+            let (qkv, mut out) = (wave(cpu, streams * rows * HEADS.row())?, cpu.buffer(streams * rows * D)?);
+            let span = |i: usize| Span {
+                rows: i * rows..(i + 1) * rows,
+                position: before,
+                pages: (i * each..(i + 1) * each).map(|p| p as u32).collect(),
+            };
+            let spans: Vec<Span> = (0..streams).map(span).collect();
+            let store = time(|| cpu.store_kv(&qkv, HEADS, &mut kv, 0, &spans))?;
+            let seconds = time(|| cpu.attention(&qkv, HEADS, &kv, 0, &spans, 0, 0.125, &mut out))?;
+            let pairs = streams * HEADS.q * (rows * before + rows * (rows + 1) / 2);
+            let rate = (4 * pairs * HEADS.size) as f64 / seconds / 1e9;
+            println!(
+                "attention {dtype:4} {streams:2} × {before:4} + {rows:3}: {:8.1} us {rate:7.1} GFLOP/s, {:6.2} ns per pair; store {:6.1} us",
+                seconds * 1e6,
+                seconds * 1e9 / pairs as f64,
+                store * 1e6
+            );
+        }
+    }
+    Ok(())
+}
+
+fn sampling(cpu: &mut Cpu) -> Result<()> {
+    let greedy = SampleParams {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        uniform: 0.5,
+        edits: vec![],
+        seen: vec![],
+        repetition_penalty: 1.0,
+        allowed: None,
+    };
+    let plain = SampleParams { temperature: 1.0, ..greedy.clone() };
+    let top_p = SampleParams { top_p: 0.95, top_k: 50, ..plain.clone() };
+    let flat = SampleParams { top_p: 0.95, temperature: 100.0, ..plain.clone() };
+    let logits: Vec<f32> = (0..V).map(|i| ((i * 7919 % V) as f32 / V as f32).powi(8) * 20.0).collect();
+    let mut buffer = cpu.buffer(V)?;
+    for (name, params, logprob) in [
+        ("greedy", &greedy, false),
+        ("greedy, 5 log-probabilities", &greedy, true),
+        ("temperature 1", &plain, false),
+        ("top-p 0.95, top-k 50", &top_p, false),
+        ("top-p 0.95 of a flat distribution", &flat, false),
+    ] {
+        let row = OutputRow { pick: Pick::Sample(params.clone()), logprob, top: 5, of_tokens: vec![] };
+        cpu.write(&mut buffer, &logits)?;
+        let seconds = time(|| cpu.sample(&mut buffer, V, std::slice::from_ref(&row)).map(|_| ()))?;
+        println!("sample {name}: {:.1} us", seconds * 1e6);
+    }
+    Ok(())
+}
+
+fn the_rest(cpu: &mut Cpu) -> Result<()> {
+    for rows in [1, 16, 512] {
+        let (x, weight, table) = (wave(cpu, rows * 2 * F)?, wave(cpu, D)?, wave(cpu, rows * HEADS.size)?);
+        let (mut out, mut qkv) = (wave(cpu, rows * F)?, wave(cpu, rows * HEADS.row())?);
+        let norm = time(|| cpu.rms_norm(&x, &weight, 1e-5, rows, &mut out))?;
+        let silu = time(|| cpu.silu_mul(&x, rows, F, &mut out))?;
+        let rope = time(|| cpu.rope(&mut qkv, HEADS, &table, rows))?;
+        let add = time(|| cpu.add(&mut out, &x, rows * D))?;
+        let us = [norm, silu, rope, add].map(|t| t * 1e6);
+        println!(
+            "rows {rows:3}: rms_norm {:.2} us, silu_mul {:.2} us, rope {:.2} us, add {:.2} us",
+            us[0], us[1], us[2], us[3]
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! What this machine can do at most: the denominators of the benchmarks.
+//!
+//! The law: measured with the same threads, vectors and memory as the kernels, in the same process.
+
+use super::simd::{Kernel, Simd, LANES};
+use super::slab::Slab;
+use super::Cpu;
+use crate::device::Result;
+use std::fmt;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Bytes read to measure memory: larger than most caches.
+const READ: usize = 256 << 20;
+/// Rounds of one arithmetic measurement.
+const ROUNDS: usize = 200_000;
+/// Independent sums of one arithmetic measurement.
+const CHAINS: usize = 12;
+
+/// Highest rates, over all threads.
+#[derive(Debug, Clone, Copy)]
+pub struct Roof {
+    /// Sequential reads, GB/s.
+    pub read: f64,
+    /// int8 multiplications and additions, 10⁹/s.
+    pub int8: f64,
+    /// f32 multiplications and additions, 10⁹/s.
+    pub f32: f64,
+}
+
+impl fmt::Display for Roof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reads {:.1} GB/s, int8 {:.0} GOP/s, f32 {:.0} GFLOP/s", self.read, self.int8, self.f32)
+    }
+}
+
+impl Cpu {
+    /// Measures the roof, in about a second.
+    pub fn roof(&mut self) -> Result<Roof> {
+        let mut memory = Slab::<[f32; LANES]>::zeros(READ / size_of::<[f32; LANES]>())?;
+        let piece = memory.len().div_ceil(4 * self.pool.threads());
+        self.pool.pieces(&mut memory, piece, |_, part| part.fill([1.0; LANES]));
+        let threads = self.pool.threads();
+        let isa = self.isa;
+        let read = self.best(|cpu| cpu.pool.pieces(&mut memory, piece, |_, part| isa.run(Read(part))));
+        let int8 = self.best(|cpu| cpu.pool.run(threads, &|_| isa.run(Int8)));
+        let f32 = self.best(|cpu| cpu.pool.run(threads, &|_| isa.run(Fma)));
+        let operations = |per_vector: usize| (threads * ROUNDS * CHAINS * per_vector) as f64 / 1e9;
+        Ok(Roof {
+            read: READ as f64 / read / 1e9,
+            int8: operations(8 * LANES) / int8,
+            f32: operations(2 * LANES) / f32,
+        })
+    }
+
+    /// Seconds of the fastest of 7 calls.
+    fn best(&mut self, mut call: impl FnMut(&mut Cpu)) -> f64 {
+        let once = |_| {
+            let start = Instant::now();
+            call(self);
+            start.elapsed().as_secs_f64()
+        };
+        (0..7).map(once).fold(f64::INFINITY, f64::min)
+    }
+}
+
+struct Read<'a>(&'a [[f32; LANES]]);
+
+impl Kernel for Read<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut sums = [s.zero(); 8];
+        for vectors in self.0.as_chunks::<8>().0 {
+            for i in 0..8 {
+                sums[i] = s.add(sums[i], s.load(&vectors[i]));
+            }
+        }
+        black_box(sums.map(|v| s.sum(v)));
+    }
+}
+
+struct Int8;
+
+impl Kernel for Int8 {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut sums = [s.splat_i(0); CHAINS];
+        let w = s.bytes(black_box(&[1; 4 * LANES]));
+        for _ in 0..ROUNDS {
+            let x = black_box(1);
+            for sum in &mut sums {
+                *sum = s.dot(*sum, w, x);
+            }
+        }
+        black_box(sums.map(|v| s.sum(s.float(v))));
+    }
+}
+
+struct Fma;
+
+impl Kernel for Fma {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut sums = [s.zero(); CHAINS];
+        let w = s.splat(black_box(1.0));
+        for _ in 0..ROUNDS {
+            let x = s.splat(black_box(1.0));
+            for sum in &mut sums {
+                *sum = s.mul_add(w, x, *sum);
+            }
+        }
+        black_box(sums.map(|v| s.sum(v)));
+    }
+}
