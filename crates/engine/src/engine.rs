@@ -126,8 +126,8 @@ impl Steps {
             Err(panic) => Error::Closed(format!("the engine failed: {}", panic_message(&*panic))),
         };
         let failed = self.scheduler.fail_all(&error);
-        self.emit(failed);
         self.publish();
+        self.emit(failed);
         self.refuse_all(commands, &error);
     }
 
@@ -146,7 +146,6 @@ impl Steps {
                 }
             }
             self.step()?;
-            self.publish();
         }
     }
 
@@ -156,6 +155,7 @@ impl Steps {
         let batch = self.scheduler.schedule();
         let picked = self.run_batch(&batch)?;
         let events = self.scheduler.commit(picked);
+        self.publish();
         self.emit(events);
         Ok(())
     }
@@ -169,20 +169,20 @@ impl Steps {
 
     /// Carries out one command; true means that the engine is to close.
     fn obey(&mut self, command: Command) -> bool {
-        match command {
-            Command::Start(prepared) => {
-                let refused = self.scheduler.push(*prepared);
-                self.emit(refused.into_iter().collect());
+        let event = match command {
+            Command::Start(prepared) => self.scheduler.push(*prepared),
+            Command::Refuse(event) => Some(event),
+            Command::Abort(id) => self.scheduler.abort(id),
+            Command::Flush(reply) => {
+                let dropped = self.scheduler.flush();
+                self.publish();
+                reply(Ok(dropped));
+                None
             }
-            Command::Refuse(event) => self.emit(vec![event]),
-            Command::Abort(id) => {
-                let aborted = self.scheduler.abort(id);
-                self.emit(aborted.into_iter().collect());
-            }
-            Command::Flush(reply) => reply(Ok(self.scheduler.flush())),
             Command::Close => return true,
-        }
+        };
         self.publish();
+        self.emit(event.into_iter().collect());
         false
     }
 
