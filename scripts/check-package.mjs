@@ -35,13 +35,20 @@ function pathWithoutRust() {
       return false;
     }
   };
-  return process.env.PATH.split(path.delimiter).filter((folder) => !hasRust(folder)).join(path.delimiter);
+  return process.env.PATH.split(path.delimiter)
+    .filter((folder) => !hasRust(folder))
+    .join(path.delimiter);
 }
 
 /** Starts the server, asks it for a completion, and stops it. */
 async function serveOnce(cwd, env) {
   const port = String(30000 + Math.floor(Math.random() * 20000));
-  const server = spawn('npx', ['sglang', 'serve', '--model-path', defaultModel, '--port', port], { cwd, env, stdio: 'inherit', detached: true });
+  const server = spawn('npx', ['sglang', 'serve', '--model-path', defaultModel, '--port', port], {
+    cwd,
+    env,
+    stdio: 'inherit',
+    detached: true,
+  });
   const exited = new Promise((resolve) => server.on('close', resolve));
   try {
     const answer = await askUntilReady(`http://127.0.0.1:${port}/v1/completions`, exited);
@@ -58,7 +65,9 @@ async function askUntilReady(url, exited) {
   exited.then(() => (gone = true));
   const body = JSON.stringify({ prompt: 'Say this is a test', max_tokens: 16, temperature: 0 });
   for (let attempt = 0; attempt < 300 && !gone; attempt++) {
-    const response = await fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body }).catch(() => null);
+    const response = await fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body }).catch(
+      () => null,
+    );
     if (response) return response.json();
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
@@ -71,9 +80,16 @@ try {
   const tarballs = readdirSync(path.join(root, 'packages')).filter((file) => file.endsWith('.tgz'));
   writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n');
   const env = { PATH: pathWithoutRust() };
-  await run('npm', ['install', '--no-audit', '--no-fund', ...tarballs.map((file) => path.join(root, 'packages', file))], { cwd: folder, env });
+  await run(
+    'npm',
+    ['install', '--no-audit', '--no-fund', ...tarballs.map((file) => path.join(root, 'packages', file))],
+    { cwd: folder, env },
+  );
   writeFileSync(path.join(folder, 'program.mjs'), `import ${names} from 'sglang';\n${definitions}${program}`);
-  writeFileSync(path.join(folder, 'program.cjs'), `const ${names} = require('sglang');\n(async () => {${definitions}${program}})();\n`);
+  writeFileSync(
+    path.join(folder, 'program.cjs'),
+    `const ${names} = require('sglang');\n(async () => {${definitions}${program}})();\n`,
+  );
   await run('node', ['program.mjs'], { cwd: folder, env });
   await run('node', ['program.cjs'], { cwd: folder, env });
   await serveOnce(folder, { ...process.env, ...env });

@@ -38,7 +38,14 @@ async function packPlatform(name) {
   console.log(`   ${binary}: ${(size / 1e6).toFixed(1)} MB`);
   if (size > MAX_BINARY_BYTES) throw new Error(`${binary} has ${size} bytes; at most ${MAX_BINARY_BYTES} are allowed`);
   const description = `The native part of sglang for ${name}.`;
-  await pack(folder, { name: `sglang-${name}`, description, ...shared, ...platforms[name], main: binary, files: [binary, 'LICENSE'] });
+  await pack(folder, {
+    name: `sglang-${name}`,
+    description,
+    ...shared,
+    ...platforms[name],
+    main: binary,
+    files: [binary, 'LICENSE'],
+  });
 }
 
 async function packMain() {
@@ -47,7 +54,9 @@ async function packMain() {
   cpSync(path.join(root, 'ts/sglang/dist'), path.join(folder, 'dist'), { recursive: true });
   cpSync(path.join(root, 'README.md'), path.join(folder, 'README.md'));
   const { devDependencies, scripts, ava, ...manifest } = source;
-  const optionalDependencies = Object.fromEntries(Object.keys(platforms).map((name) => [`sglang-${name}`, source.version]));
+  const optionalDependencies = Object.fromEntries(
+    Object.keys(platforms).map((name) => [`sglang-${name}`, source.version]),
+  );
   await pack(folder, { ...manifest, optionalDependencies });
 }
 

@@ -46,7 +46,9 @@ export async function step(title, body) {
 }
 
 function hashOf(file) {
-  return createHash('sha256').update(readFileSync(path.join(root, file))).digest('hex');
+  return createHash('sha256')
+    .update(readFileSync(path.join(root, file)))
+    .digest('hex');
 }
 
 /** Installs npm packages when the lock file is not the one that was installed last. */
@@ -62,7 +64,9 @@ async function installPackages() {
 /** Everything up to the model; cargo and tsdown find out themselves what is up to date. */
 export async function setUp() {
   await step('npm packages', installPackages);
-  await step('the addon (Rust, release build; the first one takes some minutes)', () => run('npm', ['run', '-s', 'build:native']));
+  await step('the addon (Rust, release build; the first one takes some minutes)', () =>
+    run('npm', ['run', '-s', 'build:native']),
+  );
   await step('the TypeScript package', () => run('npm', ['run', '-s', 'build:ts']));
   await step(`the default model, ${defaultModel} (98 MB)`, () =>
     run('node', ['ts/sglang/dist/cli.js', 'pull', defaultModel]),

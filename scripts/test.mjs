@@ -6,10 +6,18 @@ import { setUp, step, run } from './setup.mjs';
 
 const checks = [
   ['Rust format', 'cargo', ['fmt', '--all', '--check']],
-  ['Rust linter', 'cargo', ['clippy', '--workspace', '--exclude', 'sglang-node', '--all-targets', '--', '-D', 'warnings']],
+  [
+    'Rust linter',
+    'cargo',
+    ['clippy', '--workspace', '--exclude', 'sglang-node', '--all-targets', '--', '-D', 'warnings'],
+  ],
   ['Rust linter, addon', 'cargo', ['clippy', '-p', 'sglang-node', '--', '-D', 'warnings']],
   ['Rust tests', 'cargo', ['test', '--workspace', '--no-fail-fast'], cargoCounts],
-  ['TypeScript format', 'npx', ['prettier', '--check', 'ts/sglang/{src,test}/**/*.ts', 'examples/**/*.ts', 'scripts/*.mjs', 'benchmarks/*.mjs']],
+  [
+    'TypeScript format',
+    'npx',
+    ['prettier', '--check', 'ts/sglang/{src,test}/**/*.ts', 'examples/**/*.ts', 'scripts/*.mjs', 'benchmarks/*.mjs'],
+  ],
   ['TypeScript linter', 'npm', ['run', '-s', 'lint', '-w', 'sglang']],
   ['types', 'npm', ['run', '-s', 'types', '-w', 'sglang']],
   ['types of the examples', 'npx', ['tsc', '--noEmit', '-p', 'examples']],
@@ -31,14 +39,19 @@ function avaCounts(output) {
 }
 
 function sum(counts) {
-  return counts.reduce((a, b) => ({ passed: a.passed + b.passed, failed: a.failed + b.failed }), { passed: 0, failed: 0 });
+  return counts.reduce((a, b) => ({ passed: a.passed + b.passed, failed: a.failed + b.failed }), {
+    passed: 0,
+    failed: 0,
+  });
 }
 
 /** Runs one check and counts it; a runner that fails without a failed test, or runs no test, counts as one failure. */
 async function check([title, command, args, count]) {
   let output = '';
   let ok = true;
-  await step(title, () => run(command, args, { env: { FORCE_COLOR: '0' }, onOutput: (text) => (output += text) })).catch((error) => {
+  await step(title, () =>
+    run(command, args, { env: { FORCE_COLOR: '0' }, onOutput: (text) => (output += text) }),
+  ).catch((error) => {
     console.error(`   ${error.message}`);
     ok = false;
   });

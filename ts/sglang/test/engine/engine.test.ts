@@ -145,7 +145,10 @@ test.serial('a signal ends a generation, and its memory comes back', async (t) =
     break;
   }
   await t.throwsAsync(generation.all(), { any: true, name: 'AbortError' });
-  await t.throwsAsync(engine.generate({ prompt, signal: AbortSignal.abort() }).all(), { any: true, name: 'AbortError' });
+  await t.throwsAsync(engine.generate({ prompt, signal: AbortSignal.abort() }).all(), {
+    any: true,
+    name: 'AbortError',
+  });
   await atRest();
   t.pass();
 });
