@@ -96,8 +96,9 @@ const listable = ['sampling_params', 'return_logprob', 'logprob_start_len', 'top
 
 function refuseUnevenLists(body: Body, isList: boolean, count: number): void {
   if (count === 0) throw new SglangError('bad_request', 'text: the list is empty', 'text');
-  for (const name of listable) {
-    const value = body[name];
+  const isNested = Array.isArray(body.token_ids_logprob?.[0]);
+  for (const name of isNested ? [...listable, 'token_ids_logprob' as const] : listable) {
+    const value: unknown = body[name];
     if (!Array.isArray(value) || (isList && value.length === count)) continue;
     const message = `${name}: expected one value or a list of ${count}, one per prompt, got a list of ${value.length}`;
     throw new SglangError('bad_request', message, name);

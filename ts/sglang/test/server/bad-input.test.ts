@@ -20,6 +20,13 @@ const generateRows: Row[] = [
   ['/generate', { input_ids: [1, 257] }, 400, 'input_ids[1]', /token id 257 is not in the vocabulary of 257/],
   ['/generate', { text: ['a', 'b'], sampling_params: [{}] }, 400, 'sampling_params', /a list of 2, one per prompt/],
   ['/generate', { text: 'a', rid: ['b'] }, 400, 'rid', /one value/],
+  [
+    '/generate',
+    { text: ['a', 'b'], token_ids_logprob: [[1]] },
+    400,
+    'token_ids_logprob',
+    /a list of 2, one per prompt/,
+  ],
   ['/generate', { text: 'x', stream: 'yes' }, 400, 'stream', /^stream: expected true or false, got "yes"$/],
   ['/generate', { text: 'x', image_data: 'cat.png' }, 400, 'image_data', /not supported yet/],
   ['/generate', { text: 'x', lora_path: 'a' }, 400, 'lora_path', /not supported yet/],
