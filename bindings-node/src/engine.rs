@@ -2,18 +2,41 @@
 
 use crate::guarded;
 use crate::types::{NativeEvent, NativeLoadOptions, NativeModelCard, NativeProgress, NativeRequest, NativeStats};
-use napi::bindgen_prelude::{AsyncTask, Env};
+use napi::bindgen_prelude::{AsyncTask, Env, ToNapiValue, TypeName};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Status, Task};
 use napi_derive::napi;
-use sglang_engine::loader::{self, ModelCard};
-use sglang_engine::text::Tokenizer;
-use sglang_engine::Engine;
+use sglang_engine::{loader, loader::ModelCard, text::Tokenizer, Engine, Error};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A JavaScript function called from other threads; it does not keep the process alive.
 type Callback<T> = ThreadsafeFunction<T, (), T, Status, false, true>;
+
+/// Work away from the JavaScript thread.
+pub struct Away<T>(Option<Box<dyn FnOnce() -> Result<T, Error> + Send>>);
+
+impl<T> Away<T> {
+    fn task(body: impl FnOnce() -> Result<T, Error> + Send + 'static) -> AsyncTask<Self>
+    where
+        T: ToNapiValue + TypeName + Send + 'static,
+    {
+        AsyncTask::new(Away(Some(Box::new(body))))
+    }
+}
+
+impl<T: ToNapiValue + TypeName + Send + 'static> Task for Away<T> {
+    type Output = T;
+    type JsValue = T;
+
+    fn compute(&mut self) -> napi::Result<T> {
+        guarded(self.0.take().expect("a task runs once"))
+    }
+
+    fn resolve(&mut self, _: Env, output: T) -> napi::Result<T> {
+        Ok(output)
+    }
+}
 
 /// Loads a model and starts its engine.
 #[napi(ts_return_type = "Promise<NativeEngine>")]
@@ -21,39 +44,20 @@ pub fn load(
     options: NativeLoadOptions,
     #[napi(ts_arg_type = "(progress: NativeProgress) => void")] on_progress: Callback<NativeProgress>,
     #[napi(ts_arg_type = "(events: NativeEvent[]) => void")] on_events: Callback<Vec<NativeEvent>>,
-) -> AsyncTask<Load> {
-    AsyncTask::new(Load { arguments: Some((options, on_progress, on_events)) })
-}
-
-/// Loading, away from the JavaScript thread.
-pub struct Load {
-    arguments: Option<(NativeLoadOptions, Callback<NativeProgress>, Callback<Vec<NativeEvent>>)>,
-}
-
-impl Task for Load {
-    type Output = NativeEngine;
-    type JsValue = NativeEngine;
-
-    fn compute(&mut self) -> napi::Result<NativeEngine> {
-        let (options, on_progress, on_events) = self.arguments.take().expect("a task runs once");
-        guarded(|| {
-            let loaded = loader::load(&options.translate()?, &mut |done, total| {
-                let progress = NativeProgress { done_bytes: done as f64, total_bytes: total as f64 };
-                on_progress.call(progress, ThreadsafeFunctionCallMode::NonBlocking);
-            })?;
-            let sink = move |events: Vec<sglang_engine::request::Event>| {
-                let events = events.into_iter().map(NativeEvent::from).collect();
-                on_events.call(events, ThreadsafeFunctionCallMode::NonBlocking);
-            };
-            let (tokenizer, card) = (loaded.tokenizer.clone(), loaded.card.clone());
-            let engine = Mutex::new(Some(loaded.start(Box::new(sink))));
-            Ok(NativeEngine { engine: Arc::new(engine), tokenizer, card })
-        })
-    }
-
-    fn resolve(&mut self, _: Env, engine: NativeEngine) -> napi::Result<NativeEngine> {
-        Ok(engine)
-    }
+) -> AsyncTask<Away<NativeEngine>> {
+    Away::task(move || {
+        let loaded = loader::load(&options.translate(), &mut |done, total| {
+            let progress = NativeProgress { done_bytes: done as f64, total_bytes: total as f64 };
+            on_progress.call(progress, ThreadsafeFunctionCallMode::NonBlocking);
+        })?;
+        let sink = move |events: Vec<sglang_engine::request::Event>| {
+            let events = events.into_iter().map(NativeEvent::from).collect();
+            on_events.call(events, ThreadsafeFunctionCallMode::NonBlocking);
+        };
+        let (tokenizer, card) = (loaded.tokenizer.clone(), loaded.card.clone());
+        let engine = Arc::new(Mutex::new(Some(loaded.start(Box::new(sink)))));
+        Ok(NativeEngine { engine, tokenizer, card })
+    })
 }
 
 /// A loaded model and its running engine.
@@ -103,75 +107,38 @@ impl NativeEngine {
     /// State at the end of the last step; null after the engine was closed.
     #[napi]
     pub fn stats(&self) -> napi::Result<Option<NativeStats>> {
-        guarded(|| Ok(self.lock().as_ref().map(|engine| engine.stats().into())))
+        guarded(|| Ok(lock(&self.engine).as_ref().map(|engine| engine.stats().into())))
     }
 
     /// Drops all cached prefixes that no request holds; resolves with the tokens dropped.
     #[napi(ts_return_type = "Promise<number>")]
-    pub fn flush_cache(&self) -> AsyncTask<Flush> {
-        AsyncTask::new(Flush { engine: self.engine.clone() })
-    }
-
-    /// Ends every open request, then the threads, and frees the memory.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn close(&self) -> AsyncTask<Close> {
-        AsyncTask::new(Close { engine: self.engine.clone() })
-    }
-
-    fn with_engine(&self, body: impl FnOnce(&Engine)) -> napi::Result<bool> {
-        guarded(|| Ok(self.lock().as_ref().map(body).is_some()))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Engine>> {
-        self.engine.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-/// [`NativeEngine::flush_cache`], away from the JavaScript thread.
-pub struct Flush {
-    engine: Arc<Mutex<Option<Engine>>>,
-}
-
-impl Task for Flush {
-    type Output = f64;
-    type JsValue = f64;
-
-    fn compute(&mut self) -> napi::Result<f64> {
-        guarded(|| {
+    pub fn flush_cache(&self) -> AsyncTask<Away<f64>> {
+        let engine = self.engine.clone();
+        Away::task(move || {
+            let closed = || Error::Closed("the engine was closed".into());
             let (send, receive) = sync_channel(1);
-            if let Some(engine) = self.engine.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).as_ref() {
-                engine.flush(Box::new(move |dropped| drop(send.send(dropped))));
-            } else {
-                drop(send);
-            }
-            let closed = || sglang_engine::Error::Closed("the engine was closed".into());
+            let reply = Box::new(move |dropped| drop(send.send(dropped)));
+            lock(&engine).as_ref().ok_or_else(closed)?.flush(reply);
             Ok(receive.recv().map_err(|_| closed())?? as f64)
         })
     }
 
-    fn resolve(&mut self, _: Env, dropped: f64) -> napi::Result<f64> {
-        Ok(dropped)
-    }
-}
-
-/// [`NativeEngine::close`], away from the JavaScript thread.
-pub struct Close {
-    engine: Arc<Mutex<Option<Engine>>>,
-}
-
-impl Task for Close {
-    type Output = ();
-    type JsValue = ();
-
-    fn compute(&mut self) -> napi::Result<()> {
-        guarded(|| {
-            let engine = self.engine.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-            drop(engine);
+    /// Ends every open request, then the threads, and frees the memory.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn close(&self) -> AsyncTask<Away<()>> {
+        let engine = self.engine.clone();
+        Away::task(move || {
+            let open = lock(&engine).take();
+            drop(open);
             Ok(())
         })
     }
 
-    fn resolve(&mut self, _: Env, (): ()) -> napi::Result<()> {
-        Ok(())
+    fn with_engine(&self, body: impl FnOnce(&Engine)) -> napi::Result<bool> {
+        guarded(|| Ok(lock(&self.engine).as_ref().map(body).is_some()))
     }
+}
+
+fn lock(engine: &Mutex<Option<Engine>>) -> MutexGuard<'_, Option<Engine>> {
+    engine.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -5,13 +5,12 @@
 mod engine;
 mod types;
 
+use sglang_engine::{error::panic_message, Error};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// Runs `body`; a panic becomes a JavaScript error.
-fn guarded<T>(body: impl FnOnce() -> Result<T, sglang_engine::Error>) -> napi::Result<T> {
-    let result = catch_unwind(AssertUnwindSafe(body)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        napi::Error::from_reason(format!("internal error: {}", text.unwrap_or("panic without a message")))
-    })?;
-    result.map_err(|error| napi::Error::from_reason(error.to_string()))
+fn guarded<T>(body: impl FnOnce() -> Result<T, Error>) -> napi::Result<T> {
+    let result = catch_unwind(AssertUnwindSafe(body));
+    let failed = |panic: Box<dyn std::any::Any + Send>| Err(Error::Closed(panic_message(&*panic)));
+    result.unwrap_or_else(failed).map_err(|error| napi::Error::from_reason(error.to_string()))
 }

@@ -4,7 +4,6 @@ use napi_derive::napi;
 use sglang_engine::grammar::Constraint;
 use sglang_engine::loader;
 use sglang_engine::request::{self, FinishReason, Prompt};
-use sglang_engine::scheduler::Policy;
 
 /// What to load and how; what is left out is decided by the engine.
 #[napi(object)]
@@ -34,15 +33,8 @@ pub struct NativeLoadOptions {
 
 impl NativeLoadOptions {
     /// The engine's options.
-    pub fn translate(self) -> Result<loader::LoadOptions, sglang_engine::Error> {
-        let policy = match self.schedule_policy.as_deref() {
-            None | Some("lpm") => Policy::Lpm,
-            Some("fcfs") => Policy::Fcfs,
-            Some(other) => {
-                return Err(sglang_engine::Error::load(format!("schedule policy {other:?}: expected lpm or fcfs")))
-            }
-        };
-        Ok(loader::LoadOptions {
+    pub fn translate(self) -> loader::LoadOptions {
+        loader::LoadOptions {
             model_path: self.model_path.into(),
             tokenizer_path: self.tokenizer_path.map(Into::into),
             device: self.device,
@@ -55,9 +47,9 @@ impl NativeLoadOptions {
             max_running_requests: self.max_running_requests.map(|n| n as usize),
             max_queued_requests: self.max_queued_requests.map(|n| n as usize),
             chunked_prefill_size: self.chunked_prefill_size.map(|n| n as usize),
-            policy,
+            schedule_policy: self.schedule_policy,
             reuse: !self.disable_radix_cache.unwrap_or(false),
-        })
+        }
     }
 }
 

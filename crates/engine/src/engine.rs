@@ -4,8 +4,8 @@
 //! runner; after a failure of the loop every open and every later request fails with the reason, and nothing hangs.
 
 use crate::batch::Batch;
-use crate::error::{Error, Result};
-use crate::front::{panic_message, Call, Command, Front, Reply};
+use crate::error::{panic_message, Error, Result};
+use crate::front::{Call, Command, Front, Reply};
 use crate::request::{Event, Request, RequestId};
 use crate::runner::Runner;
 use crate::scheduler::{Limits, Scheduler, Totals};

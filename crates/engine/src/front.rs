@@ -1,7 +1,7 @@
 //! The front thread: checks requests, encodes their text and compiles their constraints, in the order of submission,
 //! away from the caller's thread and from the loop.
 
-use crate::error::{Error, Result};
+use crate::error::{panic_message, Error, Result};
 use crate::grammar;
 use crate::request::{check_tokens, Event, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS};
 use crate::sequence::Prepared;
@@ -109,10 +109,4 @@ impl Front {
             None => Ok(DEFAULT_NEW_TOKENS.min(room)),
         }
     }
-}
-
-/// The text of a caught panic.
-pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("panic without a message").into()
 }

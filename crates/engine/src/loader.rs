@@ -56,8 +56,8 @@ pub struct LoadOptions {
     pub max_queued_requests: Option<usize>,
     /// Most prompt rows of a step.
     pub chunked_prefill_size: Option<usize>,
-    /// Order of admission.
-    pub policy: Policy,
+    /// `lpm` or `fcfs`.
+    pub schedule_policy: Option<String>,
     /// Whether prefixes are kept for later requests.
     pub reuse: bool,
 }
@@ -132,6 +132,8 @@ pub fn load_as(
 ) -> Result<Loaded> {
     check_choice("device", options.device.as_deref(), &["auto", "cpu"])?;
     check_choice("dtype", options.dtype.as_deref(), &["auto", "float32"])?;
+    check_choice("schedule policy", options.schedule_policy.as_deref(), &["lpm", "fcfs"])?;
+    let policy = if options.schedule_policy.as_deref() == Some("fcfs") { Policy::Fcfs } else { Policy::Lpm };
     let tokenizer = Arc::new(match &options.tokenizer_path {
         Some(path) => Tokenizer::at(path, &config)?,
         None => Tokenizer::of(files, &config)?,
@@ -142,7 +144,7 @@ pub fn load_as(
     let assembled = assemble(&*files.weights, &config, &mut device, float32, &mut |done| on_progress(done, total))?;
     on_progress(total, total);
     let sizes = Sizes::choose(options, &config, float32)?;
-    let limits = sizes.limits(options);
+    let limits = sizes.limits(options, policy);
     let decoder = Decoder::new(device, config.clone(), assembled, sizes.kv, limits.chunk + limits.max_running)?;
     let card = ModelCard {
         device: decoder.describe(),
@@ -221,13 +223,13 @@ impl Sizes {
         Ok(Sizes { kv: KvShape { layers, kv_heads, head_size, pages, dtype }, context })
     }
 
-    fn limits(&self, options: &LoadOptions) -> Limits {
+    fn limits(&self, options: &LoadOptions, policy: Policy) -> Limits {
         Limits {
             chunk: options.chunked_prefill_size.unwrap_or(CHUNK).max(1),
             max_running: options.max_running_requests.unwrap_or(MAX_RUNNING).max(1),
             max_queued: options.max_queued_requests.unwrap_or(MAX_QUEUED),
             pages: self.kv.pages,
-            policy: options.policy,
+            policy,
             reuse: options.reuse,
         }
     }
