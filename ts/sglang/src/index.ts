@@ -11,6 +11,7 @@ export { OpenAI, type OpenAIOptions } from './backends/openai.ts';
 export { RuntimeEndpoint, type RuntimeEndpointOptions } from './backends/runtime-endpoint.ts';
 export { FakeBackend, type FakeCall, type FakeOptions, type FakeReply } from './backends/fake.ts';
 export { engineBackend } from './backends/engine.ts';
+export { Engine, type EngineOptions, type LoadProgress } from './engine/engine.ts';
 export { SglangError, type SglangErrorCode } from './engine/errors.ts';
 export type * from './engine/types.ts';
 export type * from './backends/backend.ts';

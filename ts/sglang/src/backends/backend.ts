@@ -78,11 +78,7 @@ export interface Backend {
   /** Continues the prompt. The last turn is open, or `role: null`. */
   stream(prompt: readonly Turn[], options: GenerateOptions): AsyncIterable<Delta>;
   /** Chooses one of `choices` as the continuation of the prompt. */
-  select(
-    prompt: readonly Turn[],
-    choices: readonly string[],
-    options: SelectOptions,
-  ): Promise<Selection>;
+  select(prompt: readonly Turn[], choices: readonly string[], options: SelectOptions): Promise<Selection>;
   /** Computes the prompt ahead of branches that will share it; optional. */
   warm?(prompt: readonly Turn[], options: { signal?: AbortSignal }): Promise<void>;
   /** Drops cached prefixes; optional. */

@@ -89,7 +89,7 @@ async function selection(
         )
       : [];
   const scores = scoresOf(method, added.map(values), unconditional.map(values));
-  return { index: best(scores), scores, meta };
+  return { index: best(scores), scores, meta: { ...meta, finishReason: 'stop', matched: null } };
 }
 
 const emptyPromptMeta: GenMeta = {

@@ -67,7 +67,7 @@ class Batch {
   }
 
   async #lane(): Promise<void> {
-    while (this.#next < this.list.length && !this.#stop.signal.aborted) {
+    while (this.#next < this.list.length) {
       const index = this.#next++;
       this.#outcomes[index] = await this.#item(index);
       this.report(++this.#done);

@@ -77,13 +77,13 @@ class Interpreter {
 
   async result(): Promise<Result<Record<string, unknown>>> {
     const { turns, vars, metas } = this.snapshot();
-    const { backend, signal } = this.session;
-    const text = backend.render ? await abortable(backend.render(turns), signal) : plainText(turns);
+    const { backend } = this.session;
+    const text = backend.render ? await abortable(backend.render(turns), this.signalOf()) : plainText(turns);
     return new Settled(vars, text, messagesOf(turns), metas);
   }
 
   async #gen({ name, options, constraint }: NodeOf<'gen'>): Promise<unknown> {
-    const request = requestOf({ ...this.session.defaults, ...options }, constraint, this.#signalOf(options));
+    const request = requestOf({ ...this.session.defaults, ...options }, constraint, this.signalOf(options));
     const { text, meta } = await this.#stream(name, request);
     this.prompt.append(text);
     this.vars[name] = await constraint.parse(text);
@@ -108,7 +108,7 @@ class Interpreter {
   }
 
   async #select({ name, choices, method, options }: NodeOf<'select'>): Promise<unknown> {
-    const signal = this.#signalOf(options);
+    const signal = this.signalOf(options);
     const temperature = options.temperature ?? this.session.defaults.temperature;
     const asked = this.session.backend.select(this.prompt.openTurns(), choices, { method, temperature, signal });
     const { index, scores, meta } = await abortable(asked, signal);
@@ -121,8 +121,9 @@ class Interpreter {
     return choice;
   }
 
-  #signalOf({ signal }: SamplingOptions): AbortSignal {
-    return signal ? AbortSignal.any([signal, this.session.signal]) : this.session.signal;
+  /** A signal of its own for each call: one with a listener for every branch looks to Node like a leak. */
+  signalOf({ signal }: SamplingOptions = {}): AbortSignal {
+    return AbortSignal.any(signal ? [signal, this.session.signal] : [this.session.signal]);
   }
 }
 
@@ -226,9 +227,9 @@ export class Scope {
 
   /** Only a hint: where it fails, the branches will say so. */
   async #warm(): Promise<void> {
-    const { backend, signal } = this.#on.session;
     const turns = this.#on.prompt.turns();
-    if (turns.length > 0) await backend.warm?.(turns, { signal }).catch(() => {});
+    const signal = this.#on.signalOf();
+    if (turns.length > 0) await this.#on.session.backend.warm?.(turns, { signal }).catch(() => {});
   }
 }
 

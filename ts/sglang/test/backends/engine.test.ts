@@ -52,6 +52,7 @@ function scripted({
     const meta = metaOf(request);
     const result: GenerateResult = { text: reply.join(''), outputIds: [], meta };
     return {
+      // oxlint-disable-next-line unicorn/no-thenable -- as generations are
       then: (onResult: (result: GenerateResult) => unknown) => Promise.resolve(result).then(onResult),
       async *[Symbol.asyncIterator](): AsyncGenerator<GenerateChunk> {
         for (const text of reply) yield { index: 0, text, outputIds: [] };

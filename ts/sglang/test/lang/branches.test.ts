@@ -1,6 +1,6 @@
 /** Forks: when branches start, what they share, and what becomes of their results. */
 import test from 'ava';
-import { FakeBackend, fn, gen } from '../../src/index.ts';
+import { FakeBackend, fn, gen, type Backend } from '../../src/index.ts';
 
 const echo = () => new FakeBackend({ replies: [[/(?:)/, (prompt) => `<${prompt.length}>`]] });
 
@@ -8,7 +8,7 @@ test('a branch starts from the prompt at the fork, not from what comes after', a
   const program = fn(async (s) => {
     s`head${gen('x')}`;
     const [a] = s.fork(1);
-    s` later`;
+    s.append` later`;
     const branch = await a` branch`;
     t.is(branch.text(), 'head<4> branch');
     return s;
@@ -38,7 +38,7 @@ test('branches run side by side', async (t) => {
   const backend = new FakeBackend({ replies: [[/(?:)/, reply]] });
   await fn((s) => {
     const forks = s`head`.fork(8);
-    for (const fork of forks) fork`${gen('x')}`;
+    for (const fork of forks) fork.append(gen('x'));
     return forks.join().then((results) => results[0]!);
   }).run({}, { backend });
   t.is(most, 8);
@@ -102,3 +102,28 @@ for (const n of [0, -1, 1.5]) {
     await t.throwsAsync(async () => run, { message: new RegExp(`n is a positive integer, not ${n}`) });
   });
 }
+
+test('many branches do not look like a leak of listeners', async (t) => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error) => warnings.push(warning);
+  process.on('warning', onWarning);
+  const backend: Backend = {
+    kind: 'listening',
+    async *stream(_, { signal }) {
+      signal!.addEventListener('abort', () => {});
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      yield {
+        text: 'x',
+        meta: { promptTokens: 0, completionTokens: 1, cachedTokens: 0, finishReason: 'stop', matched: null },
+      };
+    },
+    select: () => Promise.reject(new Error('not asked')),
+    warm: async (_, { signal }) => signal!.addEventListener('abort', () => {}),
+    render: async () => 'text',
+  };
+  const run = fn((s) => s.forkMap(Array(50).fill(0), (branch) => branch`${gen('x')}`).then((results) => results[0]!));
+  await run.run({}, { backend, signal: new AbortController().signal });
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  process.off('warning', onWarning);
+  t.deepEqual(warnings, []);
+});

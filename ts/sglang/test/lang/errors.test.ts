@@ -74,6 +74,7 @@ test('rejections that are awaited late or never do not end the process', async (
       state.fork(2).join(),
       state.copy(async (c) => c),
     ];
+    void s.get('y' as never);
     void state.forkMap([1], (branch) => branch`b${gen('y')}`);
     return state;
   });
@@ -208,7 +209,7 @@ test('a run that fails stops its branches', async (t) => {
     },
   };
   const program = fn(async (s) => {
-    s.fork(1)[0]!`${gen('x')}`;
+    void s.fork(1)[0]!`${gen('x')}`;
     await new Promise((resolve) => setTimeout(resolve, 5));
     throw boom;
   });

@@ -182,6 +182,17 @@ test('blocks: what the body adds stands in the turn, whatever it waits for', asy
   t.deepEqual(result.vars, { a: '1', b: '2', c: '3' });
 });
 
+test('a block is over when all it added is done, also if its body waits for nothing', async (t) => {
+  const backend = new FakeBackend({
+    replies: [
+      ['one', '1'],
+      ['end', '2'],
+    ],
+  });
+  const program = fn((s) => s.user((u) => void u`one ${gen('a')}`).assistant`end ${gen('c')}`);
+  t.is((await program.run({}, { backend })).text(), 'user: one 1\nassistant: end 2\n');
+});
+
 test('a program is callable on a state, and the state goes on after it', async (t) => {
   const backend = new FakeBackend({
     replies: [

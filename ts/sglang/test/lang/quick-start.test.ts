@@ -7,13 +7,12 @@ import { promisify } from 'node:util';
 const examples = fileURLToPath(new URL('../../../../examples/', import.meta.url));
 
 /** Runs an example against the sources, not the build. */
-async function start(name: string, backend: string): Promise<string> {
+async function start(name: string, backend: string): Promise<{ stdout: string; stderr: string }> {
   const env = { ...process.env, SGLANG_BACKEND: backend, TSX_TSCONFIG_PATH: `${examples}tsconfig.json` };
-  const { stdout } = await promisify(execFile)(process.execPath, ['--import=tsx', `quick_start/${name}.ts`], {
+  return promisify(execFile)(process.execPath, ['--import=tsx', `quick_start/${name}.ts`], {
     cwd: examples,
     env,
   });
-  return stdout;
 }
 
 const printed: Record<string, string> = {
@@ -45,7 +44,8 @@ A: Paris
 };
 
 for (const [name, expected] of Object.entries(printed)) {
-  test(`${name} prints what its program makes`, async (t) => t.is(await start(name, 'fake'), expected));
+  test(`${name} prints what its program makes`, async (t) =>
+    t.deepEqual(await start(name, 'fake'), { stdout: expected, stderr: '' }));
 }
 
 test('an unknown backend is told with what is known', async (t) => {

@@ -113,11 +113,11 @@ gen('x', { schema: { type: 'object' } });
 // Parts.
 fn((s) => {
   // @ts-expect-error a promise is no part
-  s`${Promise.resolve('x')}`;
+  void s`${Promise.resolve('x')}`;
   // @ts-expect-error nor is undefined
   s(undefined);
   // @ts-expect-error nor is an object
-  s.user`${{ a: 1 }}`;
+  void s.user`${{ a: 1 }}`;
   return s`${1} ${'x'} ${gen('y')}`;
 });
 
