@@ -13,7 +13,7 @@ export declare class NativeEngine {
   tokenize(text: string, addSpecialTokens: boolean): Array<number>
   /** Text of token ids; ids outside the vocabulary are an error. */
   detokenize(ids: Array<number>, skipSpecialTokens: boolean): string
-  /** State at the end of the last step; null after the engine was closed. */
+  /** State at the end of the last step; null after the engine was closed or failed. */
   stats(): NativeStats | null
   /** Drops all cached prefixes that no request holds; resolves with the tokens dropped. */
   flushCache(): Promise<number>

@@ -104,10 +104,10 @@ impl NativeEngine {
         })
     }
 
-    /// State at the end of the last step; null after the engine was closed.
+    /// State at the end of the last step; null after the engine was closed or failed.
     #[napi]
     pub fn stats(&self) -> napi::Result<Option<NativeStats>> {
-        guarded(|| Ok(lock(&self.engine).as_ref().map(|engine| engine.stats().into())))
+        guarded(|| Ok(lock(&self.engine).as_ref().and_then(Engine::stats).map(Into::into)))
     }
 
     /// Drops all cached prefixes that no request holds; resolves with the tokens dropped.

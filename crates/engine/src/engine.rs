@@ -42,7 +42,8 @@ pub struct Stats {
 /// A running engine. Dropping it closes it.
 pub struct Engine {
     calls: Sender<Call>,
-    stats: Arc<Mutex<Stats>>,
+    /// `None` after the loop ended.
+    stats: Arc<Mutex<Option<Stats>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -57,7 +58,7 @@ impl Engine {
     ) -> Self {
         let (calls, called) = channel();
         let (commands, commanded) = channel();
-        let stats = Arc::new(Mutex::new(Stats::default()));
+        let stats = Arc::new(Mutex::new(None));
         let front = Front { tokenizer: tokenizer.clone(), context, commands };
         let steps = Steps { scheduler: Scheduler::new(limits, tokenizer), runner, sink, stats: stats.clone() };
         steps.publish();
@@ -84,8 +85,8 @@ impl Engine {
         let _ = self.calls.send(Call::Flush(reply));
     }
 
-    /// State at the end of the last step.
-    pub fn stats(&self) -> Stats {
+    /// State at the end of the last step; `None` if the loop has ended, be it by a failure.
+    pub fn stats(&self) -> Option<Stats> {
         *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -114,7 +115,7 @@ struct Steps {
     scheduler: Scheduler,
     runner: Box<dyn Runner>,
     sink: Sink,
-    stats: Arc<Mutex<Stats>>,
+    stats: Arc<Mutex<Option<Stats>>>,
 }
 
 impl Steps {
@@ -126,7 +127,7 @@ impl Steps {
             Err(panic) => Error::Closed(format!("the engine failed: {}", panic_message(&*panic))),
         };
         let failed = self.scheduler.fail_all(&error);
-        self.publish();
+        *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
         self.emit(failed);
         self.refuse_all(commands, &error);
     }
@@ -205,7 +206,7 @@ impl Steps {
             evicted_tokens: cache.evicted_tokens as u64,
             totals: self.scheduler.totals(),
         };
-        *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = stats;
+        *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(stats);
     }
 
     /// After the end: whatever still arrives is refused, until nobody can send any more.

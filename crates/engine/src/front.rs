@@ -3,7 +3,7 @@
 
 use crate::error::{panic_message, Error, Result};
 use crate::grammar;
-use crate::request::{check_tokens, Event, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS};
+use crate::request::{check_tokens, Event, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS, UNLIMITED};
 use crate::sequence::Prepared;
 use crate::text::Tokenizer;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -100,6 +100,7 @@ impl Front {
             return Err(Error::ContextLength(message));
         }
         match asked {
+            Some(UNLIMITED) => Ok(room),
             Some(max) if max > room => Err(Error::ContextLength(format!(
                 "the prompt has {prompt} tokens and {max} new ones were asked for; the context holds {} in all: \
                  ask for at most {room}",

@@ -41,7 +41,7 @@ impl Default for Prompt {
 /// Sampling parameters; the names are those of the native API.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// Most tokens to generate; `None` is [`DEFAULT_NEW_TOKENS`] or what the context leaves.
+    /// Most tokens to generate; `None` is [`DEFAULT_NEW_TOKENS`] or less, [`UNLIMITED`] all that the context leaves.
     pub max_new_tokens: Option<usize>,
     /// No EOS and no stop token before this many tokens.
     pub min_new_tokens: usize,
@@ -77,6 +77,8 @@ pub struct SamplingParams {
     pub constraint: Option<Constraint>,
 }
 
+/// A limit of new tokens that only the context sets.
+pub const UNLIMITED: usize = u32::MAX as usize;
 /// New tokens when a request names no limit.
 pub const DEFAULT_NEW_TOKENS: usize = 128;
 /// Most alternatives that may be asked for per position.

@@ -55,6 +55,8 @@ export interface EngineOptions {
 /** Seconds over which throughput is averaged. */
 const THROUGHPUT_WINDOW = 5;
 const MAX_SAMPLES = 128;
+/** How the addon is told that only the context limits the output. */
+const UNLIMITED = 0xffff_ffff;
 
 /** A generation's samples by native id. */
 interface OpenSample {
@@ -73,7 +75,6 @@ export class Engine implements EngineLike, Backend {
   #nextId = 1;
   #nextSeed: () => [number, number];
   #keepAlive: NodeJS.Timeout | undefined;
-  #stats: EngineStats | undefined;
   #closed = false;
 
   private constructor(native: NativeEngine, options: EngineOptions) {
@@ -162,9 +163,8 @@ export class Engine implements EngineLike, Backend {
 
   stats(): EngineStats {
     const stats = this.#native.stats();
-    if (stats) this.#stats = { ...stats, generationThroughput: this.#throughput() };
-    if (!this.#stats) throw new SglangError('engine_closed', 'the engine was closed');
-    return this.#stats;
+    if (!stats) throw new SglangError('engine_closed', 'the engine was closed or has failed');
+    return { ...stats, generationThroughput: this.#throughput() };
   }
 
   async flushCache(): Promise<number> {
@@ -244,7 +244,8 @@ export class Engine implements EngineLike, Backend {
   #toNative(request: GenerateRequest): Omit<NativeRequest, 'id' | 'seed'> & { seed?: number[] } {
     const s = request.samplingParams ?? {};
     const { temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty } = s;
-    const { maxNewTokens, minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim, regex, jsonSchema, ebnf } = s;
+    const maxNewTokens = s.maxNewTokens === Infinity ? UNLIMITED : s.maxNewTokens;
+    const { minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim, regex, jsonSchema, ebnf } = s;
     return {
       ...this.#promptOf(request),
       ...logprobsOf(request),

@@ -5,7 +5,7 @@
 
 /** Sampling parameters of one generation; what is left out has the default named here. */
 export interface SamplingParams {
-  /** Most tokens to generate; 0 only computes the prompt. Default 128. */
+  /** Most tokens to generate; 0 only computes the prompt, Infinity is all the context leaves. Default 128. */
   maxNewTokens?: number;
   /** EOS and stop tokens are not allowed before this many tokens. Default 0. */
   minNewTokens?: number;
@@ -205,6 +205,7 @@ export interface EngineLike {
       variables?: Readonly<Record<string, unknown>>;
     },
   ): string;
+  /** Throws once the engine was closed or has failed. */
   stats(): EngineStats;
   /** Drops all cached prefixes that no request holds; resolves with the number of tokens freed. */
   flushCache(): Promise<number>;

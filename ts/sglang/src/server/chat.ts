@@ -31,7 +31,7 @@ export const chatRoutes: readonly Route[] = [
 async function chat(call: Call): Promise<void> {
   const asked = body(call.body, '');
   checkModel(call, asked.model);
-  const submissions = submitAll(call, [requestOf(call.engine, asked)], [asked.rid]);
+  const submissions = submitAll(call, [requestOf(asked)], [asked.rid]);
   if (asked.stream) return streamEvents(call, events(call, asked, submissions));
   const results = await allResults(submissions);
   const choices = results.flat().map((result, index) => wholeChoice(call.engine, asked, result, index));
@@ -39,14 +39,13 @@ async function chat(call: Call): Promise<void> {
   call.res.json({ ...head, choices, usage: usageOfResults(results) });
 }
 
-function requestOf(engine: EngineLike, asked: Body): GenerateRequest {
+function requestOf(asked: Body): GenerateRequest {
   if (asked.top_logprobs && !asked.logprobs) {
     throw new SglangError('bad_request', 'top_logprobs: needs logprobs: true', 'top_logprobs');
   }
   const messages = toMessages(asked.messages);
-  const template = { continueFinalMessage: asked.continue_final_message, variables: asked.chat_template_kwargs };
   const samplingParams = fromOpenAI(asked);
-  samplingParams.maxNewTokens ??= roomAfter(engine, messages, template);
+  samplingParams.maxNewTokens ??= Infinity;
   return {
     messages,
     samplingParams,
@@ -57,16 +56,6 @@ function requestOf(engine: EngineLike, asked: Body): GenerateRequest {
     priority: asked.priority,
     extraKey: asked.extra_key,
   };
-}
-
-type TemplateOptions = Parameters<EngineLike['applyChatTemplate']>[1];
-
-/** An answer without a limit may fill the context. A prompt that fills it alone is the engine's to refuse. */
-function roomAfter(engine: EngineLike, messages: readonly ChatMessage[], options: TemplateOptions): number | undefined {
-  const addGenerationPrompt = !options?.continueFinalMessage;
-  const prompt = engine.tokenize(engine.applyChatTemplate(messages, { addGenerationPrompt, ...options }));
-  const room = engine.model.contextLength - prompt.length;
-  return room > 0 ? room : undefined;
 }
 
 function headOf({ modelName }: Call, submissions: readonly Submission[], object: string) {

@@ -57,6 +57,8 @@ function modelInfo({ engine: { model }, modelName }: ServerState) {
     has_image_understanding: false,
     max_model_len: model.contextLength,
     chat_template: model.chatTemplate,
+    bos_token: model.bosToken,
+    eos_token: model.eosToken,
   };
 }
 

@@ -162,6 +162,11 @@ test.serial('leaving the loop early or calling abort ends a generation with what
   await atRest();
 });
 
+test('an unlimited output may fill the context', async (t) => {
+  const { meta } = await engine.generate({ prompt, samplingParams: { ...greedy, maxNewTokens: Infinity } });
+  t.is(meta.promptTokens + meta.completionTokens, engine.model.contextLength);
+});
+
 const badRequests: [string, GenerateRequest, string, RegExp][] = [
   ['no prompt', {}, 'bad_request', /exactly one of prompt, messages and inputIds/],
   ['an empty prompt', { inputIds: [] }, 'bad_request', /prompt is empty/],

@@ -35,6 +35,8 @@ test('model and server describe themselves', async (t) => {
     has_image_understanding: false,
     max_model_len: 200,
     chat_template: '{{ messages }}',
+    bos_token: null,
+    eos_token: '<eos>',
   };
   for (const path of ['/get_model_info', '/model_info']) t.deepEqual((await ask(path)).json, model);
   for (const path of ['/get_server_info', '/server_info']) {
