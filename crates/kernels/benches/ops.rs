@@ -13,6 +13,9 @@ const F: usize = 1536;
 const V: usize = 49_152;
 const HEADS: Heads = Heads { q: 9, kv: 3, size: 64 };
 const LAYERS: usize = 30;
+/// Streams, positions before the step, rows of each in the step.
+const STEPS: [(usize, usize, usize); 6] =
+    [(1, 64, 1), (1, 512, 1), (1, 2048, 1), (16, 512, 1), (1, 0, 512), (1, 1536, 512)];
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1).filter(|a| !a.starts_with("--"));
@@ -44,15 +47,19 @@ fn time(mut call: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(times[times.len() / 2])
 }
 
-/// Pseudo-random bytes; every format's scale is small.
+/// Pseudo-random bytes; floats and scales made of them are small, but not so small that they are slow.
 fn bytes(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
-    let mut state = 1u64;
-    let mut bytes: Vec<u8> = Vec::with_capacity(rows * dtype.row_bytes(cols));
-    while bytes.len() < rows * dtype.row_bytes(cols) {
+    let (mut state, len) = (1u64, rows * dtype.row_bytes(cols));
+    let high = if dtype.is_float() { dtype.block_bytes() } else { usize::MAX };
+    let mut byte = |i: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        bytes.push((state >> 33) as u8 & 0x2f);
-    }
-    bytes
+        if (i + 1).is_multiple_of(high) {
+            0x3c
+        } else {
+            (state >> 33) as u8 & 0x2f
+        }
+    };
+    (0..len).map(&mut byte).collect()
 }
 
 fn matrix(cpu: &mut Cpu, dtype: DType, rows: usize, cols: usize) -> Result<<Cpu as Device>::Matrix> {
@@ -109,9 +116,7 @@ fn linears(
 
 fn attention(cpu: &mut Cpu) -> Result<()> {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        for (streams, before, rows) in
-            [(1, 64, 1), (1, 512, 1), (1, 2048, 1), (16, 512, 1), (1, 0, 512), (1, 1536, 512)]
-        {
+        for (streams, before, rows) in STEPS {
             let each = (before + rows).div_ceil(PAGE);
             let shape = KvShape { layers: 1, kv_heads: HEADS.kv, head_size: HEADS.size, pages: streams * each, dtype };
             let mut kv = cpu.kv(shape)?;
@@ -171,7 +176,9 @@ fn sampling(cpu: &mut Cpu) -> Result<()> {
 
 fn the_rest(cpu: &mut Cpu) -> Result<()> {
     for rows in [1, 16, 512] {
-        let (x, weight, table) = (wave(cpu, rows * 2 * F)?, wave(cpu, D)?, wave(cpu, rows * HEADS.size)?);
+        let (x, weight, mut table) = (wave(cpu, rows * 2 * F)?, wave(cpu, D)?, cpu.buffer(rows * HEADS.size)?);
+        let positions: Vec<u32> = (0..rows as u32).collect();
+        cpu.rope_table(&positions, &[0.1; HEADS.size / 2], &mut table)?;
         let (mut out, mut qkv) = (wave(cpu, rows * F)?, wave(cpu, rows * HEADS.row())?);
         let norm = time(|| cpu.rms_norm(&x, &weight, 1e-5, rows, &mut out))?;
         let silu = time(|| cpu.silu_mul(&x, rows, F, &mut out))?;

@@ -195,7 +195,7 @@ fn merge<S: Simd>(s: S, state: &mut [f32], partial: &[f32]) {
     }
     let max = if pm > m { pm } else { m };
     let (a, b) = (s.exp(s.splat(m - max)), s.exp(s.splat(pm - max)));
-    update(s, &mut state[..values], &partial[..values], |x, y| s.mul_add(x, a, s.mul(y, b)));
+    update!(s, state[..values], partial[..values], |x, y| s.mul_add(x, a, s.mul(y, b)));
     let total = s.mul_add(s.splat(l), a, s.mul(s.splat(pl), b));
     state[values..values + 2].copy_from_slice(&[max, lanes(s, total)[0]]);
 }
@@ -303,11 +303,17 @@ impl<E: Element + Plain> Attend<'_, E> {
         let mut largest = [s.splat(f32::NEG_INFINITY); Q];
         let mut page = 0;
         while page < numbers.len() {
+            let mut dots = [[s.zero(); P]; Q];
             let several = numbers[page..].first_chunk::<P>();
-            let dots = match several {
-                Some(numbers) => self.dots::<S, Q, P>(s, q, numbers),
-                None => self.dots::<S, Q, 1>(s, q, &[numbers[page]]).map(|d| [d[0]; P]),
-            };
+            match several {
+                Some(numbers) => dots = self.dots::<S, Q, P>(s, q, numbers),
+                None => {
+                    let one = self.dots::<S, Q, 1>(s, q, &[numbers[page]]);
+                    for i in 0..Q {
+                        dots[i][0] = one[i][0];
+                    }
+                }
+            }
             for p in 0..several.map_or(1, |n| n.len()) {
                 for i in 0..Q {
                     let score = s.within(lanes_seen(&seen[i], start + page), dots[i][p], s.splat(f32::NEG_INFINITY));
@@ -328,10 +334,16 @@ impl<E: Element + Plain> Attend<'_, E> {
         q: &[[f32; Q]],
         numbers: &[u32; P],
     ) -> [[S::F; P]; Q] {
-        let keys = numbers.map(|n| &self.pages.block(self.ask.layer, n, self.head).0[..q.len()]);
+        let mut pages = [&[][..]; P];
+        for p in 0..P {
+            pages[p] = &self.pages.block(self.ask.layer, numbers[p], self.head).0[..q.len()];
+        }
         let mut dots = [[s.zero(); P]; Q];
         for (d, q) in q.iter().enumerate() {
-            let keys = keys.map(|k| E::load(s, &k[d]));
+            let mut keys = [s.zero(); P];
+            for p in 0..P {
+                keys[p] = E::load(s, &pages[p][d]);
+            }
             for i in 0..Q {
                 let q = s.splat(q[i]);
                 for p in 0..P {
@@ -374,7 +386,9 @@ impl<E: Element + Plain> Attend<'_, E> {
         }
         for (i, sums) in sums.iter().enumerate() {
             let out = partial[i * self.stride + c * LANES..].as_chunks_mut().0;
-            out.iter_mut().zip(sums).for_each(|(out, &sum)| s.store(sum, out));
+            for (out, &sum) in out.iter_mut().zip(sums) {
+                s.store(sum, out);
+            }
         }
     }
 }

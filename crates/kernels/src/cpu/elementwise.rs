@@ -31,7 +31,7 @@ impl Kernel for Add<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for row in self.x.chunks_exact_mut(self.y.len().max(1)) {
-            update(s, row, self.y, |x, y| s.add(x, y));
+            update!(s, row, self.y, |x, y| s.add(x, y));
         }
     }
 }
@@ -58,7 +58,7 @@ impl Kernel for SiluMul<'_> {
         let one = s.splat(1.0);
         for (x, out) in self.x.chunks_exact(2 * self.width).zip(self.out.chunks_exact_mut(self.width)) {
             let (gate, up) = x.split_at(self.width);
-            combine(s, gate, up, out, |gate, up| {
+            combine!(s, gate, up => out, |gate, up| {
                 let e = s.exp(s.sub(s.zero(), gate));
                 s.mul(s.div(gate, s.add(one, e)), up)
             });

@@ -31,7 +31,7 @@ impl Kernel for Norm<'_> {
         let width = self.weight.len();
         for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
             let factor = s.splat(factor(s, x, self.eps));
-            combine(s, x, self.weight, out, |x, w| s.mul(s.mul(x, factor), w));
+            combine!(s, x, self.weight => out, |x, w| s.mul(s.mul(x, factor), w));
         }
     }
 }
@@ -39,7 +39,7 @@ impl Kernel for Norm<'_> {
 /// `1 / sqrt(mean(x²) + eps)`.
 #[inline(always)]
 fn factor<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
-    let squares = fold(s, x, s.zero(), 0.0, |sum, x| s.mul_add(x, x, sum));
+    let squares = fold!(s, x, s.zero(), 0.0, |sum, v| s.mul_add(v, v, sum));
     1.0 / (s.sum(squares) / x.len() as f32 + eps).sqrt()
 }
 
@@ -67,7 +67,7 @@ impl Kernel for HeadNorm<'_> {
             for (h, head) in row.chunks_exact_mut(size).take(q + kv).enumerate() {
                 let weight = if h < q { self.q } else { self.k };
                 let factor = s.splat(factor(s, head, self.eps));
-                update(s, head, &weight[..size], |x, w| s.mul(s.mul(x, factor), w));
+                update!(s, head, weight[..size], |x, w| s.mul(s.mul(x, factor), w));
             }
         }
     }

@@ -77,7 +77,9 @@ impl Kernel for Read<'_> {
                 sums[i] = s.add(sums[i], s.load(&vectors[i]));
             }
         }
-        black_box(sums.map(|v| s.sum(v)));
+        for sum in sums {
+            black_box(s.sum(sum));
+        }
     }
 }
 
@@ -96,7 +98,9 @@ impl Kernel for Int8 {
                 *sum = s.dot(*sum, w, x);
             }
         }
-        black_box(sums.map(|v| s.sum(s.float(v))));
+        for sum in sums {
+            black_box(s.sum(s.float(sum)));
+        }
     }
 }
 
@@ -115,6 +119,8 @@ impl Kernel for Fma {
                 *sum = s.mul_add(w, x, *sum);
             }
         }
-        black_box(sums.map(|v| s.sum(v)));
+        for sum in sums {
+            black_box(s.sum(sum));
+        }
     }
 }

@@ -208,7 +208,7 @@ impl Kernel for Max<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
         let lowest = f32::NEG_INFINITY;
-        s.largest(fold(s, self.0, s.splat(lowest), lowest, |max, x| s.max(x, max)))
+        s.largest(fold!(s, self.0, s.splat(lowest), lowest, |max, x| s.max(x, max)))
     }
 }
 
@@ -261,10 +261,15 @@ impl Kernel for Masses<'_> {
         let (max, temperature) = (s.splat(self.max), s.splat(self.temperature));
         // exp is clamped at e^-87; what is masked must count nothing at all.
         let floor = s.splat(2e-38);
-        let mass = |x| s.max(s.sub(s.exp(s.div(s.sub(x, max), temperature)), floor), s.zero());
         let stretches = self.logits.chunks(STRETCH);
-        stretches
-            .map(|x| f64::from(s.sum(fold(s, x, s.zero(), f32::NEG_INFINITY, |sum, x| s.add(sum, mass(x))))))
-            .collect()
+        let mut masses = Vec::with_capacity(stretches.len());
+        for stretch in stretches {
+            let sum = fold!(s, stretch, s.zero(), f32::NEG_INFINITY, |sum, x| {
+                let weight = s.exp(s.div(s.sub(x, max), temperature));
+                s.add(sum, s.max(s.sub(weight, floor), s.zero()))
+            });
+            masses.push(f64::from(s.sum(sum)));
+        }
+        masses
     }
 }

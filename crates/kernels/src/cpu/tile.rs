@@ -138,8 +138,11 @@ impl Record for Nibbles {
     fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
         let (scale, offset) = (s.load_f16(&self.scale), s.load_f16(&self.offset));
-        let packed = [0, 1, 2, 3].map(|p| s.bytes(&self.planes[p]));
-        let w = std::array::from_fn::<_, 8, _>(|p| if p < 4 { s.low(packed[p]) } else { s.high(packed[p - 4]) });
+        let mut w = [s.bytes(&self.planes[0]); 8];
+        for p in 0..4 {
+            let packed = s.bytes(&self.planes[p]);
+            (w[p], w[p + 4]) = (s.low(packed), s.high(packed));
+        }
         for t in 0..T {
             let c = two_chains!(s.dot, s.splat_i(0), w, x, t);
             f[t] = affine(s, c, scale, offset, (x[Fed::SCALE][t], x[Fed::OFFSET][t]), f[t]);
@@ -164,7 +167,10 @@ impl Record for Bytes {
     fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
         let (scale, offset) = (s.load_f16(&self.scale), s.load_f16(&self.offset));
-        let w = self.planes.each_ref().map(|p| s.bytes(p));
+        let mut w = [s.bytes(&self.planes[0]); 8];
+        for p in 1..8 {
+            w[p] = s.bytes(&self.planes[p]);
+        }
         for t in 0..T {
             let c = two_chains!(s.dot, s.splat_i(0), w, x, t);
             f[t] = affine(s, c, scale, offset, (x[Fed::SCALE][t], x[Fed::OFFSET][t]), f[t]);
@@ -188,7 +194,10 @@ impl Record for Signed {
     fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
         let scale = s.load(&self.scale);
-        let w = self.planes.each_ref().map(|p| s.signed(s.bytes(p)));
+        let mut w = [s.signed(s.bytes(&self.planes[0])); 8];
+        for p in 1..8 {
+            w[p] = s.signed(s.bytes(&self.planes[p]));
+        }
         for t in 0..T {
             let c = two_chains!(s.dot_signed, s.splat_i(-S::BIAS * x[Fed::SUM][t]), w, x, t);
             let factor = s.mul(scale, s.splat(f32::from_bits(x[Fed::SCALE][t] as u32)));

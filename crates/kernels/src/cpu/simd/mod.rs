@@ -29,7 +29,7 @@ use std::ops::Range;
 pub const LANES: usize = 16;
 
 /// Work that is compiled for each level. Implementations and all they call are `#[inline(always)]`, so that they end
-/// up inside one function with the level's instructions.
+/// up inside one function with the level's instructions; vectors do not pass through closures, which would not.
 pub trait Kernel {
     /// What it computes.
     type Output;
@@ -174,43 +174,54 @@ pub fn lanes<S: Simd>(s: S, v: S::F) -> [f32; LANES] {
     out
 }
 
-/// `out[i] = f(a[i], b[i])`, 16 at a time; the slices have one length.
-#[inline(always)]
-pub fn combine<S: Simd>(s: S, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(S::F, S::F) -> S::F) {
-    let ((a, a_rest), (b, b_rest), (out, out_rest)) = (a.as_chunks(), b.as_chunks(), out.as_chunks_mut());
-    for ((a, b), out) in a.iter().zip(b).zip(out) {
-        s.store(f(s.load(a), s.load(b)), out);
-    }
-    if !out_rest.is_empty() {
-        s.store_part(f(s.load_part(a_rest), s.load_part(b_rest)), out_rest);
-    }
+/// `combine!(s, a, b => out, |x, y| f)`: `out[i] = f(a[i], b[i])`, 16 at a time, for slices of one length. A macro, as
+/// the others here: a closure would be compiled without the level's instructions.
+macro_rules! combine {
+    ($s:ident, $a:expr, $b:expr => $out:expr, |$x:ident, $y:ident| $f:expr) => {{
+        let ((a, a_rest), (b, b_rest), (out, out_rest)) = ($a.as_chunks(), $b.as_chunks(), $out.as_chunks_mut());
+        for ((a, b), out) in a.iter().zip(b).zip(out) {
+            let ($x, $y) = ($s.load(a), $s.load(b));
+            $s.store($f, out);
+        }
+        if !out_rest.is_empty() {
+            let ($x, $y) = ($s.load_part(a_rest), $s.load_part(b_rest));
+            $s.store_part($f, out_rest);
+        }
+    }};
 }
 
-/// `x[i] = f(x[i], y[i])`, 16 at a time; the slices have one length.
-#[inline(always)]
-pub fn update<S: Simd>(s: S, x: &mut [f32], y: &[f32], f: impl Fn(S::F, S::F) -> S::F) {
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks_mut(), y.as_chunks());
-    for (x, y) in x.iter_mut().zip(y) {
-        s.store(f(s.load(x), s.load(y)), x);
-    }
-    if !x_rest.is_empty() {
-        s.store_part(f(s.load_part(x_rest), s.load_part(y_rest)), x_rest);
-    }
+/// `update!(s, x, y, |a, b| f)`: `x[i] = f(x[i], y[i])`, 16 at a time, for slices of one length.
+macro_rules! update {
+    ($s:ident, $x:expr, $y:expr, |$a:ident, $b:ident| $f:expr) => {{
+        let ((x, x_rest), (y, y_rest)) = ($x.as_chunks_mut(), $y.as_chunks());
+        for (x, y) in x.iter_mut().zip(y) {
+            let ($a, $b) = ($s.load(x), $s.load(y));
+            $s.store($f, x);
+        }
+        if !x_rest.is_empty() {
+            let ($a, $b) = ($s.load_part(x_rest), $s.load_part(y_rest));
+            $s.store_part($f, x_rest);
+        }
+    }};
 }
 
-/// Folds the vectors of `x` into one, the last filled up with `fill`.
-#[inline(always)]
-pub fn fold<S: Simd>(s: S, x: &[f32], start: S::F, fill: f32, f: impl Fn(S::F, S::F) -> S::F) -> S::F {
-    let (whole, rest) = x.as_chunks();
-    let mut folded = start;
-    for x in whole {
-        folded = f(folded, s.load(x));
-    }
-    if !rest.is_empty() {
-        folded = f(folded, s.within(0..rest.len(), s.load_part(rest), s.splat(fill)));
-    }
-    folded
+/// `fold!(s, x, start, fill, |sum, v| f)`: folds the vectors of `x` into one, the last filled up with `fill`.
+macro_rules! fold {
+    ($s:ident, $x:expr, $start:expr, $fill:expr, |$sum:ident, $v:ident| $f:expr) => {{
+        let (whole, rest) = $x.as_chunks();
+        let mut $sum = $start;
+        for x in whole {
+            let $v = $s.load(x);
+            $sum = $f;
+        }
+        if !rest.is_empty() {
+            let $v = $s.within(0..rest.len(), $s.load_part(rest), $s.splat($fill));
+            $sum = $f;
+        }
+        $sum
+    }};
 }
+pub(super) use {combine, fold, update};
 
 /// A stored element that loads as f32 lanes.
 pub trait Element: Copy + Sync {
