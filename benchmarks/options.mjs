@@ -10,7 +10,7 @@ export const OURS = 'sglang';
 /** Fewer make a median of luck. */
 const FULL_ROUNDS = 3;
 
-const flags = {
+const flags = /** @type {const} */ ({
   quick: { type: 'boolean', default: false },
   peers: { type: 'string', default: 'node-llama-cpp' },
   rounds: { type: 'string' },
@@ -20,7 +20,7 @@ const flags = {
   tokens: { type: 'string' },
   model: { type: 'string' },
   help: { type: 'boolean', default: false },
-};
+});
 
 export const usage = `npm run bench -- [workload …] [options]
   workloads      ${Object.entries(workloads)

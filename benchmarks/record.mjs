@@ -28,7 +28,9 @@ export function readRecord(path) {
 
 /** The record with the latest date, of whatever machine. */
 export function newestRecord() {
-  const files = existsSync(kept) ? readdirSync(kept, { recursive: true }).filter((file) => file.endsWith('.json')) : [];
+  const files = existsSync(kept)
+    ? readdirSync(kept, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.json'))
+    : [];
   if (files.length === 0) throw new Error('there is no record yet: `npm run bench` makes one');
   const records = files.map((file) => readRecord(new URL(file, kept)));
   return records.toSorted((a, b) => a.date.localeCompare(b.date)).at(-1);

@@ -84,8 +84,8 @@ function describeBuild(peer, runs) {
 
 /** The file of the default model, which is fetched if it is not in the cache. */
 function defaultModelPath() {
-  const stdio = ['ignore', 'pipe', 'inherit'];
-  return execFileSync(process.execPath, [cli, 'pull', DEFAULT_MODEL], { encoding: 'utf8', stdio }).trim();
+  const pull = [cli, 'pull', DEFAULT_MODEL];
+  return execFileSync(process.execPath, pull, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();
 }
 
 /** Which code this is; `modified` if it is not exactly the commit's. Nulls outside of a git checkout. */
