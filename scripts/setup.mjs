@@ -2,7 +2,7 @@
  * What a fresh clone needs before anything runs: npm packages, the addon, the built TypeScript, the default model.
  * Each step says what it does and how long it took, and does nothing when nothing changed.
  */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync, mkdirSync } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
@@ -45,28 +45,45 @@ export async function step(title, body) {
   console.log(`   done in ${((performance.now() - start) / 1000).toFixed(1)} s`);
 }
 
-function hashOf(file) {
-  return createHash('sha256')
-    .update(readFileSync(path.join(root, file)))
-    .digest('hex');
-}
-
-/** Installs npm packages when the lock file is not the one that was installed last. */
-async function installPackages() {
-  const stamp = path.join(root, 'node_modules', '.installed-lock');
-  const wanted = hashOf('package-lock.json');
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return console.log('   up to date');
-  await run('npm', ['ci', '--no-audit', '--no-fund']);
+/** Runs `body` unless the files at these paths (in git, as they are now) have not changed since it last succeeded. */
+async function whenChanged(stampFile, paths, output, body) {
+  const stamp = path.join(root, stampFile);
+  const wanted = hashOf(paths);
+  const isDone = existsSync(path.join(root, output)) && existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted;
+  if (isDone) return console.log('   up to date');
+  await body();
   mkdirSync(path.dirname(stamp), { recursive: true });
   writeFileSync(stamp, wanted);
 }
 
-/** Everything up to the model; cargo and tsdown find out themselves what is up to date. */
+function hashOf(paths) {
+  const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard', '--', ...paths];
+  const files = execFileSync('git', list, { cwd: root, encoding: 'utf8' }).split('\0').filter(Boolean);
+  const hash = createHash('sha256');
+  for (const file of files.filter((name) => existsSync(path.join(root, name)))) {
+    hash.update(file).update(readFileSync(path.join(root, file)));
+  }
+  return hash.digest('hex');
+}
+
+const rustSources = ['Cargo.toml', 'Cargo.lock', 'crates/*/src', 'crates/*/Cargo.toml', 'bindings-node'];
+
+/** The addon; `npm run build:native` builds it in any case. */
+export function buildAddon() {
+  const addon = `bindings-node/sglang.${platformName()}.node`;
+  return whenChanged('target/.addon-sources', rustSources, addon, () => run('npm', ['run', '-s', 'build:native']));
+}
+
+function installPackages() {
+  return whenChanged('node_modules/.installed-lock', ['package-lock.json'], 'node_modules', () =>
+    run('npm', ['ci', '--no-audit', '--no-fund']),
+  );
+}
+
+/** Everything up to the model. */
 export async function setUp() {
   await step('npm packages', installPackages);
-  await step('the addon (Rust, release build; the first one takes some minutes)', () =>
-    run('npm', ['run', '-s', 'build:native']),
-  );
+  await step('the addon (Rust, release build; the first one takes some minutes)', buildAddon);
   await step('the TypeScript package', () => run('npm', ['run', '-s', 'build:ts']));
   await step(`the default model, ${defaultModel} (98 MB)`, () =>
     run('node', ['ts/sglang/dist/cli.js', 'pull', defaultModel]),

@@ -1,6 +1,6 @@
 /** `/v1/chat/completions`: messages in, the assistant's message out, in OpenAI's shape. */
 import { SglangError } from '../engine/errors.ts';
-import type { ChatMessage, EngineLike, GenerateChunk, GenerateRequest, GenerateResult } from '../engine/types.ts';
+import type { EngineLike, GenerateChunk, GenerateRequest, GenerateResult } from '../engine/types.ts';
 import { allResults, submitAll } from './calls.ts';
 import type { Call, Route, Submission } from './calls.ts';
 import { messageList, toMessages } from './chat-messages.ts';
