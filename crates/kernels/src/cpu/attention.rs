@@ -221,20 +221,21 @@ impl<E: Element + Plain> Kernel for Attend<'_, E> {
         let mut first = 0;
         while first < queries {
             first += match (queries - first).min(S::QUERIES) {
-                8.. => self.queries::<S, 8, 1>(s, first),
-                4.. => self.queries::<S, 4, 2>(s, first),
-                3 => self.queries::<S, 3, 2>(s, first),
-                2 => self.queries::<S, 2, 4>(s, first),
-                _ => self.queries::<S, 1, 4>(s, first),
+                8.. => self.queries::<S, 8, 1, 2>(s, first),
+                4.. if S::QUERIES == 4 => self.queries::<S, 4, 1, 1>(s, first),
+                4.. => self.queries::<S, 4, 2, 4>(s, first),
+                3 => self.queries::<S, 3, 2, 4>(s, first),
+                2 => self.queries::<S, 2, 4, 4>(s, first),
+                _ => self.queries::<S, 1, 4, 4>(s, first),
             };
         }
     }
 }
 
 impl<E: Element + Plain> Attend<'_, E> {
-    /// Attends `Q` queries from `first` on, `P` pages at a time, and returns `Q`.
+    /// Attends `Q` queries from `first` on, scores `P` pages and sums `C` vectors of values at a time; returns `Q`.
     #[inline(always)]
-    fn queries<S: Simd, const Q: usize, const P: usize>(&mut self, s: S, first: usize) -> usize {
+    fn queries<S: Simd, const Q: usize, const P: usize, const C: usize>(&mut self, s: S, first: usize) -> usize {
         let q = self.scaled::<Q>(first);
         let seen = std::array::from_fn::<_, Q, _>(|i| {
             self.ask.seen(self.band.position(self.band.rows.start + (first + i) / self.ask.group()))
@@ -242,7 +243,7 @@ impl<E: Element + Plain> Attend<'_, E> {
         let (start, end) = (seen[0].start, seen[Q - 1].end);
         let mut partial = vec![0.0; Q * self.stride];
         for split in self.splits.start.max(start / SPLIT)..self.splits.end.min(end.div_ceil(SPLIT)) {
-            self.split::<S, Q, P>(s, &q, &seen, split, &mut partial);
+            self.split::<S, Q, P, C>(s, &q, &seen, split, &mut partial);
             let states = self.states[first * self.stride..].chunks_exact_mut(self.stride);
             states.zip(partial.chunks_exact(self.stride)).for_each(|(state, partial)| merge(s, state, partial));
         }
@@ -264,7 +265,7 @@ impl<E: Element + Plain> Attend<'_, E> {
 
     /// Values, maximum and total of one split.
     #[inline(always)]
-    fn split<S: Simd, const Q: usize, const P: usize>(
+    fn split<S: Simd, const Q: usize, const P: usize, const C: usize>(
         &self,
         s: S,
         q: &[[f32; Q]],
@@ -284,9 +285,13 @@ impl<E: Element + Plain> Attend<'_, E> {
             partial[tail..tail + 2].copy_from_slice(&[max, total]);
         }
         let count = self.pages.value_vectors();
-        let wide = count / 4 * 4;
-        (0..wide).step_by(4).for_each(|c| self.values::<S, Q, 4>(s, c, seen, start, numbers, &weights, partial));
-        (wide..count).for_each(|c| self.values::<S, Q, 1>(s, c, seen, start, numbers, &weights, partial));
+        let wide = count / C * C;
+        for c in (0..wide).step_by(C) {
+            self.values::<S, Q, C>(s, c, seen, start, numbers, &weights, partial);
+        }
+        for c in wide..count {
+            self.values::<S, Q, 1>(s, c, seen, start, numbers, &weights, partial);
+        }
     }
 
     /// Scores of the pages, −∞ where a row does not see, and the largest of each lane.
@@ -303,20 +308,16 @@ impl<E: Element + Plain> Attend<'_, E> {
         let mut largest = [s.splat(f32::NEG_INFINITY); Q];
         let mut page = 0;
         while page < numbers.len() {
-            let mut dots = [[s.zero(); P]; Q];
+            let mut dots = [[s.zero(); Q]; P];
             let several = numbers[page..].first_chunk::<P>();
             match several {
                 Some(numbers) => dots = self.dots::<S, Q, P>(s, q, numbers),
-                None => {
-                    let one = self.dots::<S, Q, 1>(s, q, &[numbers[page]]);
-                    for i in 0..Q {
-                        dots[i][0] = one[i][0];
-                    }
-                }
+                None => dots[0] = self.dots::<S, Q, 1>(s, q, &[numbers[page]])[0],
             }
-            for p in 0..several.map_or(1, |n| n.len()) {
+            for dots in &dots[..several.map_or(1, |n| n.len())] {
                 for i in 0..Q {
-                    let score = s.within(lanes_seen(&seen[i], start + page), dots[i][p], s.splat(f32::NEG_INFINITY));
+                    let lanes = lanes_seen(&seen[i], start + page);
+                    let score = s.within(lanes, dots[i], s.splat(f32::NEG_INFINITY));
                     largest[i] = s.max(score, largest[i]);
                     s.store(score, &mut weights[i][page]);
                 }
@@ -338,7 +339,7 @@ impl<E: Element + Plain> Attend<'_, E> {
         for p in 0..P {
             pages[p] = &self.pages.block(self.ask.layer, numbers[p], self.head).0[..q.len()];
         }
-        let mut dots = [[s.zero(); P]; Q];
+        let mut dots = [[s.zero(); Q]; P];
         for (d, q) in q.iter().enumerate() {
             let mut keys = [s.zero(); P];
             for p in 0..P {
@@ -347,7 +348,7 @@ impl<E: Element + Plain> Attend<'_, E> {
             for i in 0..Q {
                 let q = s.splat(q[i]);
                 for p in 0..P {
-                    dots[i][p] = s.mul_add(keys[p], q, dots[i][p]);
+                    dots[p][i] = s.mul_add(keys[p], q, dots[p][i]);
                 }
             }
         }
@@ -372,10 +373,11 @@ impl<E: Element + Plain> Attend<'_, E> {
         for (page, &number) in numbers.iter().enumerate() {
             let values = self.pages.block(self.ask.layer, number, self.head).1;
             let rows = seen.each_ref().map(|seen| lanes_seen(seen, start + page));
+            let all = rows.iter().all(|lanes| lanes.len() == PAGE);
             for (t, values) in values.chunks_exact(count).enumerate() {
                 let values: &[[E; LANES]; C] = values[c..].first_chunk().expect("C vectors from c");
                 for i in 0..Q {
-                    if rows[i].contains(&t) {
+                    if all || rows[i].contains(&t) {
                         let weight = s.splat(weights[i][page][t]);
                         for j in 0..C {
                             sums[i][j] = s.mul_add(E::load(s, &values[j]), weight, sums[i][j]);

@@ -14,6 +14,9 @@ const CHUNKS: usize = 6;
 /// Most tokens of one chunk: their input stays in the second-level cache.
 const BAND: usize = 128;
 
+/// Tiles of tokens that one chunk brings into place.
+const FEED: usize = 2;
+
 /// Inputs as the tiles read them, kept for reuse.
 #[derive(Default)]
 pub struct Inputs {
@@ -77,78 +80,67 @@ fn quantize<S: Simd>(s: S, x: &[f32; 32]) -> [i32; Fed::WORDS] {
 
 /// `out[rows, N] = x[rows, K] · wᵀ`.
 pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: &[f32], w: &Matrix, rows: usize, out: &mut [f32]) {
-    with_records!(&w.tiles, records => product(isa, pool, inputs, x, (w.rows, w.cols), records, rows, out))
+    if rows > 0 && w.rows > 0 {
+        let width = rows.next_power_of_two().min(isa.tokens());
+        let product = Product { isa, x, rows, n: w.rows, k: w.cols, width };
+        with_records!(&w.tiles, records => product.run(pool, inputs, records, out));
+    }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn product<R: Record>(
+/// The sizes of one product.
+struct Product<'a> {
     isa: Isa,
-    pool: &mut Pool,
-    inputs: &mut Inputs,
-    x: &[f32],
-    (n, k): (usize, usize),
-    records: &[R],
+    /// `[rows, k]`.
+    x: &'a [f32],
     rows: usize,
-    out: &mut [f32],
-) where
-    R::Word: Word,
-{
-    if rows == 0 || n == 0 {
-        return;
-    }
-    let width = rows.next_power_of_two().min(isa.tokens());
-    let depth = k / R::STEPS;
-    let tile = width * depth * R::WORDS;
-    let (kept, wanted) = (R::Word::kept(inputs), rows.div_ceil(width) * tile);
-    if kept.len() < wanted {
-        kept.resize(wanted, R::Word::default());
-    }
-    feed(isa, pool, x, k, rows, width, &mut kept[..wanted], tile);
-    let fed = &kept[..wanted];
-    let groups = n.div_ceil(LANES);
-    let stripe = groups.div_ceil(CHUNKS * pool.threads()).max(1) * LANES;
-    pool.tiles(&mut out[..rows * n], n, &bands(rows), stripe, |_, out| {
-        let first = out.cols.start / LANES;
-        let records = &records[first * depth..out.cols.end.div_ceil(LANES) * depth];
-        let x = &fed[out.rows.start / width * tile..out.rows.end.div_ceil(width) * tile];
-        multiply(isa, Multiply::<R, 1> { records, depth, x, out }, width);
-    });
-}
-
-/// The tokens, cut into bands.
-fn bands(rows: usize) -> Vec<Range<usize>> {
-    (0..rows).step_by(BAND).map(|first| first..rows.min(first + BAND)).collect()
-}
-
-/// Brings all rows into tiles, in parallel where there are many.
-#[allow(clippy::too_many_arguments)]
-fn feed<W: Word>(
-    isa: Isa,
-    pool: &mut Pool,
-    x: &[f32],
+    n: usize,
     k: usize,
-    rows: usize,
+    /// Tokens per tile.
     width: usize,
-    fed: &mut [W],
-    tile: usize,
-) {
-    if tile == 0 {
-        return;
+}
+
+impl Product<'_> {
+    fn run<R: Record>(&self, pool: &mut Pool, inputs: &mut Inputs, records: &[R], out: &mut [f32])
+    where
+        R::Word: Word,
+    {
+        let depth = self.k / R::STEPS;
+        let tile = self.width * depth * R::WORDS;
+        let (kept, wanted) = (R::Word::kept(inputs), self.rows.div_ceil(self.width) * tile);
+        if kept.len() < wanted {
+            kept.resize(wanted, R::Word::default());
+        }
+        self.feed(pool, &mut kept[..wanted], tile);
+        let fed = &kept[..wanted];
+        let stripe = self.n.div_ceil(LANES).div_ceil(CHUNKS * pool.threads()) * LANES;
+        pool.tiles(&mut out[..self.rows * self.n], self.n, &self.bands(), stripe, |_, out| {
+            let records = &records[out.cols.start / LANES * depth..out.cols.end.div_ceil(LANES) * depth];
+            let x = &fed[out.rows.start / self.width * tile..out.rows.end.div_ceil(self.width) * tile];
+            multiply(self.isa, Multiply::<R, 1> { records, depth, x, out }, self.width);
+        });
     }
-    let one = |i: usize, fed: &mut [W]| {
-        let end = rows.min((i + 1) * width);
-        isa.run(Feed { x: &x[i * width * k..end * k], k, width, fed });
-    };
-    if rows <= width {
-        return one(0, fed);
+
+    /// The tokens, cut into bands.
+    fn bands(&self) -> Vec<Range<usize>> {
+        (0..self.rows).step_by(BAND).map(|first| first..self.rows.min(first + BAND)).collect()
     }
-    pool.pieces(fed, tile, |first, fed| one(first / tile, fed));
+
+    /// Brings all rows into tiles of `tile` words, in parallel where there are many.
+    fn feed<W: Word>(&self, pool: &mut Pool, fed: &mut [W], tile: usize) {
+        let (k, width) = (self.k, self.width);
+        let tiles = if width < 8 { 1 } else { FEED };
+        pool.pieces(fed, tiles * tile, |first, fed| {
+            let rows = first / tile.max(1) * width..self.rows.min((first + fed.len()) / tile.max(1) * width);
+            self.isa.run(Feed { x: &self.x[rows.start * k..rows.end * k], k, width, tile, fed });
+        });
+    }
 }
 
 struct Feed<'a, W> {
     x: &'a [f32],
     k: usize,
     width: usize,
+    tile: usize,
     fed: &'a mut [W],
 }
 
@@ -157,12 +149,14 @@ impl<W: Word> Kernel for Feed<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        if self.x.len() < self.width * self.k {
-            // The places of absent tokens would hold leftovers of another product.
-            self.fed.fill(W::default());
-        }
-        for (t, row) in self.x.chunks_exact(self.k).enumerate() {
-            W::feed(s, row, t, self.width, self.fed);
+        for (rows, tile) in self.x.chunks(self.width * self.k).zip(self.fed.chunks_exact_mut(self.tile)) {
+            if rows.len() < self.width * self.k {
+                // The places of absent tokens would hold leftovers of another product.
+                tile.fill(W::default());
+            }
+            for (t, row) in rows.chunks_exact(self.k).enumerate() {
+                W::feed(s, row, t, self.width, tile);
+            }
         }
     }
 }

@@ -20,6 +20,15 @@ const AWAKE: Duration = Duration::from_millis(5);
 /// Chunks of one round: a count of them fills 16 bits of [`Shared::claims`].
 const ROUND: usize = u16::MAX as usize;
 
+/// Values that one chunk of an op without products holds at least.
+const CHUNK: usize = 8192;
+
+/// Values of as many rows of `width` as are worth a chunk.
+pub fn whole_rows(width: usize) -> usize {
+    let width = width.max(1);
+    CHUNK.div_ceil(width) * width
+}
+
 /// The caller's closure, without its lifetime.
 type Job = *const (dyn Fn(usize) + Sync);
 

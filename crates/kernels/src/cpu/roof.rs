@@ -14,6 +14,8 @@ use std::time::Instant;
 const READ: usize = 256 << 20;
 /// Rounds of one arithmetic measurement.
 const ROUNDS: usize = 200_000;
+/// Forks and joins of one measurement.
+const FORKS: usize = 10_000;
 /// Independent sums of one arithmetic measurement.
 const CHAINS: usize = 12;
 
@@ -26,11 +28,14 @@ pub struct Roof {
     pub int8: f64,
     /// f32 multiplications and additions, 10⁹/s.
     pub f32: f64,
+    /// One fork and join of all threads, microseconds.
+    pub fork: f64,
 }
 
 impl fmt::Display for Roof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "reads {:.1} GB/s, int8 {:.0} GOP/s, f32 {:.0} GFLOP/s", self.read, self.int8, self.f32)
+        let Roof { read, int8, f32, fork } = self;
+        write!(f, "reads {read:.1} GB/s, int8 {int8:.0} GOP/s, f32 {f32:.0} GFLOP/s, fork and join {fork:.2} us")
     }
 }
 

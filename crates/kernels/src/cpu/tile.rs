@@ -168,8 +168,8 @@ impl Record for Bytes {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
         let (scale, offset) = (s.load_f16(&self.scale), s.load_f16(&self.offset));
         let mut w = [s.bytes(&self.planes[0]); 8];
-        for p in 1..8 {
-            w[p] = s.bytes(&self.planes[p]);
+        for (w, plane) in w.iter_mut().zip(&self.planes) {
+            *w = s.bytes(plane);
         }
         for t in 0..T {
             let c = two_chains!(s.dot, s.splat_i(0), w, x, t);
@@ -195,8 +195,8 @@ impl Record for Signed {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
         let scale = s.load(&self.scale);
         let mut w = [s.signed(s.bytes(&self.planes[0])); 8];
-        for p in 1..8 {
-            w[p] = s.signed(s.bytes(&self.planes[p]));
+        for (w, plane) in w.iter_mut().zip(&self.planes) {
+            *w = s.signed(s.bytes(plane));
         }
         for t in 0..T {
             let c = two_chains!(s.dot_signed, s.splat_i(-S::BIAS * x[Fed::SUM][t]), w, x, t);
