@@ -2,7 +2,9 @@
  * `npm test`: sets everything up and runs every check there is. All checks run even if one fails; the last line counts
  * them: a test of a runner counts one, and so does a linter, a format check or a type check.
  */
-import { setUp, step, run } from './setup.mjs';
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import { root, run, setUp, step } from './setup.mjs';
 
 const checks = [
   ['Rust format', 'cargo', ['fmt', '--all', '--check']],
@@ -16,12 +18,13 @@ const checks = [
   [
     'TypeScript format',
     'npx',
-    ['prettier', '--check', 'ts/sglang/{src,test}/**/*.ts', 'examples/**/*.ts', 'scripts/*.mjs', 'benchmarks/*.mjs'],
+    ['prettier', '--check', 'ts/sglang/{src,test}/**/*.ts', 'examples/**/*.ts', 'scripts/*.mjs', 'benchmarks/**/*.mjs'],
   ],
   ['TypeScript linter', 'npm', ['run', '-s', 'lint', '-w', 'sglang']],
   ['types', 'npm', ['run', '-s', 'types', '-w', 'sglang']],
   ['types of the examples', 'npx', ['tsc', '--noEmit', '-p', 'examples']],
   ['TypeScript tests', 'npm', ['test', '-w', 'sglang'], avaCounts],
+  ['benchmark tests', 'node', ['--test', '--test-reporter=tap', ...benchmarkTests()], nodeCounts],
   ['packages, installed into an empty folder', 'node', ['scripts/check-package.mjs']],
 ];
 
@@ -36,6 +39,19 @@ function avaCounts(output) {
   const passed = Number(output.match(/(\d+) tests? passed/)?.[1] ?? 0);
   const failed = [...output.matchAll(/(\d+) (?:tests? failed|uncaught exceptions?|unhandled rejections?)/g)];
   return { passed, failed: failed.reduce((total, [, n]) => total + Number(n), 0) };
+}
+
+/** Node's test runner: its TAP summary. */
+function nodeCounts(output) {
+  const number = (name) => Number(output.match(new RegExp(`^# ${name} (\\d+)`, 'm'))?.[1] ?? 0);
+  return { passed: number('pass'), failed: number('fail') };
+}
+
+function benchmarkTests() {
+  const folder = 'benchmarks/test';
+  return readdirSync(path.join(root, folder))
+    .filter((file) => file.endsWith('.test.mjs'))
+    .map((file) => `${folder}/${file}`);
 }
 
 function sum(counts) {

@@ -160,23 +160,21 @@ fn check_tiny(what: &str, options: LoadOptions, reference: &Path) {
     let running = Running::start_as(options, round_frequencies);
     for case in read_json(reference)["cases"].as_array().unwrap() {
         let prompt = case["prompt"].as_str().unwrap();
-        let what = format!("{what} {prompt:?}");
-        let greedy_ids = tokens(&case["greedy_ids"]);
-        let mut request = greedy(Prompt::Text(prompt.into()), greedy_ids.len());
-        request.logprobs.of_tokens = (0..running.vocab as u32).collect();
-        let answer = running.ask_one(request);
-        let first: Vec<f32> = answer.first.iter().map(|&(_, logprob)| logprob).collect();
-        assert_close(&format!("{what}: last logits"), &first, &log_softmax(&floats(&case["last_logits"])), 2e-3);
-        let prompt_logprobs = floats(&case["prompt_logprobs"]);
-        assert_close(
-            &format!("{what}: prompt log-probabilities"),
-            &answer.prompt_logprobs,
-            &prompt_logprobs[1..],
-            1e-3,
-        );
-        let margin = case["min_margin"].as_f64().unwrap() as f32;
-        assert_same_choices(&what, &answer.tokens, &greedy_ids, &vec![margin; greedy_ids.len()], 4e-3);
+        check_case(&format!("{what} {prompt:?}"), &running, prompt, case);
     }
+}
+
+fn check_case(what: &str, running: &Running, prompt: &str, case: &Value) {
+    let greedy_ids = tokens(&case["greedy_ids"]);
+    let mut request = greedy(Prompt::Text(prompt.into()), greedy_ids.len());
+    request.logprobs.of_tokens = (0..running.vocab as u32).collect();
+    let answer = running.ask_one(request);
+    let first: Vec<f32> = answer.first.iter().map(|&(_, logprob)| logprob).collect();
+    assert_close(&format!("{what}: last logits"), &first, &log_softmax(&floats(&case["last_logits"])), 2e-3);
+    let prompt_logprobs = floats(&case["prompt_logprobs"]);
+    assert_close(&format!("{what}: prompt log-probabilities"), &answer.prompt_logprobs, &prompt_logprobs[1..], 1e-3);
+    let margin = case["min_margin"].as_f64().unwrap() as f32;
+    assert_same_choices(what, &answer.tokens, &greedy_ids, &vec![margin; greedy_ids.len()], 4e-3);
 }
 
 #[test]
@@ -184,6 +182,18 @@ fn tiny_checkpoints_match_the_reference() {
     for name in ["llama", "llama3"] {
         let folder = fixtures().join(name);
         check_tiny(name, float32(folder.clone()), &folder.join("reference.json"));
+    }
+}
+
+/// GGUF files with their own vocabulary; each format against the float32 forward over its own dequantized weights.
+#[test]
+fn gguf_formats_match_the_reference() {
+    let folder = fixtures().join("gguf");
+    let reference = read_json(&folder.join("reference.json"));
+    let prompt = reference["prompt"].as_str().unwrap();
+    for format in ["F32", "Q4_1", "Q8_0", "Q4_K", "IQ4_XS"] {
+        let running = Running::start(float32(folder.join(format!("{format}.gguf"))));
+        check_case(format, &running, prompt, &reference["formats"][format]);
     }
 }
 
