@@ -334,7 +334,7 @@ impl<E: Element + Plain> Attend<'_, E> {
         s: S,
         q: &[[f32; Q]],
         numbers: &[u32; P],
-    ) -> [[S::F; P]; Q] {
+    ) -> [[S::F; Q]; P] {
         let mut pages = [&[][..]; P];
         for p in 0..P {
             pages[p] = &self.pages.block(self.ask.layer, numbers[p], self.head).0[..q.len()];

@@ -51,10 +51,12 @@ impl Cpu {
         let int8 = self.best(|cpu| cpu.pool.run(threads, &|_| isa.run(Int8)));
         let f32 = self.best(|cpu| cpu.pool.run(threads, &|_| isa.run(Fma)));
         let operations = |per_vector: usize| (threads * ROUNDS * CHAINS * per_vector) as f64 / 1e9;
+        let forks = self.best(|cpu| (0..FORKS).for_each(|_| cpu.pool.run(threads, &|i| _ = black_box(i))));
         Ok(Roof {
             read: READ as f64 / read / 1e9,
             int8: operations(8 * LANES) / int8,
             f32: operations(2 * LANES) / f32,
+            fork: forks * 1e6 / FORKS as f64,
         })
     }
 
