@@ -87,7 +87,10 @@ pub fn attended(heads: Heads, spans: &[Span], out: usize) -> Result<()> {
 /// Pages and rows of [`crate::Device::copy_rows`].
 pub fn copies(shape: KvShape, copies: &[CopyRows]) -> Result<()> {
     below("page", copies.iter().flat_map(|c| [c.from as usize, c.to as usize]), shape.pages)?;
-    below("end of copied rows", copies.iter().map(|c| c.rows), PAGE + 1)
+    match copies.iter().find(|c| c.rows > PAGE) {
+        None => Ok(()),
+        Some(copy) => refuse(format!("{} rows to copy of a page of {PAGE}", copy.rows)),
+    }
 }
 
 /// Token numbers, mask length and temperature of output rows.

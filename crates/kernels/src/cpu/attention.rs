@@ -245,7 +245,9 @@ impl<E: Element + Plain> Attend<'_, E> {
         for split in self.splits.start.max(start / SPLIT)..self.splits.end.min(end.div_ceil(SPLIT)) {
             self.split::<S, Q, P, C>(s, &q, &seen, split, &mut partial);
             let states = self.states[first * self.stride..].chunks_exact_mut(self.stride);
-            states.zip(partial.chunks_exact(self.stride)).for_each(|(state, partial)| merge(s, state, partial));
+            for (state, partial) in states.zip(partial.chunks_exact(self.stride)) {
+                merge(s, state, partial);
+            }
         }
         Q
     }

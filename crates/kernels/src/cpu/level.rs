@@ -92,3 +92,31 @@ impl FromStr for Level {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_levels_are_one_to_one() {
+        for (level, name) in NAMES {
+            assert_eq!((level.to_string().as_str(), name.parse()), (name, Ok(level)));
+        }
+        let error = "sse9".parse::<Level>().unwrap_err();
+        assert_eq!(error, "unknown SIMD level \"sse9\"; known are scalar, neon, avx2, avx512, avx512vnni");
+    }
+
+    #[test]
+    fn the_best_available_level_is_taken() {
+        let available = Level::available();
+        assert_eq!(available[0], Level::Scalar);
+        assert_eq!(Level::resolve(None).ok(), available.last().copied());
+    }
+
+    #[test]
+    fn an_absent_level_is_refused() {
+        let absent = NAMES.iter().map(|n| n.0).find(|l| !l.is_available()).expect("no machine has all");
+        let error = Level::resolve(Some(absent)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("this machine has no {absent}; it has scalar")), "{error}");
+    }
+}

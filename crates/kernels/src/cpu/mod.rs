@@ -1,8 +1,8 @@
 //! The cores of this machine.
 //!
-//! The law: the arithmetic of an output value is fixed by its own inputs (see the laws of [`matmul`](self),
-//! attention and norms); threads and chunks only decide who computes it. Kernels are written once over sixteen lanes
-//! and compiled for every level; the level is chosen once, at start.
+//! The law: the arithmetic of an output value is fixed by its own inputs; tiles, chunks and threads only decide who
+//! computes it. Kernels are written once over sixteen lanes and compiled for every level; the level is chosen once, at
+//! start.
 
 mod attention;
 mod elementwise;
@@ -77,6 +77,7 @@ impl Device for Cpu {
         Ok(buffer[..len].to_vec())
     }
 
+    /// Rows can be read back from the tiles, so `keep_rows` costs nothing.
     fn matrix(&mut self, host: &HostMatrix, _keep_rows: bool) -> Result<Matrix> {
         shape::matrix(host)?;
         Matrix::pack(&mut self.pool, host)

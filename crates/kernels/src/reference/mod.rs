@@ -3,13 +3,13 @@
 //! The law: clear before fast. Nothing here knows of lanes, tiles or threads; every other device is tested against it.
 
 mod attention;
+mod elementwise;
 mod embed;
 mod kv;
 mod matmul;
 mod norm;
 pub mod rope;
 pub mod sample;
-mod silu;
 
 use crate::device::{CopyRows, Device, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Span};
 use crate::dtype::dequantize;
@@ -110,13 +110,13 @@ impl Device for Reference {
 
     fn add_bias(&mut self, x: &mut Vec<f32>, bias: &Vec<f32>, rows: usize) -> Result<()> {
         shape::enough("x of add_bias", x.len(), rows * bias.len())?;
-        x.chunks_exact_mut(bias.len().max(1)).take(rows).for_each(|row| silu::add(row, bias));
+        x.chunks_exact_mut(bias.len().max(1)).take(rows).for_each(|row| elementwise::add(row, bias));
         Ok(())
     }
 
     fn add(&mut self, x: &mut Vec<f32>, y: &Vec<f32>, len: usize) -> Result<()> {
         shape::enough("operand of add", x.len().min(y.len()), len)?;
-        silu::add(&mut x[..len], y);
+        elementwise::add(&mut x[..len], y);
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Device for Reference {
     fn silu_mul(&mut self, x: &Vec<f32>, rows: usize, width: usize, out: &mut Vec<f32>) -> Result<()> {
         shape::enough("x of silu_mul", x.len(), rows * 2 * width)?;
         shape::enough("out of silu_mul", out.len(), rows * width)?;
-        silu::silu_mul(x, rows, width, out);
+        elementwise::silu_mul(x, rows, width, out);
         Ok(())
     }
 
