@@ -4,6 +4,7 @@
 //! `computed` are the ones the next steps run; when all but the last are computed, the sequence decodes.
 
 use crate::batch::{Output, OutputRow, Pick, Picked, SampleParams};
+use crate::error::Error;
 use crate::grammar::Grammar;
 use crate::request::{Event, Finish, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
 use crate::runner::mix;
@@ -276,9 +277,11 @@ impl Sequence {
     fn update_allowed(&mut self) {
         let Some(grammar) = &mut self.asked.grammar else { return };
         let mut mask = vec![0; self.tokenizer.vocab().div_ceil(32)];
-        grammar.allowed(&mut mask);
+        if let Err(error) = grammar.allowed(&mut mask) {
+            return self.fail(&error);
+        }
         let complete = mask.iter().all(|&word| word == 0);
-        if grammar.is_accepting() {
+        if grammar.is_accepting() && !self.asked.sampling.ignore_eos {
             self.tokenizer.eos().iter().for_each(|&token| mask[token as usize / 32] |= 1 << (token % 32));
         }
         self.allowed = Some(mask);
@@ -287,10 +290,18 @@ impl Sequence {
         }
     }
 
-    /// Ends the sequence, unless a stop string in the last text does so first.
+    fn fail(&mut self, error: &Error) {
+        let failed = Event::failed(self.id(), error);
+        self.finish = self.finish.take().or(failed.finish.map(|finish| finish.reason));
+    }
+
+    /// Ends the sequence, unless a stop string in the last text does so first. What an abort cuts inside a character is
+    /// not shown.
     pub fn end(&mut self, reason: FinishReason) {
-        let rest = self.text.finish();
-        self.stop_or_show(&rest);
+        if reason != FinishReason::Aborted {
+            let rest = self.text.finish();
+            self.stop_or_show(&rest);
+        }
         let held = self.stops.finish();
         self.event.text.push_str(&held);
         self.finish.get_or_insert(reason);

@@ -146,11 +146,11 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 fn n_cases() -> u32 {
-    std::env::var("SGLANG_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+    std::env::var("SGLANG_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: n_cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: n_cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_schedule_does_not_change_the_text(limits in limits(), asks in prop::collection::vec(ask(), 1..16)) {

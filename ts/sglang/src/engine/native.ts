@@ -52,14 +52,14 @@ export function addon(): Addon {
 }
 
 function findAddon(): Addon {
-  const require = createRequire(import.meta.url);
+  const load = createRequire(import.meta.url);
   const name = platformName();
   // A source file lies in src/engine, a built one in dist: the clone's own build is four or three folders up.
   const local = ['../../..', '../../../..'].map((up) => `${up}/bindings-node/sglang.${name}.node`);
   const failures: string[] = [];
   for (const place of [`sglang-${name}`, ...local]) {
     try {
-      return require(place) as Addon;
+      return load(place) as Addon;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') failures.push(`${place}: ${String(error)}`);
     }
