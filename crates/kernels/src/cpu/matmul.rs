@@ -128,8 +128,7 @@ impl Product<'_> {
     /// Brings all rows into tiles of `tile` words, in parallel where there are many.
     fn feed<W: Word>(&self, pool: &mut Pool, fed: &mut [W], tile: usize) {
         let (k, width) = (self.k, self.width);
-        let tiles = if width < 8 { 1 } else { FEED };
-        pool.pieces(fed, tiles * tile, |first, fed| {
+        pool.pieces(fed, FEED * tile, |first, fed| {
             let rows = first / tile.max(1) * width..self.rows.min((first + fed.len()) / tile.max(1) * width);
             self.isa.run(Feed { x: &self.x[rows.start * k..rows.end * k], k, width, tile, fed });
         });
