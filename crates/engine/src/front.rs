@@ -2,7 +2,7 @@
 //! away from the caller's thread and from the loop.
 
 use crate::error::{panic_message, Error, Result};
-use crate::grammar;
+use crate::grammar::Grammars;
 use crate::request::{check_tokens, Event, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS, UNLIMITED};
 use crate::sequence::Prepared;
 use crate::text::Tokenizer;
@@ -43,9 +43,10 @@ pub struct Front {
 impl Front {
     /// Works until it is closed.
     pub fn run(self, calls: &Receiver<Call>) {
+        let mut grammars = Grammars::new(self.tokenizer.clone());
         while let Ok(call) = calls.recv() {
             let command = match call {
-                Call::Submit(request) => self.prepare_or_refuse(*request),
+                Call::Submit(request) => self.prepare_or_refuse(*request, &mut grammars),
                 Call::Abort(id) => Command::Abort(id),
                 Call::Flush(reply) => Command::Flush(reply),
                 Call::Close => Command::Close,
@@ -57,16 +58,16 @@ impl Front {
         }
     }
 
-    fn prepare_or_refuse(&self, request: Request) -> Command {
+    fn prepare_or_refuse(&self, request: Request, grammars: &mut Grammars) -> Command {
         let id = request.id;
-        let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(request)));
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(request, grammars)));
         match prepared.unwrap_or_else(|panic| Err(Error::Closed(panic_message(&*panic)))) {
             Ok(prepared) => Command::Start(Box::new(prepared)),
             Err(error) => Command::Refuse(Event::failed(id, &error)),
         }
     }
 
-    fn prepare(&self, request: Request) -> Result<Prepared> {
+    fn prepare(&self, request: Request, grammars: &mut Grammars) -> Result<Prepared> {
         request.validate(self.tokenizer.vocab())?;
         let prompt = match request.prompt {
             Prompt::Text(text) => self.tokenizer.encode(&text, true)?,
@@ -76,7 +77,7 @@ impl Front {
             }
         };
         let max_new = self.max_new(prompt.len(), request.sampling.max_new_tokens)?;
-        let grammar = request.sampling.constraint.as_ref().map(|c| grammar::compile(c, &self.tokenizer)).transpose()?;
+        let grammar = request.sampling.constraint.as_ref().map(|c| grammars.start(c)).transpose()?;
         Ok(Prepared {
             id: request.id,
             prompt,

@@ -1,8 +1,28 @@
 //! Constrained decoding. A [`Grammar`] tells which tokens may come next; the law is that it never allows a token
 //! after which the output could not be completed.
+//!
+//! Regular expressions ([`dialect`], [`regex`]) and grammars without recursion ([`ebnf`]) become automata of our own.
+//! JSON Schema ([`schema`]) and recursive grammars are parsed by llguidance ([`parsing`]).
 
-use crate::error::{Error, Result};
+mod class;
+mod dialect;
+mod ebnf;
+mod parsing;
+mod regex;
+mod schema;
+mod vocabulary;
+
+use crate::error::Error;
 use crate::text::Tokenizer;
+use dialect::Flaw;
+use ebnf::Language;
+use parsing::{Parser, Parsers};
+use regex::{Matching, Regex};
+use regex_syntax::hir::Hir;
+use std::cell::OnceCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use vocabulary::Vocabulary;
 
 /// What the output of a request must look like.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,27 +31,141 @@ pub enum Constraint {
     Regex(String),
     /// The output is a JSON value that satisfies the schema (JSON text).
     JsonSchema(String),
-    /// The output is derived from an EBNF grammar.
+    /// The output is derived from the rule `root` of a grammar in EBNF (`name ::= …`), or from `start` of one in Lark's
+    /// notation (`name: …`).
     Ebnf(String),
 }
 
-/// Makes the grammar of a constraint; an error names what is not supported and where.
-pub fn compile(constraint: &Constraint, _tokenizer: &Tokenizer) -> Result<Box<dyn Grammar>> {
-    let param = match constraint {
-        Constraint::Regex(_) => "sampling_params.regex",
-        Constraint::JsonSchema(_) => "sampling_params.json_schema",
-        Constraint::Ebnf(_) => "sampling_params.ebnf",
-    };
-    Err(Error::bad(param, format!("{param}: constrained decoding is not supported yet")))
+impl Constraint {
+    /// The field of a request that holds it.
+    fn param(&self) -> &'static str {
+        match self {
+            Constraint::Regex(_) => "sampling_params.regex",
+            Constraint::JsonSchema(_) => "sampling_params.json_schema",
+            Constraint::Ebnf(_) => "sampling_params.ebnf",
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Constraint::Regex(text) | Constraint::JsonSchema(text) | Constraint::Ebnf(text) => text,
+        }
+    }
+
+    fn error(&self, reason: impl std::fmt::Display) -> Error {
+        Error::bad(self.param(), format!("{}: {reason}", self.param()))
+    }
+
+    fn flaw(&self, Flaw { at, reason }: Flaw) -> Error {
+        let before = self.text().chars().take(at);
+        let (line, column) = before.fold((1, 1), |(line, column), c| match c {
+            '\n' => (line + 1, 1),
+            _ => (line, column + 1),
+        });
+        match self {
+            Constraint::Regex(_) => self.error(format!("at position {at}: {reason}")),
+            _ => self.error(format!("at line {line}, column {column}: {reason}")),
+        }
+    }
 }
 
 /// The state of a constraint for one sequence.
 pub trait Grammar: Send {
     /// Writes the tokens that may come next: bit `t % 32` of word `t / 32`. EOS bits are the caller's to set when
-    /// [`Grammar::is_accepting`].
-    fn allowed(&mut self, mask: &mut [u32]);
+    /// [`Grammar::is_accepting`]. An error where the constraint is too complex to go on.
+    fn allowed(&mut self, mask: &mut [u32]) -> Result<(), Error>;
     /// Goes on by a token that was allowed.
     fn accept(&mut self, token: u32);
     /// The output so far is complete, though it may go on.
     fn is_accepting(&self) -> bool;
+}
+
+/// Compiled constraints that are kept for the next request that has the same.
+const MAX_KEPT: usize = 32;
+
+/// Compiles constraints for one tokenizer and keeps the latest.
+pub struct Grammars {
+    tokenizer: Arc<Tokenizer>,
+    vocabulary: OnceCell<Arc<Vocabulary>>,
+    parsers: OnceCell<Result<Parsers, String>>,
+    /// The least recently used first.
+    kept: VecDeque<(Constraint, Compiled)>,
+}
+
+/// A constraint at the start of a text.
+enum Compiled {
+    Regex(Arc<Regex>),
+    Parser(Box<Parser>),
+}
+
+impl Compiled {
+    fn start(&self) -> Box<dyn Grammar> {
+        match self {
+            Compiled::Regex(regex) => Box::new(Matching::new(regex.clone())),
+            Compiled::Parser(parser) => Box::new(parser.start()),
+        }
+    }
+}
+
+impl Grammars {
+    /// For a tokenizer, with nothing compiled.
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
+        Grammars { tokenizer, vocabulary: OnceCell::new(), parsers: OnceCell::new(), kept: VecDeque::new() }
+    }
+
+    /// The grammar of a constraint, at its start. An error names what is not supported and where.
+    pub fn start(&mut self, constraint: &Constraint) -> Result<Box<dyn Grammar>, Error> {
+        let found = self.kept.iter().position(|(kept, _)| kept == constraint);
+        let entry = match found.and_then(|at| self.kept.remove(at)) {
+            Some(entry) => entry,
+            None => (constraint.clone(), self.compile(constraint)?),
+        };
+        let grammar = entry.1.start();
+        if self.kept.len() >= MAX_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(entry);
+        Ok(grammar)
+    }
+
+    fn compile(&self, constraint: &Constraint) -> Result<Compiled, Error> {
+        match constraint {
+            Constraint::Regex(pattern) => {
+                let tree = dialect::parse(pattern).map_err(|flaw| constraint.flaw(flaw))?;
+                self.regex(constraint, &tree)
+            }
+            Constraint::JsonSchema(text) => {
+                let parser = self.parsers().and_then(|parsers| schema::compile(text, parsers));
+                let parser = parser.map_err(|reason| constraint.error(reason))?;
+                Ok(Compiled::Parser(Box::new(parser)))
+            }
+            Constraint::Ebnf(text) if text.contains("::=") => {
+                match ebnf::parse(text).map_err(|flaw| constraint.flaw(flaw))? {
+                    Language::Regular(tree) => self.regex(constraint, &tree),
+                    Language::Recursive(lark) => self.lark(constraint, &lark),
+                }
+            }
+            Constraint::Ebnf(text) => self.lark(constraint, text),
+        }
+    }
+
+    fn regex(&self, constraint: &Constraint, tree: &Hir) -> Result<Compiled, Error> {
+        let regex = Regex::new(tree, self.vocabulary().clone()).map_err(|reason| constraint.error(reason))?;
+        Ok(Compiled::Regex(Arc::new(regex)))
+    }
+
+    fn lark(&self, constraint: &Constraint, grammar: &str) -> Result<Compiled, Error> {
+        let parser = self.parsers().and_then(|parsers| parsers.lark(constraint.param(), grammar));
+        let parser = parser.map_err(|reason| constraint.error(reason))?;
+        Ok(Compiled::Parser(Box::new(parser)))
+    }
+
+    fn vocabulary(&self) -> &Arc<Vocabulary> {
+        self.vocabulary.get_or_init(|| Arc::new(Vocabulary::new(self.tokenizer.clone())))
+    }
+
+    fn parsers(&self) -> Result<&Parsers, String> {
+        let parsers = self.parsers.get_or_init(|| Parsers::new(self.vocabulary()));
+        parsers.as_ref().map_err(String::clone)
+    }
 }

@@ -1,0 +1,142 @@
+//! JSON Schema as grammars. Objects are written without white space, their keys in the order of the schema.
+//!
+//! Law: a schema is honoured in full or refused with the JSON pointer of the part that cannot be; annotations, among
+//! them formats that the specification does not name, are no constraints (JSON Schema 2020-12, "Validation", 7).
+
+use super::parsing::{Parser, Parsers};
+use serde_json::{json, Value};
+
+const PARAM: &str = "sampling_params.json_schema";
+
+/// Schemas that are tried one by one to find out which part is refused.
+const MAX_TRIES: usize = 200;
+
+/// Formats of the specification (2020-12, "Validation", 7.3), which are taken as constraints.
+const FORMATS: [&str; 19] = [
+    "date-time",
+    "date",
+    "time",
+    "duration",
+    "email",
+    "idn-email",
+    "hostname",
+    "idn-hostname",
+    "ipv4",
+    "ipv6",
+    "uri",
+    "uri-reference",
+    "iri",
+    "iri-reference",
+    "uuid",
+    "uri-template",
+    "json-pointer",
+    "relative-json-pointer",
+    "regex",
+];
+
+/// Keywords whose value is a schema, or a list of schemas.
+const OF_SCHEMAS: [&str; 16] = [
+    "additionalItems",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "contains",
+    "contentSchema",
+    "else",
+    "if",
+    "items",
+    "not",
+    "oneOf",
+    "prefixItems",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+
+/// Keywords whose value holds schemas by name.
+const OF_NAMED_SCHEMAS: [&str; 6] =
+    ["$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"];
+
+/// The parser of a schema given as JSON text. An error is a sentence without its end.
+pub fn compile(text: &str, parsers: &Parsers) -> Result<Parser, String> {
+    let mut schema = match serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))? {
+        schema @ Value::Object(_) => schema,
+        Value::Bool(true) => json!({}),
+        other => return Err(format!("expected a schema that allows some value, got {other}")),
+    };
+    drop_annotations(&mut schema);
+    parser(&schema, parsers).map_err(|reason| {
+        let at = refused_part(&schema, parsers);
+        format!("at \"{at}\": {}", reason.replace("Unimplemented keys", "keywords that are not supported"))
+    })
+}
+
+fn parser(schema: &Value, parsers: &Parsers) -> Result<Parser, String> {
+    let mut schema = schema.clone();
+    schema["x-guidance"] = json!({ "whitespace_flexible": false });
+    parsers.json_schema(PARAM, schema)
+}
+
+/// Removes what constrains nothing, and would be refused.
+fn drop_annotations(schema: &mut Value) {
+    if let Some(keywords) = schema.as_object_mut() {
+        let is_annotation = |format: &Value| format.as_str().is_some_and(|name| !FORMATS.contains(&name));
+        if keywords.get("format").is_some_and(is_annotation) {
+            keywords.remove("format");
+        }
+        if keywords.get("uniqueItems") == Some(&Value::Bool(false)) {
+            keywords.remove("uniqueItems");
+        }
+    }
+    subschemas(schema).into_iter().for_each(|(_, schema)| drop_annotations(schema));
+}
+
+/// The JSON pointer of the smallest part that is refused when it stands alone; empty for the whole schema.
+fn refused_part(schema: &Value, parsers: &Parsers) -> String {
+    let (mut part, mut pointer, mut tries) = (schema.clone(), String::new(), 0);
+    loop {
+        let found = subschemas(&mut part).into_iter().find_map(|(step, part)| {
+            tries += 1;
+            let deeper = format!("{pointer}{step}");
+            let refused = tries <= MAX_TRIES && parser(&alone(schema, &deeper), parsers).is_err();
+            refused.then(|| (part.take(), deeper))
+        });
+        match found {
+            Some(found) => (part, pointer) = found,
+            None => return pointer,
+        }
+    }
+}
+
+/// A schema that is one part of another, in which references keep their meaning.
+fn alone(schema: &Value, pointer: &str) -> Value {
+    let mut whole = schema.clone();
+    let id = whole["$id"].as_str().unwrap_or("urn:sglang:schema").to_owned();
+    whole["$id"] = id.as_str().into();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/~-._".contains(&byte);
+    let fragment = pointer.bytes().map(|byte| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    json!({ "$ref": format!("{id}#{}", fragment.collect::<String>()), "$defs": { "whole": whole } })
+}
+
+/// The schemas directly within one, with the JSON pointers that lead to them.
+fn subschemas(schema: &mut Value) -> Vec<(String, &mut Value)> {
+    let mut found = Vec::new();
+    for (keyword, value) in schema.as_object_mut().into_iter().flatten() {
+        let step = |key: &str| format!("/{keyword}/{}", key.replace('~', "~0").replace('/', "~1"));
+        let (of_schemas, of_named) =
+            (OF_SCHEMAS.contains(&keyword.as_str()), OF_NAMED_SCHEMAS.contains(&keyword.as_str()));
+        match value {
+            part if of_schemas && !part.is_array() => found.push((format!("/{keyword}"), part)),
+            Value::Array(parts) if of_schemas => {
+                found.extend(parts.iter_mut().enumerate().map(|(i, part)| (step(&i.to_string()), part)));
+            }
+            Value::Object(parts) if of_named => found.extend(parts.iter_mut().map(|(name, part)| (step(name), part))),
+            _ => {}
+        }
+    }
+    found
+}
