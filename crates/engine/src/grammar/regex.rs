@@ -17,11 +17,10 @@ use regex_syntax::hir::Hir;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Of the automaton before it is made deterministic, and after.
+/// Of the automaton before it is made deterministic.
 const MAX_NFA_BYTES: usize = 8 << 20;
-const MAX_DFA_BYTES: usize = 8 << 20;
-/// Of the sets of states that are met on the way from one to the other.
-const MAX_SUBSET_BYTES: usize = 16 << 20;
+/// Of the automaton after, and of the sets of states met on the way.
+const MAX_DFA_BYTES: usize = 16 << 20;
 /// Of the masks of one pattern that are remembered.
 const MAX_MASK_BYTES: usize = 4 << 20;
 
@@ -74,7 +73,7 @@ fn determinized(tree: &Hir, vocabulary: &Vocabulary) -> Result<Dfa, String> {
         .match_kind(MatchKind::All)
         .accelerate(false)
         .dfa_size_limit(Some(MAX_DFA_BYTES))
-        .determinize_size_limit(Some(MAX_SUBSET_BYTES));
+        .determinize_size_limit(Some(MAX_DFA_BYTES));
     // Beyond ASCII, Python and JavaScript differ about the boundaries of words.
     let only_ascii = tree.properties().look_set().contains_word();
     for byte in (0..=u8::MAX).filter(|&byte| !vocabulary.spells(byte) || (only_ascii && !byte.is_ascii())) {
