@@ -1,6 +1,6 @@
 //! One step of the model: which tokens run, where their KV goes, and which rows are answered.
 
-pub use sglang_kernels::device::{CopyRows, OutputRow, Pick, Picked, SampleParams, Span};
+pub use sglang_kernels::device::{CopyRows, OutputRow, Pick, Picked, SampleParams, Span, NO_TOKEN};
 
 /// The work of one step. Law: rows of spans tile `tokens` in order; outputs ascend by row; copies come before rows.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -254,14 +254,21 @@ pub enum FinishReason {
     },
 }
 
-impl Event {
-    /// The only event of a request that could not be started.
-    pub fn failed(id: RequestId, error: &Error) -> Self {
+impl FinishReason {
+    /// The end by an error.
+    pub fn failed(error: &Error) -> Self {
         let param = match error {
             Error::BadRequest { param, .. } => *param,
             _ => None,
         };
-        let reason = FinishReason::Failed { code: error.code(), message: error.to_string(), param };
+        FinishReason::Failed { code: error.code(), message: error.to_string(), param }
+    }
+}
+
+impl Event {
+    /// The only event of a request that could not be started.
+    pub fn failed(id: RequestId, error: &Error) -> Self {
+        let reason = FinishReason::failed(error);
         let finish = Finish { reason, prompt_tokens: 0, completion_tokens: 0, cached_tokens: 0 };
         Event { id, finish: Some(finish), ..Event::default() }
     }

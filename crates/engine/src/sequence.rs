@@ -3,7 +3,7 @@
 //! Law: `computed ≤ tokens.len()`, and the lease (where there is one) covers the computed tokens. Tokens after
 //! `computed` are the ones the next steps run; when all but the last are computed, the sequence decodes.
 
-use crate::batch::{Output, OutputRow, Pick, Picked, SampleParams};
+use crate::batch::{Output, OutputRow, Pick, Picked, SampleParams, NO_TOKEN};
 use crate::error::Error;
 use crate::grammar::Grammar;
 use crate::request::{Event, Finish, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
@@ -210,7 +210,9 @@ impl Sequence {
                 top: picked.top,
                 of_tokens: picked.of_tokens,
             });
-            if self.scored < self.prompt_len {
+            if picked.token == NO_TOKEN {
+                self.fail(&nothing_to_choose());
+            } else if self.scored < self.prompt_len {
                 self.scored += 1;
                 self.event.prompt_logprobs.extend(entry);
             } else {
@@ -291,8 +293,7 @@ impl Sequence {
     }
 
     fn fail(&mut self, error: &Error) {
-        let failed = Event::failed(self.id(), error);
-        self.finish = self.finish.take().or(failed.finish.map(|finish| finish.reason));
+        self.finish.get_or_insert_with(|| FinishReason::failed(error));
     }
 
     /// Ends the sequence, unless a stop string in the last text does so first. What an abort cuts inside a character is
@@ -327,4 +328,10 @@ impl Sequence {
         let empty = event.text.is_empty() && event.tokens.is_empty() && event.prompt_logprobs.is_empty();
         (event.finish.is_some() || !empty).then_some(event)
     }
+}
+
+/// The error of a sequence whose bans, biases and constraint exclude one another.
+fn nothing_to_choose() -> Error {
+    let message = "no token is left to choose: constraint, logit_bias and min_new_tokens exclude one another";
+    Error::bad("sampling_params", message)
 }

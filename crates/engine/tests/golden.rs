@@ -4,7 +4,7 @@
 use serde_json::Value;
 use sglang_engine::loader::{self, LoadOptions};
 use sglang_engine::model::config::{ModelConfig, Rope, RopeScaling};
-use sglang_engine::request::{Event, LogprobParams, Prompt, Request, SamplingParams};
+use sglang_engine::request::{Event, FinishReason, LogprobParams, Prompt, Request, SamplingParams};
 use sglang_engine::Engine;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ impl Running {
                 answer.logprobs.extend(event.logprobs.iter().filter_map(|entry| entry.logprob));
                 answer.prompt_logprobs.extend(event.prompt_logprobs.iter().filter_map(|entry| entry.logprob));
                 if let Some(finish) = event.finish {
-                    let failed = matches!(finish.reason, sglang_engine::request::FinishReason::Failed { .. });
+                    let failed = matches!(finish.reason, FinishReason::Failed { .. });
                     assert!(!failed, "{:?}", finish.reason);
                     answer.cached = finish.cached_tokens;
                     finished += 1;
@@ -270,6 +270,21 @@ fn tiny_answers_do_not_depend_on_the_schedule() {
 fn answers_of_the_default_model_do_not_depend_on_the_schedule() {
     let options = LoadOptions { model_path: default_model(), context_length: Some(512), ..Default::default() };
     check_invariance(&options, &[(2, 7), (4, 64)]);
+}
+
+/// One request that excludes every token fails alone.
+#[test]
+fn a_request_that_leaves_no_token_fails_and_others_go_on() {
+    let running = Running::start(LoadOptions { model_path: fixtures().join("llama3"), ..Default::default() });
+    let mut request = greedy(Prompt::Tokens(vec![5, 6]), 4);
+    request.sampling.logit_bias = (0..running.vocab as u32).map(|token| (token, f32::NEG_INFINITY)).collect();
+    running.engine.submit(request.clone());
+    let finish = running.events.recv().unwrap().remove(0).finish.unwrap();
+    let FinishReason::Failed { code, message, .. } = finish.reason else { panic!("{:?}", finish.reason) };
+    assert_eq!(code, "bad_request");
+    assert!(message.starts_with("no token is left to choose"), "{message}");
+    request.sampling.logit_bias.clear();
+    assert_eq!(running.ask_one(request).tokens.len(), 4);
 }
 
 /// Without prompt log-probabilities the second request takes its prompt from the cache and says the same.

@@ -20,7 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("request", &["error", "grammar"]),
     ("runner", &["batch", "comm", "error", "model"]),
     ("scheduler", &["batch", "error", "request", "sequence", "text"]),
-    ("sequence", &["batch", "grammar", "request", "runner", "text"]),
+    ("sequence", &["batch", "error", "grammar", "request", "runner", "text"]),
     ("text", &["error", "Error", "Result", "model", "weights", "text"]),
     ("weights", &["error", "Error", "Result", "weights"]),
 ];

@@ -146,11 +146,14 @@ pub struct OutputRow {
     pub of_tokens: Vec<u32>,
 }
 
+/// Stands for a token where mask, edits or NaNs leave nothing to choose.
+pub const NO_TOKEN: u32 = u32::MAX;
+
 /// The answer for one output row. Log-probabilities are those of the model: natural logarithm of the softmax of the
 /// raw logits, before temperature, penalties, bias and masks.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Picked {
-    /// The sampled or given token.
+    /// The sampled or given token, or [`NO_TOKEN`].
     pub token: u32,
     /// Its log-probability, where asked for (else 0).
     pub logprob: f32,

@@ -210,6 +210,6 @@ impl Device for Cpu {
     fn sample(&mut self, logits: &mut Slab<f32>, vocab: usize, rows: &[OutputRow]) -> Result<Vec<Picked>> {
         shape::enough("logits", logits.len(), rows.len() * vocab)?;
         shape::outputs(vocab, rows)?;
-        sample::sample(self.isa, &mut self.pool, logits, vocab, rows)
+        Ok(sample::sample(self.isa, &mut self.pool, logits, vocab, rows))
     }
 }

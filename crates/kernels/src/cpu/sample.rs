@@ -6,8 +6,8 @@
 
 use super::pool::Pool;
 use super::simd::{fold, Isa, Kernel, Simd};
-use crate::device::{OutputRow, Pick, Picked, Result, SampleParams};
-use crate::reference::sample::{edit, nothing_left, tame};
+use crate::device::{OutputRow, Pick, Picked, SampleParams, NO_TOKEN};
+use crate::reference::sample::{edit, tame};
 use std::cmp::Ordering;
 
 /// Thresholds on probability / largest probability, tried in turn until enough tokens are above.
@@ -24,13 +24,13 @@ struct Candidate {
 }
 
 /// The answers for `rows` rows of `vocab` logits, which are edited in place.
-pub fn sample(isa: Isa, pool: &mut Pool, logits: &mut [f32], vocab: usize, rows: &[OutputRow]) -> Result<Vec<Picked>> {
+pub fn sample(isa: Isa, pool: &mut Pool, logits: &mut [f32], vocab: usize, rows: &[OutputRow]) -> Vec<Picked> {
     let mut answers: Vec<_> = logits.chunks_exact_mut(vocab.max(1)).zip(rows).map(|(l, r)| (l, r, None)).collect();
     pool.each(&mut answers, |_, (logits, row, answer)| *answer = Some(pick(isa, logits, row)));
     answers.into_iter().filter_map(|a| a.2).collect()
 }
 
-fn pick(isa: Isa, logits: &mut [f32], row: &OutputRow) -> Result<Picked> {
+fn pick(isa: Isa, logits: &mut [f32], row: &OutputRow) -> Picked {
     let max = isa.run(Tame(logits));
     let mut picked = Picked::default();
     let log_total = if row.logprob { isa.run(LogTotal { logits, max }) } else { 0.0 };
@@ -40,39 +40,39 @@ fn pick(isa: Isa, logits: &mut [f32], row: &OutputRow) -> Result<Picked> {
     }
     let (token, logit) = match &row.pick {
         Pick::Given(token) => (*token, logits[*token as usize]),
-        Pick::Sample(params) => sampled(isa, logits, params)?,
+        Pick::Sample(params) => sampled(isa, logits, params),
     };
     picked.token = token;
     if row.logprob {
         picked.logprob = logit - log_total;
     }
-    Ok(picked)
+    picked
 }
 
 /// The sampled token and its raw logit.
-fn sampled(isa: Isa, logits: &mut [f32], params: &SampleParams) -> Result<(u32, f32)> {
+fn sampled(isa: Isa, logits: &mut [f32], params: &SampleParams) -> (u32, f32) {
     let edited = params.edits.iter().map(|e| e.0).chain(params.seen.iter().copied());
     let raw: Vec<(u32, f32)> = edited.map(|t| (t, logits[t as usize])).collect();
     edit(logits, params);
-    let token = choose(isa, logits, params)?;
-    let before = raw.iter().find(|r| r.0 == token);
-    Ok((token, before.map_or(logits[token as usize], |r| r.1)))
+    let token = choose(isa, logits, params);
+    let before = raw.iter().find(|r| r.0 == token).map(|r| r.1);
+    (token, before.or(logits.get(token as usize).copied()).unwrap_or(f32::NEG_INFINITY))
 }
 
-fn choose(isa: Isa, logits: &[f32], params: &SampleParams) -> Result<u32> {
+fn choose(isa: Isa, logits: &[f32], params: &SampleParams) -> u32 {
     let max = isa.run(Max(logits));
     if max == f32::NEG_INFINITY {
-        return Err(nothing_left());
+        return NO_TOKEN;
     }
     if params.temperature <= 0.0 {
-        return Ok(logits.iter().position(|&x| x == max).unwrap_or(0) as u32);
+        return logits.iter().position(|&x| x == max).unwrap_or(0) as u32;
     }
     if params.top_k == 0 && params.top_p >= 1.0 && params.min_p <= 0.0 {
-        return Ok(draw_from_all(isa, logits, max, params));
+        return draw_from_all(isa, logits, max, params);
     }
     let mut kept = kept(isa, logits, max, params);
     kept.sort_unstable_by_key(|c| c.token);
-    Ok(draw(&kept, params.uniform))
+    draw(&kept, params.uniform)
 }
 
 /// What top-k, top-p and min-p leave.

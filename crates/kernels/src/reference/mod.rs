@@ -173,6 +173,7 @@ impl Device for Reference {
     fn sample(&mut self, logits: &mut Vec<f32>, vocab: usize, rows: &[OutputRow]) -> Result<Vec<Picked>> {
         shape::enough("logits", logits.len(), rows.len() * vocab)?;
         shape::outputs(vocab, rows)?;
-        logits.chunks_exact_mut(vocab.max(1)).zip(rows).map(|(logits, row)| sample::pick(logits, row)).collect()
+        let pairs = logits.chunks_exact_mut(vocab.max(1)).zip(rows);
+        Ok(pairs.map(|(logits, row)| sample::pick(logits, row)).collect())
     }
 }

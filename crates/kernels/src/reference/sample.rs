@@ -5,23 +5,23 @@
 //! at least that fraction of the largest probability. The draw walks the kept tokens in ascending order and takes the
 //! first whose cumulative mass exceeds `uniform` times the total. NaN logits count as −∞, +∞ as the largest float.
 
-use crate::device::{DeviceError, OutputRow, Pick, Picked, Result, SampleParams};
+use crate::device::{OutputRow, Pick, Picked, SampleParams, NO_TOKEN};
 
 /// Token and its probability, not necessarily of total 1.
 pub type Candidate = (u32, f32);
 
 /// The answer for one row of logits, which is edited in place.
-pub fn pick(logits: &mut [f32], row: &OutputRow) -> Result<Picked> {
+pub fn pick(logits: &mut [f32], row: &OutputRow) -> Picked {
     logits.iter_mut().for_each(|x| *x = tame(*x));
     let raw = logits.to_vec();
     let token = match &row.pick {
         Pick::Given(token) => *token,
         Pick::Sample(params) => {
             edit(logits, params);
-            choose(logits, params)?
+            choose(logits, params)
         }
     };
-    Ok(report(&raw, row, token))
+    report(&raw, row, token)
 }
 
 /// NaN becomes −∞, +∞ the largest float and −0 plain 0, so that comparisons and differences mean something.
@@ -48,22 +48,17 @@ pub fn edit(logits: &mut [f32], params: &SampleParams) {
     }
 }
 
-/// The error for a row whose mask, edits or NaNs leave nothing.
-pub fn nothing_left() -> DeviceError {
-    DeviceError::Unsupported("no token is left to choose: every logit is masked, −∞ or NaN".into())
-}
-
-fn choose(logits: &[f32], params: &SampleParams) -> Result<u32> {
+fn choose(logits: &[f32], params: &SampleParams) -> u32 {
     let mut order: Vec<Candidate> = (0..).zip(logits.iter().copied()).filter(|c| c.1 > f32::NEG_INFINITY).collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let &(first, max) = order.first().ok_or_else(nothing_left)?;
+    let Some(&(first, max)) = order.first() else { return NO_TOKEN };
     if params.temperature <= 0.0 {
-        return Ok(first);
+        return first;
     }
     order.iter_mut().for_each(|c| c.1 = ((c.1 - max) / params.temperature).exp());
     truncate(&mut order, params);
     order.sort_by_key(|c| c.0);
-    Ok(draw(&order, params.uniform))
+    draw(&order, params.uniform)
 }
 
 fn truncate(order: &mut Vec<Candidate>, params: &SampleParams) {
@@ -107,7 +102,7 @@ fn report(raw: &[f32], row: &OutputRow, token: u32) -> Picked {
     let sum: f64 = raw.iter().map(|x| f64::from(x - max).exp()).sum();
     // Where nothing has any probability, every logarithm is −∞.
     let log_total = (max + sum.ln() as f32).max(f32::MIN);
-    let logprob = |token: u32| raw[token as usize] - log_total;
+    let logprob = |token: u32| raw.get(token as usize).map_or(f32::NEG_INFINITY, |x| x - log_total);
     let mut order: Vec<u32> = (0..raw.len() as u32).collect();
     order.sort_by(|&a, &b| raw[b as usize].total_cmp(&raw[a as usize]).then(a.cmp(&b)));
     Picked {
