@@ -1,35 +1,17 @@
 //! The numbers are right: tiny checkpoints and the default model against reference outputs computed by transformers in
 //! float32, and the same answers whatever the chunks, the cache, the neighbours and the number of threads.
 
+mod fixtures;
+
+use fixtures::{default_model, fixture, json};
 use serde_json::Value;
 use sglang_engine::loader::{self, LoadOptions};
 use sglang_engine::model::config::{ModelConfig, Rope, RopeScaling};
 use sglang_engine::request::{Event, FinishReason, LogprobParams, Prompt, Request, SamplingParams};
 use sglang_engine::Engine;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{channel, Receiver};
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-/// The default model, wherever `sglang pull` put it.
-fn default_model() -> PathBuf {
-    let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
-    let named = std::env::var_os("SGLANG_TEST_MODEL").map(PathBuf::from);
-    let cache = std::env::var_os("SGLANG_CACHE").map(PathBuf::from);
-    let xdg = std::env::var_os("XDG_CACHE_HOME").map(|home| PathBuf::from(home).join("sglang"));
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/sglang"));
-    let folder = cache.or(xdg).or(home).expect("HOME is set").join("models/smollm2-135m-instruct");
-    let path = named.unwrap_or_else(|| folder.join(file));
-    assert!(path.is_file(), "{} is missing: get it with `npx sglang pull smollm2-135m-instruct`", path.display());
-    path
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
 
 fn floats(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().map_or(f32::NAN, |v| v as f32)).collect()
@@ -156,11 +138,11 @@ fn round_frequencies(config: &mut ModelConfig) {
 }
 
 /// Logits up to a constant: the reference's, as log-probabilities, against ours of the whole vocabulary.
-fn check_tiny(what: &str, options: LoadOptions, reference: &Path) {
+fn check_tiny(name: &str, options: LoadOptions) {
     let running = Running::start_as(options, round_frequencies);
-    for case in read_json(reference)["cases"].as_array().unwrap() {
+    for case in json(&format!("{name}/reference.json"))["cases"].as_array().unwrap() {
         let prompt = case["prompt"].as_str().unwrap();
-        check_case(&format!("{what} {prompt:?}"), &running, prompt, case);
+        check_case(&format!("{name} {prompt:?}"), &running, prompt, case);
     }
 }
 
@@ -180,19 +162,17 @@ fn check_case(what: &str, running: &Running, prompt: &str, case: &Value) {
 #[test]
 fn tiny_checkpoints_match_the_reference() {
     for name in ["llama", "llama3"] {
-        let folder = fixtures().join(name);
-        check_tiny(name, float32(folder.clone()), &folder.join("reference.json"));
+        check_tiny(name, float32(fixture(name)));
     }
 }
 
 /// GGUF files with their own vocabulary; each format against the float32 forward over its own dequantized weights.
 #[test]
 fn gguf_formats_match_the_reference() {
-    let folder = fixtures().join("gguf");
-    let reference = read_json(&folder.join("reference.json"));
+    let reference = json("gguf/reference.json");
     let prompt = reference["prompt"].as_str().unwrap();
     for format in ["F32", "Q4_1", "Q8_0", "Q4_K", "IQ4_XS"] {
-        let running = Running::start(float32(folder.join(format!("{format}.gguf"))));
+        let running = Running::start(float32(fixture(&format!("gguf/{format}.gguf"))));
         check_case(format, &running, prompt, &reference["formats"][format]);
     }
 }
@@ -200,7 +180,7 @@ fn gguf_formats_match_the_reference() {
 #[test]
 fn the_default_model_matches_the_reference() {
     let running = Running::start(float32(default_model()));
-    let reference = read_json(&fixtures().join("smollm2-135m-q4_1.json"));
+    let reference = json("smollm2-135m-q4_1.json");
     let (mut error, mut n) = (0.0, 0);
     for case in reference["cases"].as_array().unwrap() {
         let prompt = case["prompt"].as_str().unwrap();
@@ -260,7 +240,7 @@ fn check_invariance(options: &LoadOptions, threads_and_chunks: &[(usize, usize)]
 fn tiny_answers_do_not_depend_on_the_schedule() {
     for name in ["llama", "llama3"] {
         let schedules = [(1, 1), (2, 7), (4, 64), (2, 256)];
-        let model_path = fixtures().join(name);
+        let model_path = fixture(name);
         check_invariance(&float32(model_path.clone()), &schedules);
         check_invariance(&LoadOptions { model_path, context_length: Some(512), ..Default::default() }, &schedules);
     }
@@ -275,7 +255,7 @@ fn answers_of_the_default_model_do_not_depend_on_the_schedule() {
 /// One request that excludes every token fails alone.
 #[test]
 fn a_request_that_leaves_no_token_fails_and_others_go_on() {
-    let running = Running::start(LoadOptions { model_path: fixtures().join("llama3"), ..Default::default() });
+    let running = Running::start(LoadOptions { model_path: fixture("llama3"), ..Default::default() });
     let mut request = greedy(Prompt::Tokens(vec![5, 6]), 4);
     request.sampling.logit_bias = (0..running.vocab as u32).map(|token| (token, f32::NEG_INFINITY)).collect();
     running.engine.submit(request.clone());
@@ -290,7 +270,7 @@ fn a_request_that_leaves_no_token_fails_and_others_go_on() {
 /// Without prompt log-probabilities the second request takes its prompt from the cache and says the same.
 #[test]
 fn a_cached_prompt_gives_the_same_answer() {
-    let running = Running::start(LoadOptions { model_path: fixtures().join("llama3"), ..Default::default() });
+    let running = Running::start(LoadOptions { model_path: fixture("llama3"), ..Default::default() });
     let mut request = greedy(Prompt::Text("The license for this software is permissive, and".into()), 20);
     request.logprobs.prompt_start = None;
     let (cold, cached) = (running.ask_one(request.clone()), running.ask_one(request));

@@ -2,6 +2,8 @@
 //! under random chunk sizes, page counts, orders of arrival and aborts of neighbours; what each request gets must be
 //! what it gets when it runs alone, in one piece, without a cache.
 
+mod fixtures;
+
 use proptest::prelude::*;
 use sglang_engine::request::{Event, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
 use sglang_engine::runner::{Fake, Runner};
@@ -10,7 +12,6 @@ use sglang_engine::sequence::Prepared;
 use sglang_engine::text::Tokenizer;
 use sglang_engine::PAGE;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// Longest prompt and longest output of a script, in tokens.
@@ -19,13 +20,7 @@ const MAX_NEW: usize = 40;
 
 fn tokenizer() -> Arc<Tokenizer> {
     static TOKENIZER: OnceLock<Arc<Tokenizer>> = OnceLock::new();
-    let open = || {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
-        let files = sglang_engine::weights::open(&folder).unwrap();
-        let config = sglang_engine::model::config::ModelConfig::of(&files).unwrap();
-        Arc::new(Tokenizer::of(&files, &config).unwrap())
-    };
-    TOKENIZER.get_or_init(open).clone()
+    TOKENIZER.get_or_init(|| fixtures::tokenizer("llama")).clone()
 }
 
 #[derive(Debug, Clone)]
