@@ -256,13 +256,9 @@ fn answers_of_the_default_model_do_not_depend_on_the_schedule() {
     check_invariance(&options, &[(2, 7), (4, 64)]);
 }
 
-/// Texts of about 1,000 tokens: licence, prose, code.
+/// Texts of about 1,000 tokens each.
 fn texts() -> [String; 3] {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    ["LICENSE", "ARCHITECTURE.md", "crates/engine/src/runner.rs"].map(|file| {
-        let text = std::fs::read_to_string(root.join(file)).unwrap();
-        text.chars().take(4000).collect()
-    })
+    ["licence", "prose", "code"].map(|name| std::fs::read_to_string(fixture(&format!("texts/{name}.txt"))).unwrap())
 }
 
 /// Log-probabilities and most likely tokens over all texts.
