@@ -1,9 +1,11 @@
 //! Grammars in EBNF: rules `name ::= …`, of which `root` derives the output.
 //!
 //! A body is made of "texts", [classes], `.` for any character, names, groups, `|` and the quantifiers of patterns;
-//! `#` begins a comment. Law: a grammar without recursion means exactly its texts. In one with recursion, each longest
-//! part without it is read greedily, as the lexer of a programming language does, so some of its texts may be
-//! unreachable, but no other text is derived. Cf. the GBNF of llama.cpp, whose notation this is.
+//! `#` begins a comment. The notation is that of llama.cpp's GBNF.
+//!
+//! Law: no text is derived that the grammar does not derive. A grammar without recursion means exactly its texts. In
+//! one with recursion, each longest part without it is read greedily, as the lexer of a programming language does: a
+//! part that may swallow the start of what follows it hides texts, as `[a-z]*` hides that `"b"` may follow.
 
 use super::class;
 use super::dialect::{fail_at, set, Flaw, Member, Parsed, Reader};

@@ -68,8 +68,17 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Parser, String> {
     drop_annotations(&mut schema);
     parser(&schema, parsers).map_err(|reason| {
         let at = refused_part(&schema, parsers);
-        format!("at \"{at}\": {}", reason.replace("Unimplemented keys", "keywords that are not supported"))
+        format!("at \"{at}\": {}", reworded(&reason))
     })
+}
+
+/// A reason in one line, in terms of the request.
+fn reworded(reason: &str) -> String {
+    let line = reason.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    line.replace("Unimplemented keys", "keywords that are not supported").replace(
+        "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf",
+        "oneOf is supported only where its branches clearly exclude each other; write anyOf if several may hold",
+    )
 }
 
 fn parser(schema: &Value, parsers: &Parsers) -> Result<Parser, String> {

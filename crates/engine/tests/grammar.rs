@@ -1,0 +1,139 @@
+//! Constrained requests through a whole engine: constrained and free ones share batches, and every output keeps its
+//! constraint, or says that it was cut off, or why it was refused.
+
+mod fixtures;
+
+use fixtures::fixture;
+use sglang_engine::grammar::Constraint;
+use sglang_engine::loader::{self, LoadOptions};
+use sglang_engine::request::{Event, FinishReason, Prompt, Request, SamplingParams};
+use sglang_engine::Engine;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{channel, Receiver};
+
+struct Running {
+    engine: Engine,
+    events: Receiver<Vec<Event>>,
+}
+
+impl Running {
+    fn start(checkpoint: &str) -> Self {
+        let options =
+            LoadOptions { model_path: fixture(checkpoint), context_length: Some(512), ..LoadOptions::default() };
+        let (send, events) = channel();
+        let loaded = loader::load(&options, &mut |_, _| {}).unwrap();
+        Running { engine: loaded.start(Box::new(move |events| drop(send.send(events)))), events }
+    }
+
+    /// Runs all at once; text and end of each, in their order.
+    fn ask(&self, asked: Vec<SamplingParams>) -> Vec<(String, FinishReason)> {
+        let (n, mut texts, mut ends) = (asked.len(), BTreeMap::<u64, String>::new(), BTreeMap::new());
+        for (id, sampling) in (0..).zip(asked) {
+            self.engine.submit(Request { id, prompt: Prompt::Text("Say: ".into()), sampling, ..Request::default() });
+        }
+        while ends.len() < n {
+            for event in self.events.recv().unwrap() {
+                texts.entry(event.id).or_default().push_str(&event.text);
+                ends.extend(event.finish.map(|finish| (event.id, finish.reason)));
+            }
+        }
+        texts.into_values().zip(ends.into_values()).collect()
+    }
+}
+
+fn params(constraint: Option<Constraint>, temperature: f32, seed: u64) -> SamplingParams {
+    SamplingParams { temperature, seed, max_new_tokens: Some(60), constraint, ..SamplingParams::default() }
+}
+
+const REGEX: &str = r"(yes|no): [0-9]{1,3}(\.[0-9]{2})?";
+const SCHEMA: &str = r#"{"type":"object","properties":{"ok":{"type":"boolean"},"kind":{"enum":["a","bc"]},
+    "n":{"type":"integer","minimum":10,"maximum":99}},"required":["ok","kind","n"],"additionalProperties":false}"#;
+const EBNF: &str = "root ::= sum\nsum ::= [1-9] (\"+\" [1-9]){1,3} | \"(\" sum \")\"";
+
+fn constraints() -> [Constraint; 3] {
+    [Constraint::Regex(REGEX.into()), Constraint::JsonSchema(SCHEMA.into()), Constraint::Ebnf(EBNF.into())]
+}
+
+/// Whether a complete output is right, judged by means other than ours.
+fn is_right(constraint: &Constraint, text: &str) -> bool {
+    let matches = |pattern: &str| regex::Regex::new(&format!("^(?:{pattern})$")).unwrap().is_match(text);
+    match constraint {
+        Constraint::Regex(pattern) => matches(pattern),
+        Constraint::JsonSchema(_) => {
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else { return false };
+            let n = value["n"].as_i64().unwrap_or(0);
+            let right = value["ok"].is_boolean() && [Some("a"), Some("bc")].contains(&value["kind"].as_str());
+            right && (10..=99).contains(&n) && value.as_object().map(|o| o.len()) == Some(3)
+        }
+        Constraint::Ebnf(_) => {
+            let inner = text.trim_start_matches('(');
+            let depth = text.len() - inner.len();
+            let sum = inner.strip_suffix(&")".repeat(depth)).unwrap_or("");
+            regex::Regex::new(r"^[1-9](\+[1-9]){1,3}$").unwrap().is_match(sum)
+        }
+    }
+}
+
+#[test]
+fn every_output_keeps_its_constraint() {
+    for checkpoint in ["llama", "llama3"] {
+        let running = Running::start(checkpoint);
+        let mut asked = Vec::new();
+        for seed in 0..8 {
+            let temperature = if seed == 0 { 0.0 } else { 1.5 };
+            asked.extend(constraints().map(|constraint| params(Some(constraint), temperature, seed)));
+            asked.push(params(None, temperature, seed));
+        }
+        let answers = running.ask(asked.clone());
+        for (sampling, (text, end)) in asked.iter().zip(answers) {
+            let Some(constraint) = &sampling.constraint else { continue };
+            let cut_off = end == FinishReason::Length && matches!(constraint, Constraint::Ebnf(_));
+            assert!(cut_off || is_right(constraint, &text), "{checkpoint}: {constraint:?}: {text:?}, {end:?}");
+        }
+    }
+}
+
+#[test]
+fn an_output_that_can_only_end_is_complete() {
+    let running = Running::start("llama3");
+    let constraint = Constraint::Regex("abc".into());
+    let free = SamplingParams { ignore_eos: true, ..params(Some(constraint.clone()), 1.0, 1) };
+    let answers = running.ask(vec![params(Some(constraint), 0.0, 0), free]);
+    assert_eq!(answers, vec![("abc".to_owned(), FinishReason::Complete); 2]);
+}
+
+#[test]
+fn an_output_that_is_cut_off_says_so() {
+    let running = Running::start("llama3");
+    let constraint = Constraint::Regex("[a-z]{500}".into());
+    let [(text, end)] = &running.ask(vec![params(Some(constraint), 1.0, 0)])[..] else { panic!("one answer") };
+    assert_eq!(*end, FinishReason::Length);
+    assert!((1..500).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase()), "{text:?}");
+}
+
+#[test]
+fn without_end_tokens_an_output_goes_on_while_it_may() {
+    let running = Running::start("llama");
+    let asked = SamplingParams { ignore_eos: true, ..params(Some(Constraint::Regex("[0-9]*".into())), 1.0, 3) };
+    let [(text, end)] = &running.ask(vec![asked])[..] else { panic!("one answer") };
+    assert_eq!(*end, FinishReason::Length);
+    assert!(text.len() >= 60 && text.bytes().all(|b| b.is_ascii_digit()), "{text:?}");
+}
+
+#[test]
+fn a_bad_constraint_fails_alone() {
+    let running = Running::start("llama");
+    let bad =
+        [Constraint::Regex("(?=a)".into()), Constraint::JsonSchema("{".into()), Constraint::Ebnf("root ::=".into())];
+    let mut asked: Vec<_> = bad.map(|constraint| params(Some(constraint), 0.0, 0)).into();
+    asked.push(params(Some(Constraint::Regex("ok".into())), 0.0, 0));
+    let answers = running.ask(asked);
+    let params = answers.iter().map(|(_, end)| match end {
+        FinishReason::Failed { code: "bad_request", param, .. } => *param,
+        _ => None,
+    });
+    let expected = [Some("sampling_params.regex"), Some("sampling_params.json_schema"), None, None];
+    assert_eq!(params.collect::<Vec<_>>(), expected);
+    assert_eq!(answers[2].0, "");
+    assert_eq!(answers[3], ("ok".to_owned(), FinishReason::Complete));
+}

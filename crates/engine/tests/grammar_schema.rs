@@ -1,0 +1,294 @@
+//! JSON Schema and EBNF: which texts they allow, token by token, and what they refuse.
+
+mod fixtures;
+
+use fixtures::{default_model, fixture};
+use serde::de::IgnoredAny;
+use sglang_engine::grammar::{Constraint, Grammar, Grammars};
+use sglang_engine::model::config::ModelConfig;
+use sglang_engine::text::Tokenizer;
+use sglang_engine::weights;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+fn load(path: &Path) -> Arc<Tokenizer> {
+    let files = weights::open(path).unwrap();
+    Arc::new(Tokenizer::of(&files, &ModelConfig::of(&files).unwrap()).unwrap())
+}
+
+static LLAMA3: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| load(&fixture("llama3")));
+static DEFAULT: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| load(&default_model()));
+
+fn mask(grammar: &mut dyn Grammar, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut mask = vec![0; tokenizer.vocab().div_ceil(32)];
+    grammar.allowed(&mut mask).unwrap();
+    mask
+}
+
+/// The part of a text that the masks let through, and whether it is complete.
+fn walk(mut grammar: Box<dyn Grammar>, tokenizer: &Tokenizer, tokens: &[u32]) -> (String, bool) {
+    for (i, &token) in tokens.iter().enumerate() {
+        let allowed = mask(&mut *grammar, tokenizer)[token as usize / 32] >> (token % 32) & 1 == 1;
+        if !allowed {
+            return (tokenizer.decode(&tokens[..i], false), false);
+        }
+        grammar.accept(token);
+    }
+    (tokenizer.decode(tokens, false), grammar.is_accepting())
+}
+
+fn single_bytes(text: &str) -> Vec<u32> {
+    let token = |byte| (0..LLAMA3.vocab() as u32).find(|&token| LLAMA3.token_bytes(token) == [byte]).unwrap();
+    text.bytes().map(token).collect()
+}
+
+/// Walks both a text's own tokens and its single bytes.
+fn check(constraint: &Constraint, text: &str, expected: bool) {
+    let walks = [(&*DEFAULT, DEFAULT.encode(text, false).unwrap()), (&*LLAMA3, single_bytes(text))];
+    for (tokenizer, tokens) in walks {
+        let grammar =
+            Grammars::new(tokenizer.clone()).start(constraint).unwrap_or_else(|e| panic!("{constraint:?}: {e}"));
+        let (passed, complete) = walk(grammar, tokenizer, &tokens);
+        assert_eq!(complete, expected, "{constraint:?}: of {text:?} passed {passed:?}");
+    }
+}
+
+/// Schema, instances that satisfy it, instances that do not.
+const SCHEMAS: &[(&str, &[&str], &[&str])] = &[
+    (
+        r#"{"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer"}},"required":["name","age"],"additionalProperties":false}"#,
+        &[r#"{"name":"Bob","age":7}"#, r#"{"name":"日本 🙂 \"x\"","age":-12}"#],
+        &[
+            r#"{"name":"Bob"}"#,
+            r#"{"name":"Bob","age":"7"}"#,
+            r#"{"name":"Bob","age":7,"x":1}"#,
+            r#"{"name":"Bob","age":7.5}"#,
+            r#"{"name": "Bob","age":7}"#,
+            "[]",
+        ],
+    ),
+    (r#"{"enum":["red","green",3,null]}"#, &[r#""red""#, "3", "null"], &[r#""blue""#, "4", "red"]),
+    (r#"{"const":{"a":[1,true]}}"#, &[r#"{"a":[1,true]}"#], &[r#"{"a":[1,false]}"#]),
+    (
+        r#"{"type":"array","items":{"type":"number","minimum":0,"maximum":10},"minItems":1,"maxItems":3}"#,
+        &["[1]", "[0,2.5,10]"],
+        &["[]", "[11]", "[-1]", "[1,2,3,4]"],
+    ),
+    (r#"{"type":"string","pattern":"^\\d{3}-\\w+$"}"#, &[r#""123-ab_9""#], &[r#""12-ab""#, r#""123-é""#, r#""123-""#]),
+    (r#"{"type":"string","pattern":"a\\/b"}"#, &[r#""a/b""#, r#""xxa/byy""#], &[r#""ab""#]),
+    (r#"{"type":"string","minLength":2,"maxLength":3}"#, &[r#""ab""#, r#""日本語""#], &[r#""a""#, r#""abcd""#]),
+    (r#"{"type":"string","format":"date"}"#, &[r#""2024-02-29""#], &[r#""2024-13-01""#, r#""today""#]),
+    (r#"{"type":"string","format":"int32"}"#, &[r#""anything""#], &["1"]),
+    (
+        r##"{"$ref":"#/$defs/tree","$defs":{"tree":{"type":"object","properties":{"v":{"type":"integer"},"next":{"anyOf":[{"$ref":"#/$defs/tree"},{"type":"null"}]}},"required":["v","next"],"additionalProperties":false}}}"##,
+        &[r#"{"v":1,"next":null}"#, r#"{"v":1,"next":{"v":2,"next":null}}"#],
+        &[r#"{"v":1,"next":{}}"#, r#"{"v":1}"#],
+    ),
+    (r#"{"oneOf":[{"type":"integer"},{"type":"boolean"}]}"#, &["12", "true"], &[r#""a""#, "null"]),
+    (r#"{"allOf":[{"type":"integer","minimum":3},{"maximum":5}]}"#, &["3", "5"], &["2", "6"]),
+    (r#"{"type":["string","null"]}"#, &[r#""a""#, "null"], &["1"]),
+    (r#"{"type":"object"}"#, &["{}", r#"{"a":[1,{"b":null}],"c":"d"}"#], &["[]", "1", r#"{"a"}"#]),
+    ("{}", &["null", "-1.5e3", r#"[{"a":"b"}]"#], &["nul", "{", "01", "[1,]"]),
+    ("true", &["{}", "[]"], &["x"]),
+    (
+        r#"{"type":"array","items":{"type":"integer"},"uniqueItems":false,"title":"t","default":[],"x-mine":1}"#,
+        &["[1,1]"],
+        &["1"],
+    ),
+    (
+        r#"{"x-guidance":{"lenient":true,"whitespace_flexible":true},"type":"array","items":{"type":"integer"}}"#,
+        &["[1,2]"],
+        &["[1, 2]"],
+    ),
+];
+
+#[test]
+fn schemas_allow_their_instances_and_nothing_else() {
+    for &(schema, valid, invalid) in SCHEMAS {
+        let constraint = Constraint::JsonSchema(schema.into());
+        valid.iter().for_each(|instance| check(&constraint, instance, true));
+        invalid.iter().for_each(|instance| check(&constraint, instance, false));
+    }
+}
+
+fn refusal(constraint: &Constraint) -> String {
+    let refused = Grammars::new(LLAMA3.clone()).start(constraint);
+    refused.err().unwrap_or_else(|| panic!("{constraint:?} is not refused")).to_string()
+}
+
+/// Schema, and what the error says after the name of the field.
+const REFUSED_SCHEMAS: &[(&str, &str)] = &[
+    ("{", "not JSON: EOF while parsing an object at line 1 column 1"),
+    ("3", "expected a schema that allows some value, got 3"),
+    ("false", "expected a schema that allows some value, got false"),
+    (r#"{"type":"array","uniqueItems":true}"#, r#"at "": keywords that are not supported: ["uniqueItems"]"#),
+    (
+        r#"{"properties":{"a":{"type":"array","items":{"not":{"type":"null"}}},"b":{"type":"integer"}}}"#,
+        r#"at "/properties/a/items": keywords that are not supported: ["not"]"#,
+    ),
+    (
+        r#"{"properties":{"ok":{"type":"integer"},"b/c~ é":{"if":{},"then":{}}}}"#,
+        r#"at "/properties/b~1c~0 é": keywords that are not supported: ["if", "then"]"#,
+    ),
+    (
+        r##"{"$defs":{"e":{"type":"string","format":"regex"}},"anyOf":[{"type":"null"},{"$ref":"#/$defs/e"}]}"##,
+        r#"at "/$defs/e": Unknown format: regex"#,
+    ),
+    (r##"{"properties":{"a":{"$ref":"#/$defs/x"}}}"##, r#"at "/properties/a": Pointer '/$defs/x' does not exist"#),
+    (
+        r#"{"oneOf":[{"type":"integer"},{"type":"number","minimum":0}]}"#,
+        "at \"\": oneOf is supported only where its branches clearly exclude each other; write anyOf if several may hold",
+    ),
+    (
+        r#"{"type":"string","pattern":"(?=a)b"}"#,
+        "at \"\": regex parse error: (?=a)b ^^^ error: look-around, including look-ahead and look-behind, is not \
+         supported",
+    ),
+    (
+        r#"{"type":"integer","minimum":3,"maximum":2}"#,
+        r#"at "": Unsatisfiable schema: minimum (3) is greater than maximum (2)"#,
+    ),
+    (r#"{"properties":{"a":{"type":"int"}}}"#, r#"at "/properties/a": Invalid type: int"#),
+    (
+        r#"{"properties":{"a":{"$ref":"https://example.com/s"}}}"#,
+        "at \"/properties/a\": Resource 'https://example.com/s' is not present in a registry and retrieving it failed: \
+         Default retriever does not fetch resources",
+    ),
+];
+
+#[test]
+fn schemas_that_cannot_be_honoured_are_refused_with_their_place() {
+    for (schema, expected) in REFUSED_SCHEMAS {
+        let message = refusal(&Constraint::JsonSchema((*schema).into()));
+        assert_eq!(message, format!("sampling_params.json_schema: {expected}"), "{schema}");
+    }
+}
+
+/// Grammar, texts that it derives, texts that it does not.
+const GRAMMARS: &[(&str, &[&str], &[&str])] = &[
+    // The example of the original system.
+    (
+        "root ::= city | description\n\
+         city ::= \"London\" | \"Paris\" | \"Berlin\" | \"Rome\"\n\
+         description ::= city \" is \" status\n\
+         status ::= \"the capital of \" country\n\
+         country ::= \"England\" | \"France\" | \"Germany\" | \"Italy\"",
+        &["London", "Paris is the capital of France"],
+        &["Madrid", "Paris is", "London is the capital of Spain"],
+    ),
+    ("root ::= [a-z]* \"b\"", &["b", "aab", "bbb"], &["", "a"]),
+    ("root ::= ([0-9]{2} \"-\"?){1,2} # dates\n", &["12", "12-34", "1234"], &["1", "123"]),
+    ("root ::= item (\",\" item)*\nitem ::= \"\\\"\" [^\"\\n]* \"\\\"\" | .", &["\"ab\",c,日"], &["ab"]),
+    // Recursion.
+    (
+        "root ::= expr\nexpr ::= term ([-+] term)*\nterm ::= number | \"(\" expr \")\"\nnumber ::= [0-9]+",
+        &["1", "1+2-(3+45)", "((7))"],
+        &["", "1+", "(1", "1)"],
+    ),
+    (
+        "root   ::= object\n\
+         value  ::= object | array | string | number | (\"true\" | \"false\" | \"null\") ws\n\
+         object ::= \"{\" ws ( string \":\" ws value (\",\" ws string \":\" ws value)* )? \"}\" ws\n\
+         array  ::= \"[\" ws ( value (\",\" ws value)* )? \"]\" ws\n\
+         string ::= \"\\\"\" ( [^\"\\\\\\x7F\\x00-\\x1F] | \"\\\\\" ([\"\\\\bfnrt] | \"u\" [0-9a-fA-F]{4}) )* \"\\\"\" ws\n\
+         number ::= (\"-\"? ([0-9] | [1-9] [0-9]{0,15})) (\".\" [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws\n\
+         ws ::= | \" \" | \"\\n\" [ \\t]{0,20}",
+        &["{}", "{\"a\": [1, -2.5e3, \"x\\n\\u00e9\"],\"b\":{ }}\n  "],
+        &["[]", "{\"a\"}", "{\"a\":01}", "{a:1}"],
+    ),
+    ("root ::= \"a\" ws \"b\"\nws ::= ([ \\t] ws)?", &["ab", "a \t b"], &["a", "a b "]),
+    ("root ::= left \"c\"\nleft ::= left \"ab\" | \"x\"", &["xc", "xababc"], &["c", "abc"]),
+    ("root ::= p\np ::= \"\" | \"(\" p \")\" p", &["", "()", "(()())()"], &["(", ")("]),
+    // Lark.
+    ("start: greeting \" \" NAME\ngreeting: \"hello\" | \"bye\"\nNAME: /[A-Z][a-z]+/", &["hello Bob"], &["hello bob", "hi Bob"]),
+];
+
+#[test]
+fn grammars_derive_their_texts_and_nothing_else() {
+    for &(grammar, derived, others) in GRAMMARS {
+        let constraint = Constraint::Ebnf(grammar.into());
+        derived.iter().for_each(|text| check(&constraint, text, true));
+        others.iter().for_each(|text| check(&constraint, text, false));
+    }
+}
+
+/// Grammar, and what the error says after the name of the field.
+const REFUSED_GRAMMARS: &[(&str, &str)] = &[
+    ("start ::= \"a\"", "at line 1, column 1: there is no rule `root`; the output is derived from it"),
+    ("root ::= \"a\" b\n\nc ::= d", "at line 1, column 14: the rule `b` is not defined"),
+    ("root ::= \"a\"\nroot ::= \"b\"", "at line 2, column 1: the rule `root` is defined twice"),
+    ("root ::= \"a\n\"", "at line 1, column 10: this text has no `\"` at its end"),
+    ("root ::= [a", "at line 1, column 10: this `[` has no `]`; write `\\[` for the character"),
+    ("root ::= (\"a\"", "at line 1, column 10: this `(` has no `)`"),
+    ("root ::= \"a\"\n  )", "at line 2, column 3: expected a rule, `name ::= …`"),
+    ("root ::= \"a\" = b", "at line 1, column 14: expected a \"text\", a [class], a name, or a group in parentheses"),
+    ("root ::= \"a\\d\"", "at line 1, column 12: a text holds characters; write a [class] for a set"),
+    ("root ::= \"a\" | b\nb ::= \"c\" b", "at line 1, column 16: the rule `b` derives no text: it never ends"),
+    ("root ::= \"a\"{100000000}", "too large: the automaton would take more than 8 MiB"),
+    ("", "no start rule found"),
+    ("start: \"a\" b", "at 1(8): unknown name: \"b\"\n   1 | start: \"a\" b\n              ^\n"),
+];
+
+#[test]
+fn grammars_with_flaws_are_refused_with_their_place() {
+    for (grammar, expected) in REFUSED_GRAMMARS {
+        let message = refusal(&Constraint::Ebnf((*grammar).into()));
+        assert_eq!(message, format!("sampling_params.ebnf: {expected}"), "{grammar}");
+    }
+}
+
+fn constraints() -> impl Iterator<Item = (Constraint, &'static str)> {
+    let schemas = SCHEMAS.iter().map(|(schema, valid, _)| (Constraint::JsonSchema((*schema).into()), valid[0]));
+    let grammars = GRAMMARS.iter().map(|(grammar, derived, _)| (Constraint::Ebnf((*grammar).into()), derived[0]));
+    schemas.chain(grammars)
+}
+
+#[test]
+fn no_walk_meets_a_special_token_or_a_dead_end() {
+    for (case, (constraint, _)) in constraints().enumerate() {
+        for walk in 0..6 {
+            let mut grammar = Grammars::new(LLAMA3.clone()).start(&constraint).unwrap();
+            let mut text = Vec::new();
+            for step in 0..40 {
+                let mask = mask(&mut *grammar, &LLAMA3);
+                let allowed: Vec<u32> =
+                    (0..LLAMA3.vocab() as u32).filter(|t| mask[*t as usize / 32] >> (t % 32) & 1 == 1).collect();
+                assert!(!allowed.iter().any(|&t| LLAMA3.is_special(t) || LLAMA3.eos().contains(&t)), "{constraint:?}");
+                if grammar.is_accepting() && matches!(constraint, Constraint::JsonSchema(_)) {
+                    let value = serde_json::from_slice::<IgnoredAny>(&text);
+                    assert!(value.is_ok(), "{constraint:?}: {:?}", String::from_utf8_lossy(&text));
+                }
+                let Some(&token) = allowed.get((case * 31 + walk * 17 + step * 7) % allowed.len().max(1)) else {
+                    assert!(grammar.is_accepting(), "{constraint:?}: {:?}", String::from_utf8_lossy(&text));
+                    break;
+                };
+                text.extend_from_slice(LLAMA3.token_bytes(token));
+                grammar.accept(token);
+            }
+        }
+    }
+}
+
+/// `cargo test --release -p sglang-engine --test grammar_schema -- --ignored --nocapture`
+#[test]
+#[ignore = "prints measurements"]
+fn time_of_compilation_and_masks() {
+    let mut grammars = Grammars::new(DEFAULT.clone());
+    for (constraint, text) in constraints() {
+        let begin = Instant::now();
+        let mut grammar = grammars.start(&constraint).unwrap();
+        let compile = begin.elapsed();
+        let begin = Instant::now();
+        let _again = grammars.start(&constraint).unwrap();
+        let again = begin.elapsed();
+        let mut times = Vec::new();
+        for token in DEFAULT.encode(text, false).unwrap() {
+            let begin = Instant::now();
+            mask(&mut *grammar, &DEFAULT);
+            times.push(begin.elapsed());
+            grammar.accept(token);
+        }
+        println!("{compile:.1?} compile, {again:.1?} again, masks {times:.1?} {constraint:.60?}");
+    }
+}
