@@ -4,12 +4,18 @@
 mod fixtures;
 
 use fixtures::fixture;
-use sglang_engine::grammar::Constraint;
+use sglang_engine::grammar::{Constraint, Grammar};
 use sglang_engine::loader::{self, LoadOptions};
-use sglang_engine::request::{Event, FinishReason, Prompt, Request, SamplingParams};
-use sglang_engine::Engine;
+use sglang_engine::model::config::ModelConfig;
+use sglang_engine::request::{Event, FinishReason, LogprobParams, Prompt, Request, SamplingParams};
+use sglang_engine::runner::{Fake, Runner};
+use sglang_engine::scheduler::{Limits, Policy, Scheduler};
+use sglang_engine::sequence::Prepared;
+use sglang_engine::text::Tokenizer;
+use sglang_engine::{weights, Engine, Error};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{channel, Receiver};
+use std::sync::Arc;
 
 struct Running {
     engine: Engine,
@@ -98,8 +104,10 @@ fn an_output_that_can_only_end_is_complete() {
     let running = Running::start("llama3");
     let constraint = Constraint::Regex("abc".into());
     let free = SamplingParams { ignore_eos: true, ..params(Some(constraint.clone()), 1.0, 1) };
-    let answers = running.ask(vec![params(Some(constraint), 0.0, 0), free]);
-    assert_eq!(answers, vec![("abc".to_owned(), FinishReason::Complete); 2]);
+    let empty = params(Some(Constraint::Regex(String::new())), 0.0, 0);
+    let answers = running.ask(vec![params(Some(constraint), 0.0, 0), free, empty]);
+    assert_eq!(answers[..2], vec![("abc".to_owned(), FinishReason::Complete); 2]);
+    assert_eq!(answers[2], (String::new(), FinishReason::Complete));
 }
 
 #[test]
@@ -136,4 +144,49 @@ fn a_bad_constraint_fails_alone() {
     assert_eq!(params.collect::<Vec<_>>(), expected);
     assert_eq!(answers[2].0, "");
     assert_eq!(answers[3], ("ok".to_owned(), FinishReason::Complete));
+}
+
+/// Allows some tokens, a number of times, and never an end.
+struct GivesUp(usize);
+
+impl Grammar for GivesUp {
+    fn allowed(&mut self, mask: &mut [u32]) -> Result<(), Error> {
+        mask.fill(0b10000);
+        self.0 = self.0.checked_sub(1).ok_or_else(|| Error::bad("sampling_params.ebnf", "too complex"))?;
+        Ok(())
+    }
+
+    fn accept(&mut self, _token: u32) {}
+
+    fn is_accepting(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_grammar_that_gives_up_fails_its_request() {
+    let files = weights::open(&fixture("llama3")).unwrap();
+    let tokenizer = Arc::new(Tokenizer::of(&files, &ModelConfig::of(&files).unwrap()).unwrap());
+    let limits = Limits { chunk: 64, max_running: 4, max_queued: 4, pages: 64, policy: Policy::Fcfs, reuse: true };
+    let mut fake = Fake::new(tokenizer.vocab() as u32, limits.pages);
+    for n in 0..5 {
+        let mut scheduler = Scheduler::new(limits.clone(), tokenizer.clone());
+        let mut events: Vec<Event> = scheduler.push(prepared(Box::new(GivesUp(n)))).into_iter().collect();
+        while events.last().is_none_or(|event| event.finish.is_none()) {
+            scheduler.admit();
+            let batch = scheduler.schedule();
+            events.extend(scheduler.commit(fake.run(&batch).unwrap()));
+        }
+        let finish = events.last().and_then(|event| event.finish.clone()).unwrap();
+        assert!(matches!(finish.reason, FinishReason::Failed { code: "bad_request", .. }), "{finish:?}");
+        assert_eq!(finish.completion_tokens, n);
+        assert!(scheduler.is_idle());
+        assert_eq!(scheduler.cache().stats().leased, 0);
+    }
+}
+
+fn prepared(grammar: Box<dyn Grammar>) -> Prepared {
+    let (sampling, logprobs) = (SamplingParams::default(), LogprobParams::default());
+    let (id, prompt, max_new, priority, namespace) = (0, vec![5, 6, 7], 20, 0, 0);
+    Prepared { id, prompt, sampling, logprobs, max_new, priority, namespace, grammar: Some(grammar) }
 }

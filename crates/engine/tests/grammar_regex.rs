@@ -287,8 +287,8 @@ proptest! {
     }
 }
 
-/// Pattern, texts that match, texts that do not. The verdicts are those of CPython 3 (`re.fullmatch`) and V8 (`^(?:…)$`
-/// with the flag `u`); where the two disagree, the text does not match.
+/// Pattern, texts that match, texts that do not. The verdicts are those of CPython 3.11 (`re.fullmatch`) and V8 11.3
+/// (`^(?:…)$` with the flag `u`, and without it under `i`); where any two disagree, the text does not match.
 const DIALECT: &[(&str, &[&str], &[&str])] = &[
     (r"\d+", &["0123456789"], &["", "٣", "a"]),
     (r"\D", &["a", "é", "日"], &["3", "٣", ""]),
@@ -397,12 +397,9 @@ fn groups_may_not_be_too_deep() {
 #[test]
 fn a_kept_pattern_starts_anew() {
     let mut grammars = Grammars::new(LLAMA3.clone());
-    for round in 0..3 {
-        for n in 1..40 {
-            let constraint = Constraint::Regex(format!("a{{{n}}}"));
-            let mut grammar = grammars.start(&constraint).unwrap();
-            assert!(accepts(&mut *grammar, &"a".repeat(n)), "round {round}, {n}");
-        }
+    for n in [1, 2, 3, 1, 3, 2, 2].into_iter().chain(1..40).chain(1..40).chain([39, 20, 30]) {
+        let mut grammar = grammars.start(&Constraint::Regex(format!("a{{{n}}}"))).unwrap();
+        assert!(accepts(&mut *grammar, &"a".repeat(n)), "{n}");
     }
 }
 

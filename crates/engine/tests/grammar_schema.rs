@@ -200,6 +200,11 @@ const GRAMMARS: &[(&str, &[&str], &[&str])] = &[
     ("root ::= \"a\" ws \"b\"\nws ::= ([ \\t] ws)?", &["ab", "a \t b"], &["a", "a b "]),
     ("root ::= left \"c\"\nleft ::= left \"ab\" | \"x\"", &["xc", "xababc"], &["c", "abc"]),
     ("root ::= p\np ::= \"\" | \"(\" p \")\" p", &["", "()", "(()())()"], &["(", ")("]),
+    (
+        "root ::= p [ ]* p? [;\\n]*\np ::= \"(\" p \")\" | \"/\" p \"\\n\" | [x/]",
+        &["x", "x  ((x))", "//\n(/);\n;", "/x\n"],
+        &["", " x", "(x"],
+    ),
     // Lark.
     ("start: greeting \" \" NAME\ngreeting: \"hello\" | \"bye\"\nNAME: /[A-Z][a-z]+/", &["hello Bob"], &["hello bob", "hi Bob"]),
 ];
@@ -236,6 +241,30 @@ fn grammars_with_flaws_are_refused_with_their_place() {
         let message = refusal(&Constraint::Ebnf((*grammar).into()));
         assert_eq!(message, format!("sampling_params.ebnf: {expected}"), "{grammar}");
     }
+}
+
+#[test]
+fn deep_and_large_constraints_end_no_process() {
+    let chain = |n: usize| -> String {
+        let rules: String = (1..n).map(|i| format!("r{i} ::= \"a\" r{}\n", i + 1)).collect();
+        format!("root ::= r1\n{rules}r{n} ::= \"b\"")
+    };
+    let lark = |n: usize| chain(n).replace("root ::=", "start:").replace(" ::=", ":");
+    let doubling: String = (1..60).map(|i| format!("r{i} ::= r{0} r{0}\n", i + 1)).collect();
+    let groups = |n: usize| format!("root ::= {}\"a\"{}", "(".repeat(n), ")".repeat(n));
+    let references: String = (0..4_000).map(|i| format!(r##""d{i}":{{"$ref":"#/$defs/d{}"}},"##, i + 1)).collect();
+    let schema = format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{references}"d4000":{{"type":"null"}}}}}}"##);
+    let ebnf = |text: String| Constraint::Ebnf(text);
+    check(&ebnf(chain(50)), &("a".repeat(49) + "b"), true);
+    check(&ebnf(chain(900)), &("a".repeat(899) + "b"), true);
+    check(&ebnf(lark(10_000)), "ab", false);
+    check(&ebnf(groups(60)), "a", true);
+    check(&ebnf(format!("root ::= r1\n{doubling}r60 ::= \"a\"")), "b", false);
+    check(&Constraint::JsonSchema(schema), "null", true);
+    assert!(refusal(&ebnf(chain(2_000))).ends_with("the grammar has more than 1000 rules"));
+    assert!(refusal(&ebnf(groups(100_000))).ends_with("groups lie more than 200 deep in each other"));
+    let too_large = "sampling_params.ebnf: too large: 400011 bytes, at most 262144 are possible";
+    assert_eq!(refusal(&ebnf(groups(200_000)[..400_011].into())), too_large);
 }
 
 fn constraints() -> impl Iterator<Item = (Constraint, &'static str)> {

@@ -15,7 +15,10 @@ use std::fmt::Write;
 /// Parts may lie so deep in each other, through rules or groups.
 const MAX_DEPTH: usize = 200;
 /// Parts of a grammar without recursion, every rule written out where it is used.
-const MAX_PARTS: usize = 100_000;
+const MAX_PARTS: usize = 20_000;
+
+/// Of a grammar.
+const MAX_RULES: usize = 1_000;
 
 /// What a grammar derives.
 pub enum Language {
@@ -83,6 +86,9 @@ impl Source {
             return fail_at(start, "expected a rule, `name ::= …`");
         };
         let rule = self.index(name, start);
+        if rule >= MAX_RULES {
+            return fail_at(start, format!("the grammar has more than {MAX_RULES} rules"));
+        }
         if self.rules[rule].body.is_some() {
             return fail_at(start, format!("the rule `{}` is defined twice", self.rules[rule].name));
         }
@@ -207,8 +213,9 @@ fn check(rules: &[Rule]) -> Parsed<()> {
     let mut before = usize::MAX;
     while before != ends.iter().filter(|&&end| end).count() {
         before = ends.iter().filter(|&&end| end).count();
-        for (i, rule) in rules.iter().enumerate() {
-            ends[i] = rule.body.as_ref().is_some_and(|body| derives(body, &ends));
+        // Rules are mostly made of later ones.
+        for (i, rule) in rules.iter().enumerate().rev() {
+            ends[i] = ends[i] || rule.body.as_ref().is_some_and(|body| derives(body, &ends));
         }
     }
     match ends.iter().position(|&end| !end) {
@@ -329,6 +336,7 @@ impl<'a> Lark<'a> {
             Node::Text(tree) => self.terminal(tree.clone()),
             Node::Rule(rule) => format!("r{rule}"),
             Node::Sequence(items) => self.sequence(items),
+            Node::Choice(branches) if branches.len() == 1 => self.node(&branches[0]),
             Node::Choice(branches) => {
                 let branches: Vec<String> = branches.iter().map(|branch| self.node(branch)).collect();
                 format!("({})", branches.join(" | "))
@@ -362,13 +370,12 @@ impl<'a> Lark<'a> {
         if tree.properties().maximum_len() == Some(0) {
             return "\"\"".into();
         }
-        let optional = if tree.properties().minimum_len() == Some(0) { "?" } else { "" };
         let pattern = tree.to_string().replace('/', "\\/").replace('\n', "\\n");
         let found = self.terminals.iter().position(|terminal| *terminal == pattern);
         let i = found.unwrap_or_else(|| {
             self.terminals.push(pattern);
             self.terminals.len() - 1
         });
-        format!("T{i}{optional}")
+        format!("T{i}")
     }
 }

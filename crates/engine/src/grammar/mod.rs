@@ -31,8 +31,8 @@ pub enum Constraint {
     Regex(String),
     /// The output is a JSON value that satisfies the schema (JSON text).
     JsonSchema(String),
-    /// The output is derived from the rule `root` of a grammar in EBNF (`name ::= …`), or from `start` of one in Lark's
-    /// notation (`name: …`).
+    /// The output is derived from the rule `root` of a grammar in EBNF (`name ::= …`), or, where the text holds no
+    /// `::=`, from `start` of one in llguidance's variant of Lark's notation (`name: …`).
     Ebnf(String),
 }
 
@@ -80,6 +80,8 @@ pub trait Grammar: Send {
     fn is_accepting(&self) -> bool;
 }
 
+/// Of the text of a constraint.
+const MAX_TEXT_BYTES: usize = 256 << 10;
 /// Compiled constraints that are kept for the next request that has the same.
 const MAX_KEPT: usize = 32;
 
@@ -129,6 +131,10 @@ impl Grammars {
     }
 
     fn compile(&self, constraint: &Constraint) -> Result<Compiled, Error> {
+        let n_bytes = constraint.text().len();
+        if n_bytes > MAX_TEXT_BYTES {
+            return Err(constraint.error(format!("too large: {n_bytes} bytes, at most {MAX_TEXT_BYTES} are possible")));
+        }
         match constraint {
             Constraint::Regex(pattern) => {
                 let tree = dialect::parse(pattern).map_err(|flaw| constraint.flaw(flaw))?;

@@ -5,12 +5,15 @@
 
 use super::vocabulary::Vocabulary;
 use super::Grammar;
-use crate::error::Error;
+use crate::error::{panic_message, Error};
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie, INVALID_TOKEN};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 use std::sync::Arc;
+
+/// Of address space; memory is used only as far as a grammar needs it.
+const STACK_BYTES: usize = 512 << 20;
 
 /// Makes parsers for one vocabulary.
 pub struct Parsers {
@@ -48,12 +51,28 @@ impl Parsers {
     }
 
     fn parser(&self, param: &'static str, grammar: TopLevelGrammar) -> Result<Parser, String> {
-        let matcher = Matcher::new(self.factory.create_parser(grammar));
+        let compile = || Matcher::new(self.factory.create_parser(grammar));
+        let matcher = with_large_stack(compile)?;
         match matcher.get_error() {
-            Some(error) => Err(error),
+            Some(error) => Err(without_trace(&error).into()),
             None => Ok(Parser { matcher, texts: self.texts.clone(), param }),
         }
     }
+}
+
+/// Runs on a thread of its own. llguidance follows references by recursion, and a stack that is too small ends the
+/// process: the longest chain that fits [`MAX_TEXT_BYTES`](super::MAX_TEXT_BYTES) must fit [`STACK_BYTES`].
+fn with_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("sglang-grammar".into()).stack_size(STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, work).map_err(|e| format!("no thread to compile on: {e}"))?;
+        thread.join().map_err(|panic| panic_message(&*panic))
+    })
+}
+
+/// An error of llguidance up to what only its authors can use.
+fn without_trace(error: &str) -> &str {
+    error.split("\n<").next().unwrap_or(error)
 }
 
 /// A parser at the start of a text.
@@ -94,7 +113,10 @@ impl Grammar for Parsing {
             }
             // A parser that may end here and finds no token to go on by calls it an error.
             Err(_) if self.accepting => Ok(()),
-            Err(e) => Err(Error::bad(self.param, format!("{}: cannot be continued: {e}", self.param))),
+            Err(e) => {
+                let reason = without_trace(&e.to_string()).to_owned();
+                Err(Error::bad(self.param, format!("{}: cannot be continued: {reason}", self.param)))
+            }
         }
     }
 

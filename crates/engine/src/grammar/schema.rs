@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 const PARAM: &str = "sampling_params.json_schema";
 
 /// Schemas that are tried one by one to find out which part is refused.
-const MAX_TRIES: usize = 200;
+const MAX_TRIES: usize = 100;
 
 /// Formats of the specification (2020-12, "Validation", 7.3), which are taken as constraints.
 const FORMATS: [&str; 19] = [
