@@ -108,6 +108,84 @@ fn attention_does_not_see_chunks() {
     }
 }
 
+/// Decoding rows of sequences that begin alike: with the pages of what they have in common, or with copies of them.
+struct Forked {
+    heads: Heads,
+    dtype: DType,
+    window: usize,
+    copied: bool,
+}
+
+/// Rows, position, and how many pages it takes from the trunk: two branches, one off the trunk, one alone.
+const FORKS: [(usize, usize, usize); 8] =
+    [(1, 530, 33), (1, 511, 32), (1, 510, 31), (3, 600, 32), (1, 300, 16), (1, 270, 0), (20, 520, 32), (2, 700, 40)];
+
+impl Forked {
+    /// Page tables of the forks: trunk pages first, or private copies of the same contents.
+    fn spans(&self) -> (usize, Vec<Span>) {
+        const TRUNK: usize = 40;
+        let (mut next, mut row) = (TRUNK as u32, 0);
+        let mut spans = Vec::new();
+        for (rows, position, common) in FORKS {
+            let shared = if self.copied { 0 } else { common as u32 };
+            let own = (position + rows).div_ceil(PAGE) as u32 - shared;
+            let pages = (0..shared).chain(next..next + own).collect();
+            spans.push(Span { rows: row..row + rows, position, pages });
+            (next, row) = (next + own, row + rows);
+        }
+        (next as usize, spans)
+    }
+
+    /// Writes every position up to the forks' rows: the trunk's values up to its end, then each fork's own.
+    fn fill<D: Device>(&self, device: &mut D, kv: &mut D::Kv, spans: &[Span]) -> Result<()> {
+        let row = self.heads.row();
+        let trunk = Random(25).values(40 * PAGE * row);
+        for (i, (span, (_, position, common))) in spans.iter().zip(FORKS).enumerate() {
+            let end = position + span.rows.len();
+            let mut values = Random(26 + i as u64).values(end * row);
+            let alike = (common * PAGE).min(end) * row;
+            values[..alike].copy_from_slice(&trunk[..alike]);
+            let (whole, values) =
+                (Span { rows: 0..end, position: 0, pages: span.pages.clone() }, buffer(device, &values)?);
+            device.store_kv(&values, self.heads, kv, 0, &[whole])?;
+        }
+        Ok(())
+    }
+}
+
+impl Case for Forked {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let (pages, spans) = self.spans();
+        let Heads { q, kv: kv_heads, size: head_size } = self.heads;
+        let mut kv = device.kv(KvShape { layers: 1, kv_heads, head_size, pages, dtype: self.dtype })?;
+        self.fill(device, &mut kv, &spans)?;
+        let rows = spans.iter().map(|s| s.rows.len()).sum::<usize>();
+        let qkv = buffer(device, &Random(40).values(rows * self.heads.row()))?;
+        let mut out = device.buffer(rows * q * head_size)?;
+        device.attention(&qkv, self.heads, &kv, 0, &spans, self.window, 0.3, &mut out)?;
+        device.read(&out, rows * q * head_size)
+    }
+}
+
+#[test]
+fn attention_does_not_see_who_shares_its_pages() {
+    for (q, kv, size) in [(9, 3, 64), (4, 4, 16), (8, 1, 40)] {
+        for (dtype, window) in [(DType::F32, 0), (DType::F16, 0), (DType::BF16, 400)] {
+            for level in Level::available() {
+                let run = |copied, threads| {
+                    let case = Forked { heads: Heads { q, kv, size }, dtype, window, copied };
+                    bits(&case.run(&mut Cpu::new(threads, Some(level)).unwrap()).unwrap())
+                };
+                let alone = run(true, 1);
+                for threads in [1, 2, 4] {
+                    let shared = run(false, threads);
+                    assert!(shared == alone, "{q}:{kv}×{size} {dtype} window {window} at {level}, {threads} threads");
+                }
+            }
+        }
+    }
+}
+
 /// One layer of a small model, end to end.
 struct Layer;
 
