@@ -26,6 +26,7 @@ fn main() -> Result<()> {
     println!("{}: {roof}", cpu.describe());
     matmuls(&mut cpu, &roof)?;
     attention(&mut cpu)?;
+    shared_prefix(&mut cpu)?;
     sampling(&mut cpu)?;
     the_rest(&mut cpu)
 }
@@ -137,6 +138,29 @@ fn attention(cpu: &mut Cpu) -> Result<()> {
                 seconds * 1e9 / pairs as f64,
                 store * 1e6
             );
+        }
+    }
+    Ok(())
+}
+
+/// 32 streams on one prefix of 2,000 tokens, on copies of it, and after 50 tokens: 8 own positions each.
+fn shared_prefix(cpu: &mut Cpu) -> Result<()> {
+    const STREAMS: usize = 32;
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for (name, common, private) in [("common", 2000, 8), ("copied", 0, 2008), ("short", 0, 58)] {
+            let (prefix, own) = (common / PAGE, usize::div_ceil(private + 1, PAGE));
+            let shape =
+                KvShape { layers: 1, kv_heads: HEADS.kv, head_size: HEADS.size, pages: prefix + STREAMS * own, dtype };
+            let kv = cpu.kv(shape)?;
+            let (qkv, mut out) = (wave(cpu, STREAMS * HEADS.row())?, cpu.buffer(STREAMS * D)?);
+            let span = |i: usize| Span {
+                rows: i..i + 1,
+                position: common + private,
+                pages: (0..prefix).chain(prefix + i * own..prefix + (i + 1) * own).map(|p| p as u32).collect(),
+            };
+            let spans: Vec<Span> = (0..STREAMS).map(span).collect();
+            let seconds = time(|| cpu.attention(&qkv, HEADS, &kv, 0, &spans, 0, 0.125, &mut out))?;
+            println!("attention {dtype:4} {STREAMS} rows, {name:6} {:4}: {:8.1} us", common + private, seconds * 1e6);
         }
     }
     Ok(())
