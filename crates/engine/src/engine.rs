@@ -3,7 +3,7 @@
 //! Laws: every submitted request gets exactly one finishing event; only the loop thread touches the scheduler and the
 //! runner; after a failure of the loop every open and every later request fails with the reason, and nothing hangs.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Picked};
 use crate::error::{panic_message, Error, Result};
 use crate::front::{Call, Command, Front, Reply};
 use crate::request::{Event, Request, RequestId};
@@ -161,7 +161,7 @@ impl Steps {
         Ok(())
     }
 
-    fn run_batch(&mut self, batch: &Batch) -> Result<Vec<crate::batch::Picked>> {
+    fn run_batch(&mut self, batch: &Batch) -> Result<Vec<Picked>> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -178,7 +178,7 @@ impl Steps {
                 let dropped = self.scheduler.flush();
                 self.publish();
                 reply(Ok(dropped));
-                None
+                return false;
             }
             Command::Close => return true,
         };
