@@ -30,7 +30,8 @@ fn a_row_does_not_see_its_batch() {
     let mut r = Random(21);
     for dtype in NATIVE {
         let (n, k, rows) = (53, 2 * dtype.block_len().max(48), 141);
-        let case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
+        let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
+        r.outliers(&mut case.x, k, 5);
         for level in Level::available() {
             let mut cpu = Cpu::new(2, Some(level)).unwrap();
             let all = case.run(&mut cpu).unwrap();

@@ -51,6 +51,19 @@ fn matmul_rounds_inputs_to_int8_blocks() {
     check("Q4_1 of any input", &case, 0.03);
 }
 
+/// A value far from the others does not cost its block their digits: in one part that would be 0.05.
+#[test]
+fn matmul_feeds_outliers_in_two_parts() {
+    let mut r = Random(19);
+    for (dtype, k, rows) in
+        [(DType::Q4_1, 576, 1), (DType::Q8_0, 576, 3), (DType::Q5_0, 1536, 11), (DType::Q4K, 1536, 8)]
+    {
+        let mut case = MatMul::random(&mut r, dtype, 40, k, rows);
+        r.outliers(&mut case.x, k, 2);
+        check(&format!("{dtype} {rows}×{k} with outliers"), &case, 5e-3);
+    }
+}
+
 struct Norm {
     rows: usize,
     width: usize,

@@ -6,6 +6,7 @@
 
 mod attention;
 mod elementwise;
+mod input;
 mod kv;
 mod level;
 mod matmul;
@@ -22,9 +23,9 @@ mod tile;
 use crate::device::{CopyRows, Device, DeviceError, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Span};
 use crate::{reference, shape};
 use attention::Ask;
+use input::Inputs;
 pub use kv::Kv;
 pub use level::Level;
-use matmul::Inputs;
 pub use matrix::Matrix;
 use pool::Pool;
 pub use roof::Roof;

@@ -51,6 +51,16 @@ fn dot8(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
     _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)))
 }
 
+/// Asks for the cache lines of `value`.
+#[inline(always)]
+pub(super) fn prefetch<T>(value: &T) {
+    let start: *const i8 = std::ptr::from_ref(value).cast();
+    for line in (0..size_of::<T>()).step_by(64) {
+        // SAFETY: a hint that reads nothing; the instruction is part of every x86-64.
+        unsafe { _mm_prefetch(start.wrapping_add(line), _MM_HINT_T0) };
+    }
+}
+
 /// Ones in the lanes `first … first + 7` that are within `range`.
 #[target_feature(enable = "avx2")]
 #[inline]
@@ -74,6 +84,11 @@ impl Simd for Avx2 {
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: `self` proves the instructions.
         unsafe { inside(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, value: &T) {
+        prefetch(value);
     }
 
     intrinsics! {

@@ -80,7 +80,13 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         v
     }
 
+    #[inline(always)]
+    fn prefetch<T>(self, value: &T) {
+        super::avx2::prefetch(value);
+    }
+
     intrinsics! {
+        fn any_above(self, v: __m512, limit: __m512) -> bool { _mm512_cmp_ps_mask(v, limit, _CMP_GT_OQ) != 0 }
         fn splat(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
         fn load(self, x: &[f32; LANES]) -> __m512 { _mm512_loadu_ps(x.as_ptr()) }
         fn load_f16(self, x: &[f16; LANES]) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }

@@ -117,6 +117,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `acc + Σ (w + BIAS) x` over the four bytes of each lane.
     fn dot_signed(self, acc: Self::I, w: Self::W, x: i32) -> Self::I;
 
+    /// Whether any lane of `v` is larger than that of `limit`.
+    #[inline(always)]
+    fn any_above(self, v: Self::F, limit: Self::F) -> bool {
+        self.largest(self.sub(v, limit)) > 0.0
+    }
+
+    /// Asks for the cache lines of `value` ahead of time.
+    #[inline(always)]
+    fn prefetch<T>(self, _value: &T) {}
+
     /// All lanes 0.
     #[inline(always)]
     fn zero(self) -> Self::F {
