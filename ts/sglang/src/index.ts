@@ -1,11 +1,17 @@
 /** The public API: the language, its backends and the engine. Law: what is not exported here may change at any time. */
 import { progressBar } from './cli/progress.ts';
 import { setProgressReporter } from './lang/batch.ts';
+import { setRunObserver } from './lang/trace.ts';
+import { openTelemetry } from './trace/open-telemetry.ts';
 
 setProgressReporter(progressBar);
+setRunObserver(openTelemetry);
 
 export { fn, setDefaultBackend, flushCache } from './lang/program.ts';
 export { assistant, gen, genInt, genString, image, select, system, user } from './lang/primitives.ts';
+export { endOf, Trace, totalsOf, type TraceKind, type TraceSpan, type TraceTotals } from './lang/trace.ts';
+export { formatTrace } from './trace/text.ts';
+export { traceHtml } from './trace/html.ts';
 export { ProgramError } from './lang/program-error.ts';
 export { OpenAI, type OpenAIOptions } from './backends/openai.ts';
 export { RuntimeEndpoint, type RuntimeEndpointOptions } from './backends/runtime-endpoint.ts';

@@ -11,11 +11,12 @@ const edges: Record<string, string[]> = {
   lang: ['engine/errors.ts'],
   templates: ['lang', 'engine/errors.ts'],
   backends: ['templates', 'engine/errors.ts', 'lang'],
+  trace: ['lang'],
   models: ['engine/errors.ts'],
   engine: ['backends', 'models', 'templates'],
   server: ['engine/errors.ts', 'models', 'templates'],
   cli: ['engine', 'models', 'server'],
-  'index.ts': ['backends', 'cli/progress.ts', 'engine', 'lang'],
+  'index.ts': ['backends', 'cli/progress.ts', 'engine', 'lang', 'trace'],
 };
 
 const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));

@@ -8,7 +8,8 @@ import type { Constraint } from './constraint.ts';
 import { EventLog } from './events.ts';
 import type { Node } from './ir.ts';
 import { ProgramError, programError, quiet } from './program-error.ts';
-import { messagesOf, plainText, Prompt } from './prompt.ts';
+import { IMAGE_MARK, messagesOf, plainText, Prompt } from './prompt.ts';
+import type { Span } from './trace.ts';
 import type { BlockRole, Message, Meta, Result, SamplingOptions } from './types.ts';
 
 /** What all prompts of a run share. */
@@ -16,6 +17,7 @@ export interface Session {
   readonly backend: Backend;
   readonly defaults: SamplingOptions;
   readonly signal: AbortSignal;
+  readonly span: Span;
 }
 
 /** A prompt at one moment; a branch starts from it. */
@@ -35,7 +37,11 @@ class Interpreter {
   #metas = new Map<string, Meta>();
   #failure: ProgramError | undefined;
 
-  constructor(readonly session: Session) {}
+  constructor(
+    readonly session: Session,
+    /** Records what happens now. */
+    public span = session.span,
+  ) {}
 
   restore({ turns, vars, metas }: Snapshot): void {
     this.prompt = new Prompt(turns);
@@ -61,9 +67,11 @@ class Interpreter {
 
   /** Runs a node that is not a role; the value of the variable it binds. */
   async run(node: Exclude<Node, { kind: 'role' }>): Promise<unknown> {
-    if (node.kind === 'gen') return this.#gen(node);
-    if (node.kind === 'select') return this.#select(node);
+    const { role } = this.prompt;
+    if (node.kind === 'gen') return this.span.around('gen', node.name, role, (span) => this.#gen(node, span));
+    if (node.kind === 'select') return this.span.around('select', node.name, role, (span) => this.#select(node, span));
     this.prompt.append(node.kind === 'text' ? node.text : { image: node.image });
+    this.span.text(node.kind === 'text' ? node.text : IMAGE_MARK, role);
     if (node.kind === 'text') this.log.push({ name: null, delta: node.text });
     return undefined;
   }
@@ -82,16 +90,21 @@ class Interpreter {
     return new Settled(vars, text, messagesOf(turns), metas);
   }
 
-  async #gen({ name, options, constraint }: NodeOf<'gen'>): Promise<unknown> {
+  async #gen({ name, options, constraint }: NodeOf<'gen'>, span: Span): Promise<unknown> {
     const request = requestOf({ ...this.session.defaults, ...options }, constraint, this.signalOf(options));
-    const { text, meta } = await this.#stream(name, request);
+    const { text, meta } = await this.#stream(name, request, span);
+    span.measured(metaOf(meta));
     this.prompt.append(text);
     this.vars[name] = await constraint.parse(text);
     this.#metas.set(name, metaOf(meta));
     return this.vars[name];
   }
 
-  async #stream(name: string, request: GenerateOptions & { signal: AbortSignal }): Promise<Required<Delta>> {
+  async #stream(
+    name: string,
+    request: GenerateOptions & { signal: AbortSignal },
+    span: Span,
+  ): Promise<Required<Delta>> {
     let text = '';
     let meta: GenMeta | undefined;
     for await (const delta of abortablePieces(
@@ -101,13 +114,14 @@ class Interpreter {
       text += delta.text;
       meta = delta.meta ?? meta;
       this.log.push({ name, delta: delta.text });
+      span.generated(delta.text);
     }
     if (!meta) throw new Error('the backend ended its stream without a closing piece');
     if (meta.finishReason === 'abort') throw new Error('the backend aborted the generation');
     return { text, meta };
   }
 
-  async #select({ name, choices, method, options }: NodeOf<'select'>): Promise<unknown> {
+  async #select({ name, choices, method, options }: NodeOf<'select'>, span: Span): Promise<unknown> {
     const signal = this.signalOf(options);
     const temperature = options.temperature ?? this.session.defaults.temperature;
     const asked = this.session.backend.select(this.prompt.openTurns(), choices, { method, temperature, signal });
@@ -117,7 +131,10 @@ class Interpreter {
     this.prompt.append(choice);
     this.log.push({ name, delta: choice });
     this.vars[name] = choice;
-    this.#metas.set(name, { ...metaOf(meta), ...(scores && { scores }) });
+    const known = { ...metaOf(meta), ...(scores && { scores }) };
+    this.#metas.set(name, known);
+    span.generated(choice);
+    span.measured(known);
     return choice;
   }
 
@@ -161,16 +178,31 @@ export class Scope {
     }
   }
 
-  /** Runs `body` on a scope of its own in this place of the queue; with a role, inside a turn of it. */
-  block(role: BlockRole | null, body: (inner: Scope) => unknown): void {
-    if (role) this.#step(() => this.#on.prompt.open(role));
-    this.#inherited = this.#step(async () => {
-      const inner = new Scope(this.#on, Promise.resolve());
-      await body(inner);
-      await inner.drained();
+  /** Runs `body` on a scope of its own in this place of the queue, inside a turn of `role`. */
+  block(role: BlockRole, body: (inner: Scope) => unknown): void {
+    this.#step(() => this.#on.prompt.open(role));
+    this.#inherited = this.#step(() => this.#inner(body));
+    this.#bound.clear();
+    this.#step(() => this.#on.prompt.close());
+  }
+
+  /** Runs the body of the program `name` in this place of the queue. */
+  call(name: string, body: (inner: Scope) => unknown): void {
+    this.#inherited = this.#step(() => {
+      const outer = this.#on.span;
+      const within = async (span: Span) => {
+        this.#on.span = span;
+        await this.#inner(body);
+      };
+      return outer.around('call', name, null, within).finally(() => (this.#on.span = outer));
     });
     this.#bound.clear();
-    if (role) this.#step(() => this.#on.prompt.close());
+  }
+
+  async #inner(body: (inner: Scope) => unknown): Promise<void> {
+    const inner = new Scope(this.#on, Promise.resolve());
+    await body(inner);
+    await inner.drained();
   }
 
   get(name: string): Promise<unknown> {
@@ -180,14 +212,19 @@ export class Scope {
 
   /** `n` scopes on prompts that start as this one is then. */
   branches(n: number): Scope[] {
-    const snapshot = this.#step(async () => {
+    const fork = this.#step(async () => {
       if (n > 1) await this.#warm();
-      return this.#on.snapshot();
+      const spans = Array.from({ length: n }, (_, i) => this.#on.span.open('branch', `${i + 1}`));
+      return { snapshot: this.#on.snapshot(), spans };
     });
-    return Array.from({ length: n }, () => {
+    return Array.from({ length: n }, (_, i) => {
       const branch = new Interpreter(this.#on.session);
       const scope = new Scope(branch, Promise.resolve());
-      scope.#inherited = scope.#step(async () => branch.restore(await snapshot));
+      scope.#inherited = scope.#step(async () => {
+        const { snapshot, spans } = await fork;
+        branch.restore(snapshot);
+        branch.span = spans[i]!;
+      });
       return scope;
     });
   }
@@ -229,7 +266,9 @@ export class Scope {
   async #warm(): Promise<void> {
     const turns = this.#on.prompt.turns();
     const signal = this.#on.signalOf();
-    if (turns.length > 0) await this.#on.session.backend.warm?.(turns, { signal }).catch(() => {});
+    const { backend } = this.#on.session;
+    if (turns.length === 0 || !backend.warm) return;
+    await this.#on.span.around('warm', '', null, () => backend.warm!(turns, { signal })).catch(() => {});
   }
 }
 

@@ -8,6 +8,7 @@ import { runAll } from './batch.ts';
 import { Scope, type Session } from './interpreter.ts';
 import { quiet } from './program-error.ts';
 import { scopeOf, stateOf } from './state.ts';
+import { traceRun } from './trace.ts';
 import type { BatchOptions, Loose, Program, Result, ResultVars, Run, RunOptions, State, TextEvent } from './types.ts';
 
 type Vars = Record<string, unknown>;
@@ -24,7 +25,7 @@ export function fn<Args = {}, R extends PromiseLike<Result<any>> = PromiseLike<R
 function programOf(body: Body, bound: object): unknown {
   const withBound = (args: object = {}) => ({ ...bound, ...args }) as never;
   const call = (state: unknown, args?: object) => {
-    scopeOf(state).block(null, (inner) => body(stateOf(inner), withBound(args)));
+    scopeOf(state).call(nameOf(body), (inner) => body(stateOf(inner), withBound(args)));
     return state;
   };
   const run = (args?: object, options: RunOptions = {}) => new Running(body, withBound(args), options);
@@ -35,16 +36,22 @@ function programOf(body: Body, bound: object): unknown {
   });
 }
 
+function nameOf(body: Body): string {
+  return body.name || 'program';
+}
+
 class Running implements Run<Vars> {
   readonly #controller = new AbortController();
   readonly #scope: Scope;
   readonly #outcome: Promise<Result<Vars>>;
 
-  constructor(body: Body, args: never, { backend = defaultBackend, signal, ...defaults }: RunOptions) {
+  constructor(body: Body, args: never, { backend = defaultBackend, signal, trace, ...defaults }: RunOptions) {
     const own = this.#controller.signal;
-    const session = { backend, defaults, signal: signal ? AbortSignal.any([signal, own]) : own };
+    const { span, end } = traceRun(nameOf(body), trace);
+    const session = { backend, defaults, span, signal: signal ? AbortSignal.any([signal, own]) : own };
     this.#scope = Scope.root(session);
     this.#outcome = quiet(this.#run(body, args, session));
+    quiet(this.#outcome.then(() => end(), end));
   }
 
   // oxlint-disable-next-line unicorn/no-thenable -- awaiting a run gives its result

@@ -2,7 +2,7 @@
  * A prompt as turns. Laws: turns are replaced, never changed, so a list of them that was handed out stays true; only
  * the last may be open; neighbouring texts are one text.
  */
-import type { Content, Turn } from '../backends/backend.ts';
+import type { Content, Role, Turn } from '../backends/backend.ts';
 import type { BlockRole, Message } from './types.ts';
 
 /** Stands for a picture in the text of a prompt. */
@@ -13,6 +13,12 @@ export class Prompt {
 
   constructor(turns: readonly Turn[] = []) {
     this.#turns = [...turns];
+  }
+
+  /** Of the turn that is open. */
+  get role(): Role | null {
+    const last = this.#turns.at(-1);
+    return last?.open ? last.role : null;
   }
 
   /** Adds to the open turn, or opens a plain one. */

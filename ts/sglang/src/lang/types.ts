@@ -5,6 +5,7 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import type { Backend, SelectMethod } from '../backends/backend.ts';
 import type { TokenLogprob } from '../engine/types.ts';
+import type { Trace } from './trace.ts';
 
 export type Prettify<T> = { [K in keyof T]: T[K] } & {};
 type UnionToIntersection<U> = (U extends unknown ? (k: U) => void : never) extends (k: infer I) => void ? I : never;
@@ -162,6 +163,8 @@ export type Forks<N extends number, Vars extends object> = {
 export interface RunOptions extends SamplingOptions {
   /** Default: that of `setDefaultBackend`. */
   backend?: Backend;
+  /** Gets what the run did, as a tree. */
+  trace?: Trace;
 }
 
 export interface BatchOptions extends RunOptions {
