@@ -12,6 +12,7 @@ const edges: Record<string, string[]> = {
   templates: ['lang', 'engine/errors.ts'],
   backends: ['templates', 'engine/errors.ts', 'lang'],
   trace: ['lang'],
+  testing: ['backends', 'engine/errors.ts', 'lang'],
   models: ['engine/errors.ts'],
   engine: ['backends', 'models', 'templates'],
   server: ['engine/errors.ts', 'models', 'templates'],

@@ -1,0 +1,3 @@
+/** `sglang/testing`: backends for the tests of programs. */
+export { FakeBackend, type FakeCall, type FakeOptions, type FakeReply } from '../backends/fake.ts';
+export { recorded, type RecordedOptions } from './recorded.ts';
