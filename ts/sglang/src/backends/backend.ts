@@ -36,6 +36,7 @@ export interface GenerateOptions extends LogprobOptions {
   regex?: string;
   jsonSchema?: string;
   ebnf?: string;
+  lark?: string;
   /** What `regex` describes, for backends that have no regex but can ask for such a value by other means. */
   valueType?: 'int' | 'float' | 'bool' | 'string';
   signal?: AbortSignal;

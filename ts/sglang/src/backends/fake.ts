@@ -96,10 +96,10 @@ function lastEnd(text: string, pattern: string | RegExp): number {
   return Math.max(-1, ...all.map((match) => match.index + match[0].length));
 }
 
-function madeUp(prompt: string, { valueType, jsonSchema, regex, ebnf, seed = 0 }: GenerateOptions): string {
+function madeUp(prompt: string, { valueType, jsonSchema, regex, ebnf, lark, seed = 0 }: GenerateOptions): string {
   if (valueType) return sampleValues[valueType];
   if (jsonSchema) return JSON.stringify(sampleOf(JSON.parse(jsonSchema)));
-  if (regex ?? ebnf)
+  if (regex ?? ebnf ?? lark)
     throw new SglangError('unsupported', 'FakeBackend makes up no text for a regex or grammar: give it a reply');
   const words = Array.from({ length: HASH_WORDS }, (_, i) => WORDS[hash(`${seed} ${i} ${prompt}`) % WORDS.length]);
   return ` ${words.join(' ')}.`;

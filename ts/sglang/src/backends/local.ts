@@ -113,9 +113,9 @@ function notNone(tokens: readonly TokenLogprob[], choice: string): readonly Toke
   );
 }
 
-/** The part of the options that says how to sample, in the engine's names. */
+/** The part of the options that says how to sample, in the engine's names; it tells Lark from EBNF by the text. */
 export function samplingParams(options: GenerateOptions): SamplingParams {
-  const { maxTokens: maxNewTokens, minTokens: minNewTokens, ...rest } = options;
+  const { maxTokens: maxNewTokens, minTokens: minNewTokens, lark, ebnf = lark, ...rest } = options;
   const {
     signal: _s,
     valueType: _v,
@@ -125,7 +125,7 @@ export function samplingParams(options: GenerateOptions): SamplingParams {
     tokenIdsLogprob: _i,
     ...same
   } = rest;
-  return { ...same, maxNewTokens, minNewTokens };
+  return { ...same, ...(ebnf !== undefined && { ebnf }), maxNewTokens, minNewTokens };
 }
 
 /** What the language wants to know of a finished generation. Throws where it was aborted. */

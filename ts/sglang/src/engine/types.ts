@@ -42,6 +42,7 @@ export interface SamplingParams {
   /** At most one of these three constrains the output. */
   regex?: string;
   jsonSchema?: string;
+  /** Rules `name ::= …` from `root`; a text without `::=` is a grammar in Lark's notation, from `start`. */
   ebnf?: string;
 }
 

@@ -10,7 +10,7 @@ import type { GenOptions, ValueTypes } from './types.ts';
 
 export interface Constraint {
   /** For the backend; `stop` is added to the caller's. */
-  readonly grammar: Pick<GenerateOptions, 'regex' | 'jsonSchema' | 'ebnf' | 'valueType' | 'stop'>;
+  readonly grammar: Pick<GenerateOptions, 'regex' | 'jsonSchema' | 'ebnf' | 'lark' | 'valueType' | 'stop'>;
   /** The variable's value. Throws where the text does not fit. */
   parse(text: string): unknown;
 }
@@ -36,8 +36,8 @@ const valueRules: Record<keyof ValueTypes, ValueRule> = {
 
 /** The constraint that `options` ask for. Throws where they ask for several. */
 export function constraintOf(name: string, options: GenOptions): Constraint {
-  const { type, regex, schema, ebnf } = options;
-  const given = Object.entries({ type, regex, schema, ebnf }).filter(([, value]) => value !== undefined);
+  const { type, regex, schema, ebnf, lark } = options;
+  const given = Object.entries({ type, regex, schema, ebnf, lark }).filter(([, value]) => value !== undefined);
   if (given.length > 1) {
     const names = given.map(([key]) => key).join(' and ');
     throw new SglangError('bad_request', `gen("${name}"): ${names} exclude each other; give one`, names);
@@ -45,7 +45,10 @@ export function constraintOf(name: string, options: GenOptions): Constraint {
   if (type !== undefined) return ofType(name, type);
   if (regex !== undefined) return { grammar: { regex: regexSource(regex) }, parse: String };
   if (schema !== undefined) return ofSchema(name, schema);
-  return { grammar: ebnf === undefined ? {} : { ebnf }, parse: String };
+  if (lark?.includes('::=')) {
+    throw new SglangError('bad_request', `gen("${name}"): lark: "::=" is EBNF's; write rules as "start: …"`, 'lark');
+  }
+  return { grammar: { ...(ebnf !== undefined && { ebnf }), ...(lark !== undefined && { lark }) }, parse: String };
 }
 
 function ofType(name: string, type: keyof ValueTypes): Constraint {

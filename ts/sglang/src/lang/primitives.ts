@@ -23,15 +23,19 @@ export function gen<const N extends string, T extends keyof ValueTypes>(
 ): Expr<{ [K in N]: ValueTypes[T] }>;
 export function gen<const N extends string>(
   name: N,
-  options?: SamplingOptions & { regex?: RegExp | string; ebnf?: string },
+  options?: SamplingOptions & { regex?: RegExp | string; ebnf?: string; lark?: string },
 ): Expr<{ [K in N]: string }>;
 export function gen(name: string, options: GenOptions & SelectOptions = {}): Expr<object> {
   checkName(name);
-  const { choices, type: _type, regex: _regex, schema: _schema, ebnf: _ebnf, ...sampling } = options;
+  const { choices, type: _t, regex: _r, schema: _s, ebnf: _e, lark: _l, ...sampling } = options;
   const constraint = constraintOf(name, options);
   if (!choices) return expr({ kind: 'gen', name, options: sampling, constraint });
   if (Object.keys(constraint.grammar).length > 0) {
-    throw new SglangError('bad_request', `gen("${name}"): choices exclude type, regex, schema and ebnf`, 'choices');
+    throw new SglangError(
+      'bad_request',
+      `gen("${name}"): choices exclude type, regex, schema, ebnf and lark`,
+      'choices',
+    );
   }
   return select(name, choices, sampling);
 }

@@ -46,14 +46,17 @@ export interface ValueTypes {
   string: string;
 }
 
-/** `gen`'s options; at most one of `type`, `regex`, `schema`, `ebnf` and `choices`. */
+/** `gen`'s options; at most one of `type`, `regex`, `schema`, `ebnf`, `lark` and `choices`. */
 export interface GenOptions extends SamplingOptions {
   type?: keyof ValueTypes;
   /** The whole output matches; no look-around, no back-references. */
   regex?: RegExp | string;
   /** Any Standard Schema; its JSON Schema, where it offers one, constrains the output. */
+  /** Rules `name ::= …`; the output is derived from `root`. */
   schema?: StandardSchemaV1;
   ebnf?: string;
+  /** A grammar in Lark's notation, rules `name: …`; the output is derived from `start`. */
+  lark?: string;
   choices?: readonly [string, ...string[]];
 }
 

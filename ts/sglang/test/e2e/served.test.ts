@@ -1,6 +1,7 @@
 /** The whole path with real numbers: a tiny model behind the real server, asked by programs, the OpenAI client and fetch. */
 import test from 'ava';
 import OpenAI from 'openai';
+import { z } from 'zod';
 import { RuntimeEndpoint } from '../../src/backends/runtime-endpoint.ts';
 import { Engine } from '../../src/engine/engine.ts';
 import { gen, select } from '../../src/lang/primitives.ts';
@@ -38,6 +39,31 @@ test('a program says the same in process and against the server', async (t) => {
   t.true(served.meta('end').cachedTokens > 0);
 });
 
+const bound = fn((s) =>
+  s
+    .user('Answer.')
+    .assistant(
+      gen('regex', { regex: /[a-c]{3}-\d/ }),
+      gen('ebnf', { ebnf: 'root ::= "(" root ")" | "x"' }),
+      gen('lark', { lark: 'start: "<" start ">" | "y"' }),
+      gen('schema', { schema: z.object({ ok: z.boolean() }) }),
+      gen('int', { type: 'int' }),
+      gen('choice', { choices: ['red', 'blue'] }),
+    ),
+);
+
+test('every constraint holds in process and against the server', async (t) => {
+  const options = { temperature: 1, seed: 5, maxTokens: 200 };
+  const { vars } = await bound.run({}, { ...options, backend: engine });
+  t.regex(vars.regex, /^[a-c]{3}-\d$/);
+  t.regex(vars.ebnf, /^\(*x\)*$/);
+  t.regex(vars.lark, /^<*y>*$/);
+  t.is(typeof vars.schema.ok, 'boolean');
+  t.true(Number.isInteger(vars.int));
+  t.true(['red', 'blue'].includes(vars.choice));
+  t.deepEqual((await bound.run({}, { ...options, backend: new RuntimeEndpoint(server.url) })).vars, vars);
+});
+
 test('the official client: chat, completions, streams and usage agree with the engine', async (t) => {
   const messages = [{ role: 'user' as const, content: 'Hello there' }];
   const common = { model: 'any', temperature: 0, max_tokens: 12 };
@@ -63,7 +89,11 @@ test('the official client: chat, completions, streams and usage agree with the e
   t.is(completion.choices[0]!.logprobs!.tokens!.length, completion.usage!.completion_tokens);
 });
 
+/** On a model that needs seconds for its answer: a tiny one may be done before the hang-up is noticed. */
 test('a client that goes away frees what its request held', async (t) => {
+  const slow = await Engine.create({ modelPath: defaultModel });
+  const own = await serve(slow, { port: 0 });
+  t.teardown(() => own.stop());
   const controller = new AbortController();
   const body = { prompt: 'On and on', max_tokens: 8000, temperature: 0, stream: true, ignore_eos: true };
   const response = await fetch(`${own.url}/v1/completions`, {
@@ -87,11 +117,7 @@ test('what the engine refuses comes back as a 400 of the OpenAI shape, and the s
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify(body),
     });
-/** On a model that needs seconds for its answer: a tiny one may be done before the hang-up is noticed. */
   const tooLong = await post({ prompt: 'word '.repeat(4000) });
-  const slow = await Engine.create({ modelPath: defaultModel });
-  const own = await serve(slow, { port: 0 });
-  t.teardown(() => own.stop());
   t.is(tooLong.status, 400);
   const { error } = (await tooLong.json()) as { error: { code: string; message: string } };
   t.is(error.code, 'context_length_exceeded');

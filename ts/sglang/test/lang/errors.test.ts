@@ -108,6 +108,7 @@ const refused: readonly (readonly [what: string, build: () => unknown, message: 
   ['a back-reference', () => gen('x', { regex: /(a)\1/ }), /back-reference at position 3/],
   ['a named back-reference', () => gen('x', { regex: /(?<n>a)\k<n>/ }), /back-reference at position 7/],
   ['two constraints', () => gen('x', { regex: /a/, ebnf: 'root ::= "a"' }), /regex and ebnf exclude each other/],
+  ['EBNF as Lark', () => gen('x', { lark: 'root ::= "a"' }), /"::=" is EBNF's/],
   ['choices and a constraint', () => gen('x', { choices: ['a'], type: 'int' } as never), /choices exclude/],
   [
     'an unknown type',

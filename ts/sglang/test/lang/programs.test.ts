@@ -97,7 +97,7 @@ test('images stand in their turn, and the text shows where', async (t) => {
   t.deepEqual(result.messages()[0], { role: 'user', content: '<image>What?' });
 });
 
-test('constraints reach the backend: regex, ebnf, stop, sampling', async (t) => {
+test('constraints reach the backend: regex, ebnf, lark, stop, sampling', async (t) => {
   const backend = new FakeBackend({
     replies: [
       ['A: ', '8.8.8.8'],
@@ -106,9 +106,9 @@ test('constraints reach the backend: regex, ebnf, stop, sampling', async (t) => 
   });
   await fn(
     (s) =>
-      s`A: ${gen('ip', { temperature: 0, regex: /^(\d{1,3}\.){3}\d{1,3}$/i })}B: ${gen('e', { ebnf: 'root ::= "x"' })}`,
+      s`A: ${gen('ip', { temperature: 0, regex: /^(\d{1,3}\.){3}\d{1,3}$/i })}B: ${gen('e', { ebnf: 'root ::= "x"' })}B: ${gen('l', { lark: 'start: "x"' })}`,
   ).run({}, { backend, topP: 0.5, temperature: 1, stop: 'END' });
-  const [first, second] = backend.calls.map(({ options }) => ({ ...options, signal: undefined }));
+  const [first, second, third] = backend.calls.map(({ options }) => ({ ...options, signal: undefined }));
   t.deepEqual(first, {
     topP: 0.5,
     temperature: 0,
@@ -117,6 +117,7 @@ test('constraints reach the backend: regex, ebnf, stop, sampling', async (t) => 
     signal: undefined,
   });
   t.deepEqual(second, { topP: 0.5, temperature: 1, ebnf: 'root ::= "x"', stop: ['END'], signal: undefined });
+  t.deepEqual(third, { topP: 0.5, temperature: 1, lark: 'start: "x"', stop: ['END'], signal: undefined });
 });
 
 test('a schema is grammar, validator and type: the value is what validation gives out', async (t) => {

@@ -101,6 +101,9 @@ expectTypeOf<VarsOfProgram<typeof values>>().toEqualTypeOf<{
   s: string;
 }>();
 gen('x', { choices: ['a', 'b'] });
+expectTypeOf(fn((s) => s`${gen('g', { lark: 'start: "a"' })}`).run())
+  .resolves.toHaveProperty('vars')
+  .toEqualTypeOf<Readonly<{ g: string }>>();
 // @ts-expect-error one constraint at most
 gen('x', { type: 'int', regex: /a/ });
 // @ts-expect-error there is no such type
