@@ -2,11 +2,11 @@
  * Requests to servers of models. Laws: a request is repeated only before anything of its answer was used, and only
  * where repeating may help (429, 5xx, no connection); every failure is an error that names the URL.
  */
-import { setTimeout as wait } from 'node:timers/promises';
 import { SglangError, type SglangErrorCode } from '../engine/errors.ts';
+import { pause, RateLimit, type RateLimits } from './rate-limit.ts';
 import { sseData } from './sse-parser.ts';
 
-export interface HttpOptions {
+export interface HttpOptions extends RateLimits {
   /** Sent as a bearer token. */
   apiKey?: string;
   headers?: Readonly<Record<string, string>>;
@@ -24,35 +24,51 @@ export class HttpServer {
   readonly #headers: Record<string, string>;
   readonly #maxRetries: number;
   readonly #retryDelay: number;
+  readonly #limit: RateLimit;
 
-  constructor(address: string, { apiKey, headers, maxRetries = 2, retryDelay = 500 }: HttpOptions = {}) {
+  constructor(address: string, { apiKey, headers, maxRetries = 2, retryDelay = 500, ...limits }: HttpOptions = {}) {
     this.#address = address.replace(/\/+$/, '');
     this.#headers = { ...(apiKey && { authorization: `Bearer ${apiKey}` }), ...headers };
     this.#maxRetries = maxRetries;
     this.#retryDelay = retryDelay;
+    this.#limit = new RateLimit(limits);
   }
 
   async get(path: string, signal?: AbortSignal): Promise<unknown> {
-    return jsonOf(await this.#send(path, { signal, headers: this.#headers }));
+    return this.#whole(path, { signal, headers: this.#headers }, jsonOf);
   }
 
   async post(path: string, body: unknown, signal?: AbortSignal): Promise<unknown> {
-    return jsonOf(await this.#send(path, this.#posted(body, signal)));
+    return this.#whole(path, this.#posted(body, signal), jsonOf);
   }
 
   /** A POST whose answer says nothing but that it was done. */
   async command(path: string): Promise<void> {
-    await (await this.#send(path, { method: 'POST', headers: this.#headers })).text();
+    await this.#whole(path, { method: 'POST', headers: this.#headers }, (response) => response.text());
   }
 
   /** The data of the answer's server-sent events, parsed, up to `[DONE]`. */
   async *events(path: string, body: unknown, signal?: AbortSignal): AsyncGenerator<unknown, void> {
-    const response = await this.#send(path, this.#posted(body, signal));
-    for await (const data of sseData(response.body!)) {
-      if (data === '[DONE]') return;
-      const event = JSON.parse(data);
-      if (event.error) throw errorOf(response.url, 500, event);
-      yield event;
+    const leave = await this.#limit.enter(signal);
+    try {
+      const response = await this.#send(path, this.#posted(body, signal));
+      for await (const data of sseData(response.body!)) {
+        if (data === '[DONE]') return;
+        const event = JSON.parse(data);
+        if (event.error) throw errorOf(response.url, 500, event);
+        yield event;
+      }
+    } finally {
+      leave();
+    }
+  }
+
+  async #whole<T>(path: string, init: RequestInit, read: (response: Response) => Promise<T>): Promise<T> {
+    const leave = await this.#limit.enter(init.signal ?? undefined);
+    try {
+      return await read(await this.#send(path, init));
+    } finally {
+      leave();
     }
   }
 
@@ -64,6 +80,7 @@ export class HttpServer {
   async #send(path: string, init: RequestInit): Promise<Response> {
     const url = this.#address + path;
     for (let attempt = 0; ; attempt++) {
+      await this.#limit.start(init.signal ?? undefined);
       const answer = await reach(url, init);
       if (answer instanceof Response && answer.ok) return answer;
       const status = answer instanceof Response ? answer.status : 503;
@@ -81,13 +98,6 @@ export class HttpServer {
     const own = this.#retryDelay * 2 ** attempt * (0.5 + Math.random() / 2);
     return Math.min(Math.max(Number.isNaN(until) ? own : until, 0), MAX_DELAY_MS);
   }
-}
-
-/** Waits; an abort is thrown as its reason. */
-async function pause(milliseconds: number, signal: AbortSignal | null | undefined): Promise<void> {
-  await wait(milliseconds, undefined, { signal: signal ?? undefined }).catch((error) => {
-    throw signal?.aborted ? signal.reason : error;
-  });
 }
 
 /** The answer, or the error where there is no connection. An abort is thrown. */

@@ -86,3 +86,23 @@ test('an error within a stream is thrown after the events before it', async (t) 
   );
   t.deepEqual(seen, [{ a: 1 }]);
 });
+
+test('no more requests are open than allowed, streams included, and all are served in order', async (t) => {
+  let open = 0;
+  let most = 0;
+  const { url, asked } = await scriptedServer(t, ({ closed }) => {
+    most = Math.max(most, ++open);
+    void closed.then(() => open--);
+    return { events: [{ a: 1 }, '[DONE]'] };
+  });
+  const server = new HttpServer(url, { concurrency: 2 });
+  const ask = async (n: number) => {
+    for await (const _ of server.events('/x', { n }));
+  };
+  await Promise.all(Array.from({ length: 9 }, (_, n) => ask(n)));
+  t.true(most <= 2, `${most} were open at once`);
+  t.deepEqual(
+    asked.map(({ body }) => body.n),
+    [0, 1, 2, 3, 4, 5, 6, 7, 8],
+  );
+});

@@ -10,6 +10,8 @@ export interface Asked {
   body: any;
   /** Resolves when the client hangs up before the answer is over. */
   gone: Promise<void>;
+  /** Resolves when the answer is over, in either way. */
+  closed: Promise<void>;
 }
 
 export interface Answer {
@@ -38,8 +40,9 @@ export async function scriptedServer(
     let text = '';
     for await (const chunk of request) text += chunk;
     const gone = new Promise<void>((resolve) => response.on('close', () => response.writableEnded || resolve()));
+    const closed = new Promise<void>((resolve) => response.on('close', resolve));
     const { method = '', url: path = '', headers } = request;
-    const one: Asked = { method, path, headers, body: text === '' ? undefined : JSON.parse(text), gone };
+    const one: Asked = { method, path, headers, body: text === '' ? undefined : JSON.parse(text), gone, closed };
     asked.push(one);
     const { status = 200, headers: own = {}, json, events, hang } = answer(one, asked.length - 1);
     response.writeHead(status, { 'content-type': events ? 'text/event-stream' : 'application/json', ...own });
