@@ -2,7 +2,7 @@
  * The seam between programs and whatever generates text. A backend sees a prompt as turns of a conversation and
  * answers with a stream of text; everything else (variables, forks, order) is the interpreter's.
  */
-import type { FinishReason, ImageInput, LogprobOptions, TokenLogprob } from '../engine/types.ts';
+import type { FinishReason, ImageInput, LogprobOptions } from '../engine/types.ts';
 
 export type Role = 'system' | 'user' | 'assistant' | 'tool';
 
@@ -42,6 +42,15 @@ export interface GenerateOptions extends LogprobOptions {
   signal?: AbortSignal;
 }
 
+/** A generated token; APIs tell its text, servers and engines also its id. */
+export interface OutputLogprob {
+  logprob: number | null;
+  tokenId?: number;
+  text?: string;
+  /** The most likely tokens in its place, in descending order, where they were asked for. */
+  top?: OutputLogprob[];
+}
+
 export interface GenMeta {
   promptTokens: number;
   completionTokens: number;
@@ -49,7 +58,9 @@ export interface GenMeta {
   finishReason: FinishReason['type'];
   /** What ended it: a stop string, a token id, or null. */
   matched: string | number | null;
-  outputLogprobs?: TokenLogprob[];
+  outputLogprobs?: OutputLogprob[];
+  /** An earlier call had generated it ahead: no call was made for it, and no tokens were spent. */
+  speculated?: true;
 }
 
 /** A piece of generated text; the last one carries `meta`. */

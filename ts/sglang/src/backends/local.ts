@@ -4,10 +4,19 @@
  */
 import { addedTokens, best, scoresOf } from '../lang/choices.ts';
 import { SglangError } from '../engine/errors.ts';
-import type { GenerateMeta, ImageInput, SamplingParams, TokenLogprob } from '../engine/types.ts';
+import type { GenerateMeta, ImageInput, Logprobs, SamplingParams, TokenLogprob } from '../engine/types.ts';
 import type { ChatTemplate } from '../templates/chat-template.ts';
 import { noPieces, renderTurns, rolePieces, type RenderedPrompt } from '../templates/turns.ts';
-import type { Backend, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
+import type {
+  Backend,
+  Delta,
+  GenerateOptions,
+  GenMeta,
+  OutputLogprob,
+  Selection,
+  SelectOptions,
+  Turn,
+} from './backend.ts';
 
 /** A model behind a server or in this process. */
 export interface TextModel {
@@ -139,6 +148,10 @@ export function genMeta(meta: Omit<GenerateMeta, 'id' | 'e2eLatency'>): GenMeta 
     cachedTokens,
     finishReason: finishReason.type,
     matched: finishReason.type === 'stop' ? finishReason.matched : null,
-    ...(outputLogprobs && { outputLogprobs: outputLogprobs.tokens }),
+    ...(outputLogprobs && { outputLogprobs: withAlternatives(outputLogprobs) }),
   };
+}
+
+function withAlternatives({ tokens, top }: Logprobs): OutputLogprob[] {
+  return tokens.map((token, i) => ({ ...token, ...(top[i]?.length && { top: top[i] }) }));
 }

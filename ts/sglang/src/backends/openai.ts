@@ -1,48 +1,47 @@
 /**
  * OpenAI's API, there or at any address that speaks it. Laws: turns are messages and plain text is a user's message;
- * options that the API has no field for are left out, except constraints: these are refused, since the program relies
- * on them.
+ * what the API has no field for is refused before anything is sent, unless the user allows to leave it out.
  */
 import { SglangError } from '../engine/errors.ts';
 import { nearestChoice } from '../lang/choices.ts';
-import { plainText } from '../lang/prompt.ts';
+import { contentText, plainText } from '../lang/prompt.ts';
+import { refuseUnsupported, type UnsupportedOptions } from './api-options.ts';
 import type { Backend, Content, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
+import * as wire from './openai-wire.ts';
 
-export interface OpenAIOptions extends HttpOptions {
+export interface OpenAIOptions extends HttpOptions, UnsupportedOptions {
   /** Default: the environment's OPENAI_BASE_URL, then OpenAI itself. */
   baseURL?: string;
+  /** Default: the environment's OPENAI_ORG_ID. */
+  organization?: string;
+  /** Default: the environment's OPENAI_PROJECT_ID. */
+  project?: string;
   /** False for models of `/completions`. Default: by the model's name. */
   isChatModel?: boolean;
+  /** The server knows SGLang's additional fields (`top_k`, `regex`, `continue_final_message`, …). Default false. */
+  extensions?: boolean;
 }
 
 const OPENAI_URL = 'https://api.openai.com/v1';
 const COMPLETION_MODELS = /instruct$|^davinci|^babbage|^text-/;
+/** These sample at a temperature of their own. */
+const REASONING_MODELS = /^(o\d|gpt-5)/;
+/** These call tools whose input follows a grammar. */
+const GRAMMAR_MODELS = /^gpt-5/;
+const INSTEAD = 'use choices or schema with a chat model, or a RuntimeEndpoint or Engine';
 
 type Message = { role: string; content: string | object[] };
-
-/** What is read of a streamed piece, of chat and of plain completions. */
-interface Piece {
-  choices?: {
-    delta?: { content?: string | null; refusal?: string | null };
-    text?: string;
-    finish_reason?: string | null;
-    matched_stop?: string | number | null;
-  }[];
-  usage?: {
-    prompt_tokens: number;
-    completion_tokens: number;
-    prompt_tokens_details?: { cached_tokens?: number } | null;
-  } | null;
-}
 
 /** A model of OpenAI or of a server with the same API. The key is `apiKey` or the environment's OPENAI_API_KEY. */
 export class OpenAI implements Backend {
   readonly kind = 'openai';
   readonly isChatModel: boolean;
+  readonly #options: OpenAIOptions;
   readonly #server: HttpServer;
-  readonly #limitName: string;
+  /** Whether this is OpenAI's own service, not another one with its API. */
+  readonly #isOpenAI: boolean;
   /** Whether the model takes a JSON schema; found out once. */
   #takesSchemas = true;
 
@@ -51,30 +50,47 @@ export class OpenAI implements Backend {
     options: OpenAIOptions = {},
   ) {
     const { baseURL = process.env.OPENAI_BASE_URL || OPENAI_URL, apiKey = process.env.OPENAI_API_KEY } = options;
-    if (!apiKey && baseURL === OPENAI_URL) {
+    this.#isOpenAI = baseURL.replace(/\/+$/, '') === OPENAI_URL;
+    if (!apiKey && this.#isOpenAI) {
       throw new SglangError('bad_request', 'OpenAI: no API key; set OPENAI_API_KEY or pass { apiKey }', 'apiKey');
     }
     this.isChatModel = options.isChatModel ?? !COMPLETION_MODELS.test(model);
-    this.#server = new HttpServer(baseURL, { ...options, apiKey });
-    this.#limitName = this.isChatModel && baseURL === OPENAI_URL ? 'max_completion_tokens' : 'max_tokens';
+    this.#options = options;
+    this.#server = new HttpServer(baseURL, { ...options, apiKey, headers: headersOf(options) });
   }
 
   async *stream(turns: readonly Turn[], options: GenerateOptions): AsyncGenerator<Delta, void> {
-    const { valueType, jsonSchema } = options;
-    if (valueType && this.isChatModel) return yield await this.#value(turns, options, valueSchemas[valueType]);
-    this.#refuseUnsupported(options);
-    const format = jsonSchema === undefined ? {} : { response_format: schemaFormat(JSON.parse(jsonSchema)) };
-    yield* this.#complete({ ...(await this.#prompt(turns)), ...format }, options);
+    const { valueType, jsonSchema, regex, lark } = options;
+    if (valueType && this.isChatModel && !this.#options.extensions) {
+      return yield await this.#value(turns, options, wire.valueSchemas[valueType]);
+    }
+    const grammar = regex ?? lark;
+    if (grammar !== undefined && GRAMMAR_MODELS.test(this.model)) {
+      const { regex: _r, lark: _l, ...rest } = options;
+      return yield await this.#called(turns, wire.grammarTool(regex === undefined ? 'lark' : 'regex', grammar), rest);
+    }
+    const format = jsonSchema === undefined ? {} : { response_format: wire.schemaFormat(JSON.parse(jsonSchema)) };
+    yield* this.#complete({ ...(await this.#prompt(turns)), ...format }, options, this.#begun(turns));
   }
 
   /** Asks for one of an enumeration where the model takes schemas; else for a free answer, and takes the nearest. */
   async select(
     turns: readonly Turn[],
     choices: readonly string[],
-    { temperature = 0, signal }: SelectOptions,
+    { method, temperature, signal }: SelectOptions,
   ): Promise<Selection> {
+    if (method !== undefined && !this.#options.ignoreUnsupported) {
+      const advice =
+        'the model is asked to choose; leave it out, or create the backend with { ignoreUnsupported: true }';
+      throw new SglangError(
+        'unsupported',
+        `${this.model}: OpenAI's API scores no choices by ${method}; ${advice}`,
+        'method',
+      );
+    }
+    const greedy = REASONING_MODELS.test(this.model) ? undefined : 0;
     const room = 32 + Math.max(...choices.map((choice) => choice.length));
-    const options = { temperature, signal, maxTokens: room };
+    const options = { temperature: temperature ?? greedy, signal, maxTokens: room };
     const asked = this.isChatModel ? [...turns.map(closed), question(choices)] : turns;
     const { text, meta } =
       (await this.#oneOf(asked, choices, options)) ?? (await this.#whole(await this.#prompt(asked), options));
@@ -100,10 +116,21 @@ export class OpenAI implements Backend {
   async #value(turns: readonly Turn[], options: GenerateOptions, schema: object): Promise<Required<Delta>> {
     const wrapped = { type: 'object', properties: { value: schema }, required: ['value'], additionalProperties: false };
     const { text, meta } = await this.#whole(
-      { ...(await this.#prompt(turns)), response_format: schemaFormat(wrapped) },
-      { ...options, stop: [] },
+      { ...(await this.#prompt(turns)), response_format: wire.schemaFormat(wrapped) },
+      { ...options, regex: undefined, stop: [] },
     );
-    return { text: valueText(text, 'enum' in schema), meta };
+    return { text: wire.valueText(text, 'enum' in schema), meta };
+  }
+
+  /** What the model passes to a tool. */
+  async #called(turns: readonly Turn[], tool: object, options: GenerateOptions): Promise<Delta> {
+    this.#refuse({ ...options, stop: undefined });
+    const body = { model: this.model, ...(await this.#prompt(turns)), ...tool, ...this.#sampling(options) };
+    const answer = (await this.#server.post('/chat/completions', body, options.signal)) as wire.ToolAnswer;
+    const [choice] = answer.choices;
+    const text = choice?.message.tool_calls?.[0]?.custom?.input;
+    if (text === undefined) throw new SglangError('bad_request', `${this.model} did not answer by the grammar`);
+    return { text, meta: { ...wire.countsOf(answer.usage), ...wire.endOf(choice!.finish_reason) } };
   }
 
   async #whole(body: object, options: GenerateOptions): Promise<Required<Delta>> {
@@ -116,52 +143,45 @@ export class OpenAI implements Backend {
     return { text, meta: meta! };
   }
 
-  async *#complete(prompt: object, options: GenerateOptions): AsyncGenerator<Delta, void> {
+  /** `begun` is what the answer may repeat before it goes on. */
+  async *#complete(prompt: object, options: GenerateOptions, begun = ''): AsyncGenerator<Delta, void> {
+    this.#refuse(options);
     const path = this.isChatModel ? '/chat/completions' : '/completions';
-    const body = {
-      model: this.model,
-      ...prompt,
-      ...this.#sampling(options),
-      stream: true,
-      stream_options: { include_usage: true },
-    };
-    const meta: GenMeta = {
-      promptTokens: 0,
-      completionTokens: 0,
-      cachedTokens: 0,
-      finishReason: 'abort',
-      matched: null,
-    };
+    const streamed = { stream: true, stream_options: { include_usage: true } };
+    const body = { model: this.model, ...prompt, ...this.#sampling(options), ...streamed };
+    const counts = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 };
+    const meta: GenMeta = { ...counts, finishReason: 'abort', matched: null };
+    const repeated = new Repetition(begun);
     for await (const event of this.#server.events(path, body, options.signal)) {
-      const { choices: [choice] = [], usage } = event as Piece;
+      const { choices: [choice] = [], usage } = event as wire.Piece;
       if (choice?.delta?.refusal)
         throw new SglangError('bad_request', `${this.model} refused: ${choice.delta.refusal}`);
-      const text = choice?.delta?.content ?? choice?.text ?? '';
+      const text = repeated.cut(choice?.delta?.content ?? choice?.text ?? '');
       if (text !== '') yield { text };
-      Object.assign(meta, usage && countsOf(usage), choice?.finish_reason && endOf(choice));
+      if (choice?.logprobs) meta.outputLogprobs = [...(meta.outputLogprobs ?? []), ...wire.logprobsOf(choice.logprobs)];
+      if (choice?.finish_reason) Object.assign(meta, wire.endOf(choice.finish_reason, choice.matched_stop));
+      Object.assign(meta, usage && wire.countsOf(usage));
     }
     if (meta.finishReason === 'abort') throw new SglangError('engine_closed', `${this.model}: the answer broke off`);
-    yield { text: '', meta };
+    yield { text: repeated.rest(), meta };
   }
 
   #sampling(options: GenerateOptions): object {
-    const {
-      maxTokens = 128,
-      temperature,
-      topP,
-      frequencyPenalty,
-      presencePenalty,
-      logitBias,
-      seed,
-      stop = [],
-    } = options;
+    const { maxTokens = 128, temperature, seed, stop = [], returnLogprob, topLogprobsNum = 0 } = options;
+    const limit = this.isChatModel && this.#isOpenAI ? 'max_completion_tokens' : 'max_tokens';
     const renamed = {
-      top_p: topP,
-      frequency_penalty: frequencyPenalty,
-      presence_penalty: presencePenalty,
-      logit_bias: logitBias,
+      top_p: options.topP,
+      frequency_penalty: options.frequencyPenalty,
+      presence_penalty: options.presencePenalty,
+      logit_bias: options.logitBias,
     };
-    return { [this.#limitName]: maxTokens, temperature, ...renamed, seed, ...(stop.length > 0 && { stop }) };
+    const chat = { logprobs: true, ...(topLogprobsNum > 0 && { top_logprobs: topLogprobsNum }) };
+    return {
+      ...{ [limit]: maxTokens, temperature, ...renamed, seed },
+      ...(stop.length > 0 && { stop }),
+      ...(returnLogprob && (this.isChatModel ? chat : { logprobs: topLogprobsNum })),
+      ...(this.#options.extensions && wire.extensionFields(options)),
+    };
   }
 
   async #prompt(turns: readonly Turn[]): Promise<object> {
@@ -169,36 +189,54 @@ export class OpenAI implements Backend {
     const messages = await Promise.all(turns.filter(({ content }) => content.length > 0).map(toMessage));
     if (messages.length === 0)
       throw new SglangError('bad_request', `${this.model}: the prompt is empty; a chat model needs a message`);
-    return { messages };
+    const last = turns.at(-1)!;
+    const goesOn = this.#options.extensions && last.open && last.role === 'assistant' && last.content.length > 0;
+    return { messages, ...(goesOn && { continue_final_message: true, add_generation_prompt: false }) };
   }
 
-  #refuseUnsupported({ regex, ebnf, jsonSchema }: GenerateOptions): void {
-    const name = regex !== undefined ? 'regex' : ebnf !== undefined ? 'ebnf' : undefined;
-    const refused = name ?? (jsonSchema !== undefined && !this.isChatModel ? 'schema' : undefined);
-    if (!refused) return;
-    const instead = 'use choices or schema with a chat model, or a RuntimeEndpoint or Engine';
-    throw new SglangError('unsupported', `${this.model}: OpenAI's API takes no ${refused} here; ${instead}`, refused);
+  /** OpenAI does not go on with a message that was begun; its models write it anew, often from its first word. */
+  #begun(turns: readonly Turn[]): string {
+    const last = turns.at(-1);
+    return this.#isOpenAI && this.isChatModel && last?.role === 'assistant' ? contentText(last) : '';
+  }
+
+  #refuse(options: GenerateOptions): void {
+    const common = ['temperature', 'topP', 'frequencyPenalty', 'presencePenalty', 'logitBias', 'stop', 'seed'] as const;
+    const added = ['topK', 'minP', 'repetitionPenalty', 'minTokens', 'ignoreEos', 'stopTokenIds'] as const;
+    const grammars = ['regex', 'ebnf', 'lark'] as const;
+    const supported = [
+      ...[...common, 'returnLogprob' as const],
+      ...(this.isChatModel ? (['jsonSchema'] as const) : []),
+      ...(this.#options.extensions ? [...added, ...grammars] : []),
+    ];
+    refuseUnsupported(`${this.model}: OpenAI's API`, options, supported, this.#options, INSTEAD);
   }
 }
 
-const valueSchemas = {
-  int: { type: 'integer' },
-  float: { type: 'number' },
-  bool: { type: 'boolean' },
-  string: { type: 'string' },
-} as const;
-
-function schemaFormat(schema: object): object {
-  return { type: 'json_schema', json_schema: { name: 'output', schema, strict: true } };
+function headersOf({ organization, project, headers }: OpenAIOptions): Record<string, string> {
+  const { OPENAI_ORG_ID: org = '', OPENAI_PROJECT_ID: ownProject = '' } = process.env;
+  const named = { 'openai-organization': organization ?? org, 'openai-project': project ?? ownProject };
+  return { ...Object.fromEntries(Object.entries(named).filter(([, value]) => value !== '')), ...headers };
 }
 
-/** The value of `{"value": …}` as the language writes it; options of an enumeration without quotes. */
-function valueText(text: string, bare: boolean): string {
-  try {
-    const { value } = JSON.parse(text) as { value: unknown };
-    return bare ? String(value) : JSON.stringify(value);
-  } catch {
+/** Cuts `begun` off the start of a text that comes in pieces, where it starts so. */
+class Repetition {
+  #held = '';
+
+  constructor(private begun: string) {}
+
+  /** What can be said of `piece` now. */
+  cut(piece: string): string {
+    this.#held += piece;
+    if (this.#held.length < this.begun.length && this.begun.startsWith(this.#held)) return '';
+    const text = this.#held.startsWith(this.begun) ? this.#held.slice(this.begun.length) : this.#held;
+    this.begun = '';
+    this.#held = '';
     return text;
+  }
+
+  rest(): string {
+    return this.#held;
   }
 }
 
@@ -220,20 +258,4 @@ async function toMessage({ role, content }: Turn): Promise<Message> {
 async function toPart(piece: Content): Promise<object> {
   if (typeof piece === 'string') return { type: 'text', text: piece };
   return { type: 'image_url', image_url: { url: await imageUrl(piece.image) } };
-}
-
-function countsOf({
-  prompt_tokens,
-  completion_tokens,
-  prompt_tokens_details,
-}: NonNullable<Piece['usage']>): Partial<GenMeta> {
-  return {
-    promptTokens: prompt_tokens,
-    completionTokens: completion_tokens,
-    cachedTokens: prompt_tokens_details?.cached_tokens ?? 0,
-  };
-}
-
-function endOf({ finish_reason, matched_stop }: NonNullable<Piece['choices']>[number]): Partial<GenMeta> {
-  return { finishReason: finish_reason === 'length' ? 'length' : 'stop', matched: matched_stop ?? null };
 }

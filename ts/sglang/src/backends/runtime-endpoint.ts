@@ -37,6 +37,7 @@ interface WireResult {
     cached_tokens?: number;
     input_token_logprobs?: WireLogprob[];
     output_token_logprobs?: WireLogprob[];
+    output_top_logprobs?: (WireLogprob[] | null)[];
   };
 }
 
@@ -195,12 +196,13 @@ function toGenMeta({
   completion_tokens,
   cached_tokens = 0,
   output_token_logprobs,
+  output_top_logprobs = [],
 }: WireResult['meta_info']): GenMeta {
   const finishReason =
     finish_reason?.type === 'stop' ? { type: 'stop' as const, matched: finish_reason.matched ?? null } : finish_reason;
   const outputLogprobs: Logprobs | undefined = output_token_logprobs && {
     tokens: tokensOf(output_token_logprobs),
-    top: [],
+    top: output_top_logprobs.map((list) => tokensOf(list ?? [])),
     ofTokens: [],
   };
   const counts = { promptTokens: prompt_tokens, completionTokens: completion_tokens, cachedTokens: cached_tokens };

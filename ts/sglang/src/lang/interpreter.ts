@@ -319,12 +319,6 @@ function requestOf(
   return { ...rest, ...wanted, ...grammar, stop: stops, signal };
 }
 
-function metaOf({ promptTokens, completionTokens, cachedTokens, finishReason, outputLogprobs }: GenMeta): Meta {
-  return {
-    promptTokens,
-    completionTokens,
-    cachedTokens,
-    finishReason,
-    ...(outputLogprobs && { logprobs: outputLogprobs }),
-  };
+function metaOf({ outputLogprobs: logprobs, matched: _matched, ...meta }: GenMeta): Meta {
+  return { ...meta, ...(logprobs && { logprobs }) };
 }

@@ -3,8 +3,7 @@
  * far; branches of a program that bind different variables make these optional in its result.
  */
 import type { StandardSchemaV1 } from '@standard-schema/spec';
-import type { Backend, SelectMethod } from '../backends/backend.ts';
-import type { TokenLogprob } from '../engine/types.ts';
+import type { Backend, OutputLogprob, SelectMethod } from '../backends/backend.ts';
 import type { Trace } from './trace.ts';
 
 export type Prettify<T> = { [K in keyof T]: T[K] } & {};
@@ -33,7 +32,7 @@ export interface SamplingOptions {
   seed?: number;
   ignoreEos?: boolean;
   signal?: AbortSignal;
-  /** Log-probabilities of the generated tokens, in `meta(name).logprobs`. */
+  /** Log-probabilities of the generated tokens in `meta(name).logprobs`, with so many alternatives to each. */
   logprobs?: boolean | number;
 }
 
@@ -52,8 +51,8 @@ export interface GenOptions extends SamplingOptions {
   /** The whole output matches; no look-around, no back-references. */
   regex?: RegExp | string;
   /** Any Standard Schema; its JSON Schema, where it offers one, constrains the output. */
-  /** Rules `name ::= …`; the output is derived from `root`. */
   schema?: StandardSchemaV1;
+  /** Rules `name ::= …`; the output is derived from `root`. */
   ebnf?: string;
   /** A grammar in Lark's notation, rules `name: …`; the output is derived from `start`. */
   lark?: string;
@@ -89,7 +88,9 @@ export interface Meta {
   cachedTokens: number;
   finishReason: string;
   /** Of the generated tokens, with the option `logprobs`. */
-  logprobs?: TokenLogprob[];
+  logprobs?: OutputLogprob[];
+  /** An earlier call had generated it ahead (`Speculative`): no call was made for it, and no tokens were spent. */
+  speculated?: true;
   /** Of the options of a `select`, larger is better, where the backend has them. */
   scores?: number[];
 }

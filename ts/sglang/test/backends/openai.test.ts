@@ -1,7 +1,8 @@
 /** Programs on OpenAI's wire: what is sent, what is read, and what is refused. */
 import test from 'ava';
 import { z } from 'zod';
-import { OpenAI, SglangError, fn, gen, image, select } from '../../src/index.ts';
+import type { OpenAI as Client } from 'openai';
+import { OpenAI, SglangError, fn, gen, image, select, type GenOptions } from '../../src/index.ts';
 import { scriptedServer, type Answer } from './scripted-server.ts';
 
 const usage = { prompt_tokens: 9, completion_tokens: 2, prompt_tokens_details: { cached_tokens: 4 } };
@@ -126,9 +127,19 @@ test('select takes the nearest of a free answer where schemas are refused, and r
   );
 });
 
+const asks = (options: GenOptions) => fn((s) => s.user('x').assistant(gen('a', options)));
 for (const [what, program, message] of [
-  ['a regex', fn((s) => s.user('x').assistant(gen('a', { regex: /a/ }))), /takes no regex here; use choices or schema/],
-  ['a grammar', fn((s) => s.user('x').assistant(gen('a', { ebnf: 'root ::= "a"' }))), /takes no ebnf here/],
+  ['a regex', asks({ regex: /a/ }), /m: OpenAI's API has no option regex; use choices or schema/],
+  ['a grammar', asks({ ebnf: 'root ::= "a"' }), /has no option ebnf/],
+  ['a grammar of Lark', asks({ lark: 'start: "a"' }), /has no option lark/],
+  ['topK', asks({ topK: 5 }), /has no option topK; leave it out, or create the backend with \{ ignoreUnsupported/],
+  ['a minimum', asks({ minTokens: 1 }), /has no option minTokens/],
+  ['stopTokenIds', asks({ stopTokenIds: [1] }), /has no option stopTokenIds/],
+  [
+    'a method of select',
+    fn((s) => s`x${select('a', ['b'], { method: 'greedy_token_selection' })}`),
+    /scores no choices/,
+  ],
   ['an empty prompt', fn((s) => s`${gen('a')}`), /the prompt is empty/],
 ] as const) {
   test(`${what} is refused before anything is sent`, async (t) => {
@@ -137,6 +148,74 @@ for (const [what, program, message] of [
     t.is(asked.length, 0);
   });
 }
+
+test('what changes nothing is not refused', async (t) => {
+  const { url } = await scriptedServer(t, () => said('x'));
+  const nothing = { topK: -1, minP: 0, repetitionPenalty: 1, minTokens: 0, ignoreEos: false, stopTokenIds: [] };
+  t.is((await asks(nothing).run({}, chat(url))).vars.a, 'x');
+});
+
+test('ignoreUnsupported leaves sampling options out, but no constraint', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => said('x'));
+  const backend = new OpenAI('m', { baseURL: url, ignoreUnsupported: true });
+  t.is((await asks({ topK: 5, temperature: 0 }).run({}, { backend })).vars.a, 'x');
+  t.false('top_k' in asked[0]!.body);
+  await t.throwsAsync(async () => asks({ regex: /a/ }).run({}, { backend }), { message: /no option regex/ });
+});
+
+test('a server with SGLang’s extensions gets all options, and goes on with a turn that was begun', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => said('aa'));
+  const backend = new OpenAI('m', { baseURL: url, extensions: true });
+  const options = { topK: 5, minP: 0.1, repetitionPenalty: 1.5, minTokens: 1, ignoreEos: true, stopTokenIds: [7] };
+  await fn((s) => s.user('x').assistant('It: ', gen('a', { ...options, regex: /a+/ }))).run({}, { backend });
+  await asks({ lark: 'start: "a"' }).run({}, { backend });
+  const sent = { top_k: 5, min_p: 0.1, repetition_penalty: 1.5, min_tokens: 1, ignore_eos: true, stop_token_ids: [7] };
+  t.like(asked[0]!.body, { ...sent, regex: 'a+', continue_final_message: true });
+  t.like(asked[1]!.body, { ebnf: 'start: "a"', continue_final_message: undefined });
+});
+
+test('models that call tools by a grammar write regexes and grammars', async (t) => {
+  const call = { id: '1', type: 'custom', custom: { name: 'write', input: '8.8.8.8' } };
+  const choices = [{ index: 0, message: { content: null, tool_calls: [call] }, finish_reason: 'tool_calls' }];
+  const { url, asked } = await scriptedServer(t, () => ({ json: { choices, usage } }));
+  const backend = new OpenAI('gpt-5-mini', { baseURL: url });
+  const result = await asks({ regex: /(\d\.){3}\d/ }).run({}, { backend });
+  t.is(result.vars.a, '8.8.8.8');
+  t.like(result.meta('a'), { promptTokens: 9, finishReason: 'stop' });
+  const grammar = { syntax: 'regex', definition: '(\\d\\.){3}\\d' } as const;
+  const { tools, tool_choice }: Pick<Client.ChatCompletionCreateParams, 'tools' | 'tool_choice'> = asked[0]!.body;
+  t.like(tools, [{ type: 'custom', custom: { name: 'write', format: { type: 'grammar', grammar } } }]);
+  t.deepEqual(tool_choice, { type: 'custom', custom: { name: 'write' } });
+});
+
+test('log-probabilities of chat and of completions are meta', async (t) => {
+  const token = (text: string, logprob: number) => ({ token: text, logprob });
+  const content = [{ ...token('x', -0.1), top_logprobs: [token('x', -0.1), token('y', -2)] }];
+  const completion = { tokens: ['x'], token_logprobs: [-0.1], top_logprobs: [{ x: -0.1, y: -2 }] };
+  const { url, asked } = await scriptedServer(t, ({ path }) => {
+    const chatted = { index: 0, delta: { content: 'x' }, logprobs: { content }, finish_reason: 'stop' };
+    const completed = { index: 0, text: 'x', logprobs: completion, finish_reason: 'stop' };
+    return { events: [{ choices: [path.includes('chat') ? chatted : completed], usage }, '[DONE]'] };
+  });
+  const alternatives = [
+    { text: 'x', logprob: -0.1 },
+    { text: 'y', logprob: -2 },
+  ];
+  for (const isChatModel of [true, false]) {
+    const backend = new OpenAI('m', { baseURL: url, isChatModel });
+    const result = await asks({ logprobs: 2 }).run({}, { backend });
+    t.deepEqual(result.meta('a').logprobs, [{ text: 'x', logprob: -0.1, top: alternatives }]);
+  }
+  t.like(asked[0]!.body, { logprobs: true, top_logprobs: 2 });
+  t.like(asked[1]!.body, { logprobs: 2 });
+});
+
+test('organisation, project and headers of one’s own go along', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => said('x'));
+  const named = { organization: 'o', project: 'p', headers: { 'x-mine': '1' } };
+  await asks({}).run({}, { backend: new OpenAI('m', { baseURL: url, ...named }) });
+  t.like(asked[0]!.headers, { 'openai-organization': 'o', 'openai-project': 'p', 'x-mine': '1' });
+});
 
 test('a refusal and an answer that breaks off are errors', async (t) => {
   const answers: Answer[] = [

@@ -1,0 +1,58 @@
+/**
+ * What an API has no field for. Law: nothing that a program asked for is dropped in silence. A constraint that cannot
+ * be asked for is always an error, since the program relies on it; a sampling option is one unless the user said that
+ * such may be left out.
+ */
+import { SglangError } from '../engine/errors.ts';
+import type { GenerateOptions } from './backend.ts';
+
+export interface UnsupportedOptions {
+  /** Leave out sampling options that the API does not have, in place of an error. Default false. */
+  ignoreUnsupported?: boolean;
+}
+
+/** What changes nothing. */
+const neutral = {
+  minTokens: 0,
+  temperature: undefined,
+  topP: 1,
+  topK: -1,
+  minP: 0,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+  repetitionPenalty: 1,
+  logitBias: undefined,
+  stop: undefined,
+  stopTokenIds: undefined,
+  seed: undefined,
+  ignoreEos: false,
+  returnLogprob: false,
+} as const;
+const constraints = ['regex', 'jsonSchema', 'ebnf', 'lark'] as const;
+
+type Name = keyof typeof neutral | (typeof constraints)[number];
+
+/** As the language calls them. */
+const spoken: Partial<Record<Name, string>> = { jsonSchema: 'schema', returnLogprob: 'logprobs' };
+
+/** Throws where `options` ask for what is not among `supported`; `instead` is what to do about it. */
+export function refuseUnsupported(
+  api: string,
+  options: GenerateOptions,
+  supported: readonly Name[],
+  { ignoreUnsupported = false }: UnsupportedOptions,
+  instead: string,
+): void {
+  const asked = (name: Name) => {
+    const value = options[name];
+    if (value === undefined || supported.includes(name)) return false;
+    return !(Array.isArray(value) && value.length === 0) && value !== neutral[name as keyof typeof neutral];
+  };
+  const sampling = ignoreUnsupported ? [] : (Object.keys(neutral) as Name[]);
+  const refused = [...constraints, ...sampling].find(asked);
+  if (!refused) return;
+  const name = spoken[refused] ?? refused;
+  const isConstraint = constraints.some((constraint) => constraint === refused);
+  const advice = isConstraint ? instead : 'leave it out, or create the backend with { ignoreUnsupported: true }';
+  throw new SglangError('unsupported', `${api} has no option ${name}; ${advice}`, name);
+}
