@@ -14,6 +14,7 @@ export { formatTrace } from './trace/text.ts';
 export { traceHtml } from './trace/html.ts';
 export { ProgramError } from './lang/program-error.ts';
 export { OpenAI, type OpenAIOptions } from './backends/openai.ts';
+export { Anthropic, type AnthropicOptions } from './backends/anthropic.ts';
 export { Speculative, type SpeculativeOptions } from './backends/speculative.ts';
 export { RuntimeEndpoint, type RuntimeEndpointOptions } from './backends/runtime-endpoint.ts';
 export { FakeBackend, type FakeCall, type FakeOptions, type FakeReply } from './backends/fake.ts';

@@ -4,7 +4,7 @@
  * such may be left out.
  */
 import { SglangError } from '../engine/errors.ts';
-import type { GenerateOptions } from './backend.ts';
+import type { GenerateOptions, SelectMethod } from './backend.ts';
 
 export interface UnsupportedOptions {
   /** Leave out sampling options that the API does not have, in place of an error. Default false. */
@@ -30,6 +30,8 @@ const neutral = {
 } as const;
 const constraints = ['regex', 'jsonSchema', 'ebnf', 'lark'] as const;
 
+const LEAVE_OUT = 'leave it out, or create the backend with { ignoreUnsupported: true }';
+
 type Name = keyof typeof neutral | (typeof constraints)[number];
 
 /** As the language calls them. */
@@ -53,6 +55,16 @@ export function refuseUnsupported(
   if (!refused) return;
   const name = spoken[refused] ?? refused;
   const isConstraint = constraints.some((constraint) => constraint === refused);
-  const advice = isConstraint ? instead : 'leave it out, or create the backend with { ignoreUnsupported: true }';
+  const advice = isConstraint ? instead : LEAVE_OUT;
   throw new SglangError('unsupported', `${api} has no option ${name}; ${advice}`, name);
+}
+
+/** Throws where choices are to be compared by `method`: an API is asked to choose, and tells no scores. */
+export function refuseMethod(
+  api: string,
+  method: SelectMethod | undefined,
+  { ignoreUnsupported = false }: UnsupportedOptions,
+): void {
+  if (method === undefined || ignoreUnsupported) return;
+  throw new SglangError('unsupported', `${api} cannot select by ${method}; ${LEAVE_OUT}`, 'method');
 }

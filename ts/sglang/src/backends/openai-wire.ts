@@ -86,21 +86,3 @@ export function grammarTool(syntax: 'regex' | 'lark', definition: string): objec
   const tool = { type: 'custom', custom: { name, description: 'Takes the answer, and nothing else.', format } };
   return { tools: [tool], tool_choice: { type: 'custom', custom: { name } } };
 }
-
-/** JSON Schemas of the language's types. */
-export const valueSchemas = {
-  int: { type: 'integer' },
-  float: { type: 'number' },
-  bool: { type: 'boolean' },
-  string: { type: 'string' },
-} as const;
-
-/** The value of `{"value": …}` as the language writes it; options of an enumeration without quotes. */
-export function valueText(text: string, bare: boolean): string {
-  try {
-    const { value } = JSON.parse(text) as { value: unknown };
-    return bare ? String(value) : JSON.stringify(value);
-  } catch {
-    return text;
-  }
-}

@@ -5,10 +5,11 @@
 import { SglangError } from '../engine/errors.ts';
 import { nearestChoice } from '../lang/choices.ts';
 import { contentText, plainText } from '../lang/prompt.ts';
-import { refuseUnsupported, type UnsupportedOptions } from './api-options.ts';
+import { refuseMethod, refuseUnsupported, type UnsupportedOptions } from './api-options.ts';
 import type { Backend, Content, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
+import { choiceRoom, choiceTurns, Repetition, valueSchemas, valueText, wholeOf, wrapped } from './json-values.ts';
 import * as wire from './openai-wire.ts';
 
 export interface OpenAIOptions extends HttpOptions, UnsupportedOptions {
@@ -62,7 +63,7 @@ export class OpenAI implements Backend {
   async *stream(turns: readonly Turn[], options: GenerateOptions): AsyncGenerator<Delta, void> {
     const { valueType, jsonSchema, regex, lark } = options;
     if (valueType && this.isChatModel && !this.#options.extensions) {
-      return yield await this.#value(turns, options, wire.valueSchemas[valueType]);
+      return yield await this.#value(turns, options, valueSchemas[valueType]);
     }
     const grammar = regex ?? lark;
     if (grammar !== undefined && GRAMMAR_MODELS.test(this.model)) {
@@ -79,21 +80,13 @@ export class OpenAI implements Backend {
     choices: readonly string[],
     { method, temperature, signal }: SelectOptions,
   ): Promise<Selection> {
-    if (method !== undefined && !this.#options.ignoreUnsupported) {
-      const advice =
-        'the model is asked to choose; leave it out, or create the backend with { ignoreUnsupported: true }';
-      throw new SglangError(
-        'unsupported',
-        `${this.model}: OpenAI's API scores no choices by ${method}; ${advice}`,
-        'method',
-      );
-    }
+    refuseMethod(`${this.model}: OpenAI's API`, method, this.#options);
     const greedy = REASONING_MODELS.test(this.model) ? undefined : 0;
-    const room = 32 + Math.max(...choices.map((choice) => choice.length));
-    const options = { temperature: temperature ?? greedy, signal, maxTokens: room };
-    const asked = this.isChatModel ? [...turns.map(closed), question(choices)] : turns;
+    const options = { temperature: temperature ?? greedy, signal, maxTokens: choiceRoom(choices) };
+    const asked = this.isChatModel ? choiceTurns(turns, choices) : turns;
     const { text, meta } =
-      (await this.#oneOf(asked, choices, options)) ?? (await this.#whole(await this.#prompt(asked), options));
+      (await this.#oneOf(asked, choices, options)) ??
+      (await wholeOf(this.#complete(await this.#prompt(asked), options)));
     return { index: nearestChoice(text, choices), scores: null, meta };
   }
 
@@ -114,12 +107,9 @@ export class OpenAI implements Backend {
 
   /** A JSON value of a schema; the API wants an object around it. */
   async #value(turns: readonly Turn[], options: GenerateOptions, schema: object): Promise<Required<Delta>> {
-    const wrapped = { type: 'object', properties: { value: schema }, required: ['value'], additionalProperties: false };
-    const { text, meta } = await this.#whole(
-      { ...(await this.#prompt(turns)), response_format: wire.schemaFormat(wrapped) },
-      { ...options, regex: undefined, stop: [] },
-    );
-    return { text: wire.valueText(text, 'enum' in schema), meta };
+    const body = { ...(await this.#prompt(turns)), response_format: wire.schemaFormat(wrapped(schema)) };
+    const { text, meta } = await wholeOf(this.#complete(body, { ...options, regex: undefined, stop: [] }));
+    return { text: valueText(text, 'enum' in schema), meta };
   }
 
   /** What the model passes to a tool. */
@@ -131,16 +121,6 @@ export class OpenAI implements Backend {
     const text = choice?.message.tool_calls?.[0]?.custom?.input;
     if (text === undefined) throw new SglangError('bad_request', `${this.model} did not answer by the grammar`);
     return { text, meta: { ...wire.countsOf(answer.usage), ...wire.endOf(choice!.finish_reason) } };
-  }
-
-  async #whole(body: object, options: GenerateOptions): Promise<Required<Delta>> {
-    let text = '';
-    let meta: GenMeta | undefined;
-    for await (const delta of this.#complete(body, options)) {
-      text += delta.text;
-      meta = delta.meta;
-    }
-    return { text, meta: meta! };
   }
 
   /** `begun` is what the answer may repeat before it goes on. */
@@ -217,36 +197,6 @@ function headersOf({ organization, project, headers }: OpenAIOptions): Record<st
   const { OPENAI_ORG_ID: org = '', OPENAI_PROJECT_ID: ownProject = '' } = process.env;
   const named = { 'openai-organization': organization ?? org, 'openai-project': project ?? ownProject };
   return { ...Object.fromEntries(Object.entries(named).filter(([, value]) => value !== '')), ...headers };
-}
-
-/** Cuts `begun` off the start of a text that comes in pieces, where it starts so. */
-class Repetition {
-  #held = '';
-
-  constructor(private begun: string) {}
-
-  /** What can be said of `piece` now. */
-  cut(piece: string): string {
-    this.#held += piece;
-    if (this.#held.length < this.begun.length && this.begun.startsWith(this.#held)) return '';
-    const text = this.#held.startsWith(this.begun) ? this.#held.slice(this.begun.length) : this.#held;
-    this.begun = '';
-    this.#held = '';
-    return text;
-  }
-
-  rest(): string {
-    return this.#held;
-  }
-}
-
-function question(choices: readonly string[]): Turn {
-  const options = choices.map((choice) => JSON.stringify(choice)).join(', ');
-  return { role: 'user', content: [`Continue with exactly one of these and nothing else: ${options}`], open: false };
-}
-
-function closed(turn: Turn): Turn {
-  return { ...turn, open: false };
 }
 
 async function toMessage({ role, content }: Turn): Promise<Message> {

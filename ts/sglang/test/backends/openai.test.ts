@@ -138,7 +138,7 @@ for (const [what, program, message] of [
   [
     'a method of select',
     fn((s) => s`x${select('a', ['b'], { method: 'greedy_token_selection' })}`),
-    /scores no choices/,
+    /cannot select by greedy/,
   ],
   ['an empty prompt', fn((s) => s`${gen('a')}`), /the prompt is empty/],
 ] as const) {
