@@ -53,6 +53,11 @@ export type ImageInput = string | URL | Uint8Array;
 export interface ChatMessage {
   role: string;
   content: string | readonly ({ type: 'text'; text: string } | { type: 'image_url'; image_url: { url: string } })[];
+  /** Calls that an assistant's message makes; arguments are JSON text. */
+  tool_calls?: readonly { id?: string; type: 'function'; function: { name: string; arguments: string } }[];
+  /** Which call a tool's message answers. */
+  tool_call_id?: string;
+  name?: string;
 }
 
 /** Which log-probabilities to return. */

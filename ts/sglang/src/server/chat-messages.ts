@@ -6,10 +6,20 @@ import type { Check } from './fields.ts';
 
 const part = object({ type: needed(oneOf('text', 'image_url')), text: string, image_url: notYet });
 
+const content = either(string, listOf(part, 'parts'));
+
+const toolCall = object({
+  id: string,
+  type: oneOf('function'),
+  function: needed(object({ name: needed(string), arguments: needed(jsonText()) })),
+});
+
 const message = object({
-  role: needed(oneOf('system', 'developer', 'user', 'assistant')),
-  content: needed(either(string, listOf(part, 'parts'))),
-  tool_calls: notYet,
+  role: needed(oneOf('system', 'developer', 'user', 'assistant', 'tool')),
+  content,
+  tool_calls: listOf(toolCall, 'calls'),
+  tool_call_id: string,
+  name: string,
 });
 
 type Message = ReturnType<typeof message>;
@@ -20,15 +30,35 @@ export const messageList: Check<Message[]> = Object.assign(
   (value: unknown, at: string) => {
     const messages = list(value, at);
     if (messages.length === 0) throw new SglangError('bad_request', `${at}: the list is empty`, at);
-    return messages;
+    const silent = messages.findIndex(({ content, tool_calls }) => content === undefined && !tool_calls);
+    if (silent < 0) return messages;
+    const place = `${at}[${silent}].content`;
+    throw new SglangError('bad_request', `${place}: missing; expected ${content.expected}`, place);
   },
   { expected: list.expected },
 );
 
 /** `developer` is the newer name of `system`; text parts are joined by a space, as the original does. */
 export function toMessages(messages: readonly Message[]): ChatMessage[] {
-  return messages.map(({ role, content }) => ({
+  return messages.map(({ role, content = '', tool_calls, tool_call_id, name }) => ({
     role: role === 'developer' ? 'system' : role,
     content: typeof content === 'string' ? content : content.map((entry) => entry.text ?? '').join(' '),
+    ...(tool_calls && { tool_calls: tool_calls.map((call) => ({ ...call, type: 'function' as const })) }),
+    ...(tool_call_id !== undefined && { tool_call_id }),
+    ...(name !== undefined && { name }),
   }));
+}
+
+/** A string that is JSON. */
+function jsonText(): Check<string> {
+  const expected = 'JSON text';
+  const check = (value: unknown, at: string) => {
+    try {
+      JSON.parse(string(value, at));
+      return value as string;
+    } catch {
+      throw new SglangError('bad_request', `${at}: expected ${expected}, got ${JSON.stringify(value)}`, at);
+    }
+  };
+  return Object.assign(check, { expected });
 }

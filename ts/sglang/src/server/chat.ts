@@ -1,15 +1,24 @@
 /** `/v1/chat/completions`: messages in, the assistant's message out, in OpenAI's shape. */
 import { SglangError } from '../engine/errors.ts';
-import type { EngineLike, GenerateChunk, GenerateRequest, GenerateResult } from '../engine/types.ts';
+import type {
+  ChatMessage,
+  EngineLike,
+  GenerateChunk,
+  GenerateRequest,
+  GenerateResult,
+  SamplingParams,
+} from '../engine/types.ts';
 import { allResults, submitAll } from './calls.ts';
 import type { Call, Route, Submission } from './calls.ts';
+import { chatWithCalls } from './chat-tools.ts';
 import { messageList, toMessages } from './chat-messages.ts';
 import { streamEvents } from './event-stream.ts';
 import { boolean, integer, needed, notYet, object, record } from './fields.ts';
 import { chatLogprobs } from './logprobs.ts';
 import { checkModel } from './models.ts';
-import { ending, openaiEvents, openaiFields, secondsNow, streamedEnding, usageOfResults } from './openai.ts';
+import { chatHead, ending, openaiEvents, openaiFields, streamedEnding, usageOfResults } from './openai.ts';
 import { fromOpenAI } from './sampling.ts';
+import { callsOf, toolFields } from './tools.ts';
 
 const body = object({
   ...openaiFields,
@@ -18,11 +27,13 @@ const body = object({
   top_logprobs: integer(0, 20),
   chat_template_kwargs: record,
   continue_final_message: boolean,
-  tools: notYet,
+  ...toolFields,
   functions: notYet,
 });
 
-type Body = ReturnType<typeof body>;
+export type Body = ReturnType<typeof body>;
+
+export type ChatRequest = GenerateRequest & { messages: readonly ChatMessage[]; samplingParams: SamplingParams };
 
 export const chatRoutes: readonly Route[] = [
   { methods: ['post'], paths: ['/v1/chat/completions'], takesBody: true, answer: chat },
@@ -31,15 +42,18 @@ export const chatRoutes: readonly Route[] = [
 async function chat(call: Call): Promise<void> {
   const asked = body(call.body, '');
   checkModel(call, asked.model);
-  const submissions = submitAll(call, [requestOf(asked)], [asked.rid]);
+  const request = requestOf(asked);
+  const calls = callsOf(asked, call.engine.model);
+  if (calls) return chatWithCalls(call, asked, request, calls);
+  const submissions = submitAll(call, [request], [asked.rid]);
   if (asked.stream) return streamEvents(call, events(call, asked, submissions));
   const results = await allResults(submissions);
   const choices = results.flat().map((result, index) => wholeChoice(call.engine, asked, result, index));
-  const head = headOf(call, submissions, 'chat.completion');
+  const head = chatHead(call, submissions[0]!.rid, 'chat.completion');
   call.res.json({ ...head, choices, usage: usageOfResults(results) });
 }
 
-function requestOf(asked: Body): GenerateRequest {
+function requestOf(asked: Body): ChatRequest {
   if (asked.top_logprobs && !asked.logprobs) {
     throw new SglangError('bad_request', 'top_logprobs: needs logprobs: true', 'top_logprobs');
   }
@@ -58,10 +72,6 @@ function requestOf(asked: Body): GenerateRequest {
   };
 }
 
-function headOf({ modelName }: Call, submissions: readonly Submission[], object: string) {
-  return { id: `chatcmpl-${submissions[0]!.rid}`, object, created: secondsNow(), model: modelName };
-}
-
 function wholeChoice(engine: EngineLike, asked: Body, { text, meta }: GenerateResult, index: number) {
   const logprobs = asked.logprobs && meta.outputLogprobs ? chatLogprobs(engine, meta.outputLogprobs) : null;
   return { index, message: { role: 'assistant', content: text, refusal: null }, logprobs, ...ending(meta) };
@@ -69,7 +79,7 @@ function wholeChoice(engine: EngineLike, asked: Body, { text, meta }: GenerateRe
 
 /** The role comes with the first delta of a choice and never again; a delta holds no empty text. */
 function events(call: Call, asked: Body, submissions: readonly Submission[]) {
-  const head = headOf(call, submissions, 'chat.completion.chunk');
+  const head = chatHead(call, submissions[0]!.rid, 'chat.completion.chunk');
   const started = new Set<number>();
   const show = (chunk: GenerateChunk, index: number) => {
     const role = started.has(index) ? {} : { role: 'assistant' };

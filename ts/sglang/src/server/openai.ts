@@ -1,6 +1,6 @@
 /** What completions and chat completions share: fields, usage, why a choice ended, and the order of a stream. */
 import type { GenerateChunk, GenerateMeta, GenerateResult, SamplingParams } from '../engine/types.ts';
-import type { Submission } from './calls.ts';
+import type { Call, Submission } from './calls.ts';
 import { merge } from './event-stream.ts';
 import { boolean, integer, limit, object, string } from './fields.ts';
 import { openaiSampling } from './sampling.ts';
@@ -51,6 +51,11 @@ export function streamedEnding(meta: GenerateMeta | undefined) {
   if (!meta) return { finish_reason: null };
   const { finish_reason, matched_stop } = ending(meta);
   return matched_stop === null ? { finish_reason } : { finish_reason, matched_stop };
+}
+
+/** What all objects of one chat answer begin with. */
+export function chatHead({ modelName }: Call, rid: string, object: string) {
+  return { id: `chatcmpl-${rid}`, object, created: secondsNow(), model: modelName };
 }
 
 export function secondsNow(): number {

@@ -65,7 +65,6 @@ const openaiRows: Row[] = [
   ['/v1/chat/completions', { messages: [{ content: 'x' }] }, 400, 'messages[0].role', /missing; expected "system" or/],
   ['/v1/chat/completions', { messages: [{ role: 'king', content: 'x' }] }, 400, 'messages[0].role', /got "king"/],
   ['/v1/chat/completions', { messages: [{ role: 'user', content: null }] }, 400, 'messages[0].content', /missing/],
-  ['/v1/chat/completions', chat({ tools: [{}] }), 400, 'tools', /not supported yet/],
   ['/v1/chat/completions', chat({ top_logprobs: 2 }), 400, 'top_logprobs', /needs logprobs/],
   ['/v1/chat/completions', chat({ logprobs: true, top_logprobs: 21 }), 400, 'top_logprobs', /in \[0, 20\]/],
   [
