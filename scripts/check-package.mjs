@@ -1,6 +1,6 @@
 /**
  * Installs the tarballs of `npm run package` into an empty folder, as a user without Rust would, and uses them: the
- * README's program as an ES module and as CommonJS, and `npx sglang serve`.
+ * README's program and the AI SDK's provider, each as an ES module and as CommonJS, and `npx sglang serve`.
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -25,6 +25,15 @@ const multiTurn = fn((s, q) =>
     .user(q.q2).assistant(gen('answer2', { maxTokens: 32, temperature: 0 })));
 `;
 const names = '{ fn, gen, setDefaultBackend, Engine }';
+
+/** The provider answers for a fake backend. Its types need a package that is not installed here, its code does not. */
+const aiSdk = `
+const model = createSglang(new FakeBackend({ replies: [['hi', 'hello']] }))('m');
+const prompt = [{ role: 'user', content: [{ type: 'text', text: 'hi' }] }];
+model.doGenerate({ prompt }).then(({ content: [{ text }] }) => {
+  if (text !== 'hello') throw new Error('unexpected answer: ' + text);
+});
+`;
 
 /** PATH without any folder that has cargo in it. */
 function pathWithoutRust() {
@@ -90,6 +99,15 @@ try {
     path.join(folder, 'program.cjs'),
     `const ${names} = require('sglang');\n(async () => {${definitions}${program}})();\n`,
   );
+  writeFileSync(
+    path.join(folder, 'ai-sdk.mjs'),
+    `import { createSglang } from 'sglang/ai-sdk';\nimport { FakeBackend } from 'sglang';\n${aiSdk}`,
+  );
+  writeFileSync(
+    path.join(folder, 'ai-sdk.cjs'),
+    `const { createSglang } = require('sglang/ai-sdk');\nconst { FakeBackend } = require('sglang');\n${aiSdk}`,
+  );
+  for (const file of ['ai-sdk.mjs', 'ai-sdk.cjs']) await run('node', [file], { cwd: folder, env });
   await run('node', ['program.mjs'], { cwd: folder, env });
   await run('node', ['program.cjs'], { cwd: folder, env });
   await serveOnce(folder, { ...process.env, ...env });

@@ -2,7 +2,7 @@ import { defineConfig } from 'tsdown';
 
 export default defineConfig([
   {
-    entry: { index: 'src/index.ts', testing: 'src/testing/index.ts' },
+    entry: { index: 'src/index.ts', testing: 'src/testing/index.ts', 'ai-sdk': 'src/backends/ai-sdk.ts' },
     format: ['esm', 'cjs'],
     dts: true,
     platform: 'node',
