@@ -1,31 +1,80 @@
 /** The process of one measurement: reads a cell from its argument, sends `{ run }` or `{ error }` to its parent, ends. */
+import { readFileSync, statSync } from 'node:fs';
 import { watchCpu } from './machine.mjs';
+import { modelSize } from './model-size.mjs';
+import { oracleHitRate } from './oracle.mjs';
 import { peerModule } from './peers/peer.mjs';
 import { serve } from './sessions.mjs';
-import { workloads } from './workloads.mjs';
+import { rates } from './statistics.mjs';
+import { encoder } from './vocabulary.mjs';
+import { CACHE_TOKENS, workloads } from './workloads.mjs';
+
+const MIB = 2 ** 20;
+/** Touches pages and starts threads, with a prompt that shares no prefix with any that is timed. */
+const WARM_UP = { prompt: Array.from({ length: 16 }, (_, i) => 900 - i), maxTokens: 4 };
 
 /**
  * @param {import('./cell.mjs').Cell} cell
  * @returns {Promise<import('./cell.mjs').Run>}
  */
-async function measure({ peer: name, modelPath, threads, workload: id, streams, size }) {
-  const workload = workloads[id];
-  const { load } = await peerModule(name);
-  const start = performance.now();
-  const peer = await load(modelPath, { threads, streams, contextLength: workload.contextLength(size) });
-  const loadSeconds = (performance.now() - start) / 1000;
-  await warmUp(peer);
-  const cpu = watchCpu();
-  const { wallSeconds, served } = await serve(peer.generate, workload.sessions(size), streams);
-  const othersCpu = cpu.shareOfOthers();
-  const peakRssMiB = process.resourceUsage().maxRSS / 1024;
-  await peer.close();
-  return { version: peer.version, device: peer.device, loadSeconds, wallSeconds, peakRssMiB, othersCpu, served };
+async function measure(cell) {
+  const module = await peerModule(cell.peer);
+  const workload = workloads[cell.workload];
+  return module.measure ? byItself(module, cell, workload) : bySessions(module, cell, workload);
 }
 
-/** Touches pages and starts threads with a prompt that shares no prefix with any that is timed. */
-async function warmUp({ generate }) {
-  await generate({ prompt: '0 1 1 2 3 5 8', maxTokens: 4, onToken: () => {} });
+/** A peer that is a program with a benchmark of its own. */
+async function byItself({ measure }, { modelPath, threads, size, streams }, { rate }) {
+  const cpu = watchCpu();
+  const result = await measure(modelPath, { threads, size, streams, rate });
+  return { ...result, othersCpu: cpu.shareOfOthers(), served: [] };
+}
+
+async function bySessions({ load }, { modelPath, vocabularyPath, threads, size, streams }, workload) {
+  const start = performance.now();
+  const { cacheTokens = CACHE_TOKENS } = workload;
+  const peer = await load(modelPath, { threads, streams, contextLength: workload.contextLength(size), cacheTokens });
+  const loadSeconds = (performance.now() - start) / 1000;
+  const phases = workload.phases(size, encoder(vocabularyPath), streams);
+  if (!workload.cold) await peer.generate({ ...WARM_UP, onToken: () => {} });
+  const cpu = watchCpu(peer.pid);
+  const submitted = performance.now();
+  const { wallSeconds, served } = await serve(peer.generate, phases, streams);
+  const othersCpu = cpu.shareOfOthers();
+  const run = { wallSeconds, served };
+  const peakRssMiB = peer.pid ? peakOf(peer.pid) : process.resourceUsage().maxRSS / 1024;
+  await peer.close();
+  return {
+    ...{ version: peer.version, device: peer.device, loadSeconds, othersCpu, peakRssMiB },
+    ...run,
+    tokensPerSecond: rates[workload.rate](run),
+    oracleHitRate: oracleHitRate(inOrder(served), cacheTokens),
+    ...(workload.cold && coldFigures(modelPath, cacheTokens, peakRssMiB, submitted + served[0].tokenTimesMs[0])),
+  };
+}
+
+/** `firstTokenMs`: since the start of this process, which for a cold workload began with it. */
+function coldFigures(modelPath, cacheTokens, peakRssMiB, firstTokenMs) {
+  const kvMiB = (cacheTokens * modelSize(modelPath).kvBytesPerToken) / MIB;
+  return {
+    firstTokenSeconds: firstTokenMs / 1000,
+    beyondModelMiB: peakRssMiB - statSync(modelPath).size / MIB - kvMiB,
+  };
+}
+
+/** Prompts and outputs by submission. */
+function inOrder(served) {
+  const sorted = served.toSorted((a, b) => a.startMs - b.startMs);
+  return sorted.map(({ request: { prompt }, outputIds }) => ({ prompt, outputIds }));
+}
+
+/** MiB that another process has held at most, from /proc; null where there is none. */
+function peakOf(pid) {
+  try {
+    return Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? NaN) / 1024;
+  } catch {
+    return null;
+  }
 }
 
 const report = await measure(JSON.parse(process.argv[2])).then(

@@ -15,20 +15,24 @@ export function comparison(runs, ours) {
     peers[peer] = { median: medians(each.filter(Boolean)), runs: each };
     if (peer !== ours) peers[peer].against = against(runs[ours], theirs);
   }
-  const done = Object.values(runs).flat().filter(Boolean);
-  return { promptTokens: done.length ? promptTokens(done) : null, peers };
+  const done = Object.values(runs)
+    .flat()
+    .find((run) => run?.served.length);
+  return { promptTokens: done ? promptTokens(done) : null, peers };
 }
 
 /**
  * How ours compares with a rival.
- * `speed`: how many times as many output tokens per second; `sameTokens`: see {@link sameTokens}. Null if no round has both.
+ * `speed`: how many times as many tokens per second; `sameTokens`: see {@link sameTokens}. Null if no round has both.
  */
 function against(ours, theirs) {
   const rounds = ours.map((run, round) => [run, theirs[round]]).filter(([a, b]) => a && b);
-  const speed = ([a, b]) => figures(a).outTokensPerSecond / figures(b).outTokensPerSecond;
+  const speed = ([a, b]) => a.tokensPerSecond / b.tokensPerSecond;
   return {
     speed: median(rounds.map(speed)),
-    sameTokens: median(rounds.map(([a, b]) => sameTokens(a.served, b.served))),
+    sameTokens: median(
+      rounds.filter(([a, b]) => a.served.length && b.served.length).map(([a, b]) => sameTokens(a.served, b.served)),
+    ),
   };
 }
 
@@ -37,16 +41,15 @@ function against(ours, theirs) {
  * round differently, so near ties of a small model part ways: a low share is no error by itself, and 0 hints at one.
  */
 export function sameTokens(served, rivalServed) {
-  const shares = served.map(({ outputIds }, request) => {
-    const first = outputIds.findIndex((id, i) => id !== rivalServed[request].outputIds[i]);
+  const shares = served.map(({ outputIds }, place) => {
+    const first = outputIds.findIndex((id, i) => id !== rivalServed[place].outputIds[i]);
     return first < 0 ? 1 : first / outputIds.length;
   });
   return mean(shares);
 }
 
-/** Lengths of the prompts in tokens; `same` if all runs counted alike, without which they did not do the same work. */
-function promptTokens(runs) {
-  const [counts, ...others] = runs.map(({ served }) => served.map(({ promptTokens }) => promptTokens));
-  const same = others.every((other) => other.join() === counts.join());
-  return { min: Math.min(...counts), max: Math.max(...counts), total: sum(counts), same };
+/** Lengths of the prompts, which all contestants were given alike but for outputs that become prompts. */
+function promptTokens({ served }) {
+  const counts = served.map(({ request }) => request.prompt.length);
+  return { min: Math.min(...counts), max: Math.max(...counts), total: sum(counts) };
 }

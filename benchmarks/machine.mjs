@@ -36,16 +36,19 @@ export function machineSlug({ cpu, cores }) {
   return `${words} ${cores} cores`.replace(/[^a-z0-9]+/g, '-').replace(/^-/, '');
 }
 
-/** Starts watching; `shareOfOthers()` is then a number in [0, 1], or null where the system has no /proc/stat. */
-export function watchCpu() {
-  const before = usage();
-  return { shareOfOthers: () => shareOfOthers(before, usage()) };
+/**
+ * Starts watching; `shareOfOthers()` is then a number in [0, 1], or null where the system has no /proc.
+ * @param {number} [pid]  another process that works for this one and is not its child that has ended
+ */
+export function watchCpu(pid) {
+  const before = usage(pid);
+  return { shareOfOthers: () => shareOfOthers(before, usage(pid)) };
 }
 
 /**
  * Share of all CPU time between two readings that neither idled nor was this process's; stolen time is others'.
- * @param {{ stat: string | null, ownSeconds: number }} before
- * @param {{ stat: string | null, ownSeconds: number }} after
+ * @param {{ stat: string | null, own: number }} before  `own` in ticks
+ * @param {{ stat: string | null, own: number }} after
  * @returns {number | null}
  */
 export function shareOfOthers(before, after) {
@@ -53,16 +56,18 @@ export function shareOfOthers(before, after) {
   const [from, to] = [ticks(before.stat), ticks(after.stat)];
   const total = to.total - from.total;
   if (total <= 0) return null;
-  const own = (after.ownSeconds - before.ownSeconds) * TICKS_PER_SECOND;
-  return Math.min(1, Math.max(0, (to.busy - from.busy - own) / total));
+  return Math.min(1, Math.max(0, (to.busy - from.busy - (after.own - before.own)) / total));
 }
 
-/** USER_HZ, which Linux fixes for programs on every architecture Node runs on. */
-const TICKS_PER_SECOND = 100;
+function usage(pid) {
+  const of = (process) => ownTicks(readIfThere(`/proc/${process}/stat`) ?? '');
+  return { stat: readIfThere('/proc/stat'), own: of('self') + (pid ? of(pid) : 0) };
+}
 
-function usage() {
-  const { user, system } = process.cpuUsage();
-  return { stat: readIfThere('/proc/stat'), ownSeconds: (user + system) / 1e6 };
+/** Ticks of a process and of its children that have ended: utime, stime, cutime, cstime of /proc/PID/stat, see proc(5). */
+export function ownTicks(stat) {
+  const afterName = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return afterName.slice(11, 15).reduce((total, each) => total + Number(each), 0);
 }
 
 function ticks(stat) {

@@ -1,39 +1,42 @@
 /** The command line of `npm run bench`. Law: what is not understood is refused, with what would be. */
 import os from 'node:os';
 import { parseArgs } from 'node:util';
+import { formats } from './models.mjs';
 import { peerNames } from './peers/peer.mjs';
-import { workloads } from './workloads.mjs';
+import { groups, workloads } from './workloads.mjs';
 
-/** The peer that ratios are of. */
-export const OURS = 'sglang';
+/** The peer that ratios are of, where no other is named first. */
+const OURS = 'sglang';
 
 /** Fewer make a median of luck. */
 const FULL_ROUNDS = 3;
 
 const flags = /** @type {const} */ ({
   quick: { type: 'boolean', default: false },
-  peers: { type: 'string', default: 'node-llama-cpp' },
+  peers: { type: 'string' },
   rounds: { type: 'string' },
   threads: { type: 'string' },
   streams: { type: 'string' },
-  requests: { type: 'string' },
-  tokens: { type: 'string' },
   model: { type: 'string' },
   help: { type: 'boolean', default: false },
 });
 
+const listed = (entries) => entries.map(([name, text]) => `${name.padEnd(14)} ${text}`).join('\n                 ');
+
 export const usage = `npm run bench -- [workload …] [options]
-  workloads      ${Object.entries(workloads)
-    .map(([id, { title }]) => `${id}: ${title}`)
-    .join('\n                 ')}
-  --peers a,b    rivals to measure beside ${OURS}: ${rivals().join(', ')}
-  --rounds n     runs of each, interleaved (default ${FULL_ROUNDS})
-  --quick        one round
+npm run bench -- peers      gets and builds every rival (half an hour the first time)
+npm run bench -- kernels    each op of the kernels beside the machine's roof
+  workloads      ${listed(Object.entries(workloads).map(([id, { title }]) => [id, title]))}
+                 ${listed(Object.entries(groups).map(([id, ids]) => [id, ids.join(' ')]))}
+  --peers a,b    whom to measure beside ${OURS}, in place of the workload's own; "" for nobody
+                 peers: ${rivals().join(', ')}
+                 with @ and a format: the same weights in ${formats.join(', ')}
+  --rounds n     runs of each, interleaved (default ${FULL_ROUNDS}, or 1 if quick)
+  --quick        small workloads, to see that they run
   --streams a,b  numbers of concurrent requests, in place of the workload's
   --threads n    compute threads of every peer (default: all cores)
   --model path   a GGUF file, in place of the default model
-  --requests n, --tokens n   smaller workloads, to try things out
-The record goes to benchmarks/record/, or to benchmarks/.trial/ if anything was made smaller.`;
+Record and plot go to benchmarks/record/, or to benchmarks/.trial/ if anything was made smaller.`;
 
 /**
  * @param {string[]} args
@@ -41,23 +44,28 @@ The record goes to benchmarks/record/, or to benchmarks/.trial/ if anything was 
  */
 export function readOptions(args) {
   const { values, positionals } = parseArgs({ args, options: flags, allowPositionals: true });
-  const counts = (flag) => values[flag]?.split(',').map((text) => count(flag, text));
   const one = (flag) => (values[flag] === undefined ? undefined : count(flag, values[flag]));
   const rounds = one('rounds') ?? (values.quick ? 1 : FULL_ROUNDS);
-  const size = {};
-  for (const flag of ['requests', 'tokens']) if (values[flag] !== undefined) size[flag] = one(flag);
-  const streams = counts('streams');
+  const ids = [...new Set(positionals.flatMap((id) => groups[id] ?? [id]))];
   return {
     help: values.help,
-    workloads: positionals.length ? positionals.map((id) => oneOf('workload', id, Object.keys(workloads))) : ['W4'],
-    peers: [OURS, ...values.peers.split(',').map((name) => oneOf('peer', name, rivals()))],
+    quick: values.quick,
+    workloads: ids.length ? ids.map((id) => oneOf('workload', id, Object.keys(workloads))) : ['W4'],
+    peers: values.peers === undefined ? undefined : [OURS, ...values.peers.split(',').filter(Boolean)].map(contestant),
     rounds,
     threads: one('threads') ?? os.availableParallelism(),
-    streams,
-    size,
+    streams: values.streams?.split(',').map((text) => count('streams', text)),
     model: values.model,
-    trial: rounds < FULL_ROUNDS || streams !== undefined || Object.keys(size).length > 0,
+    trial: values.quick || rounds < FULL_ROUNDS || values.streams !== undefined,
   };
+}
+
+/** Checks `peer` or `peer@format`. */
+function contestant(text) {
+  const [peer, format] = text.split('@');
+  oneOf('peer', peer, peerNames());
+  if (format !== undefined) oneOf('format', format, formats);
+  return text;
 }
 
 function rivals() {

@@ -1,5 +1,7 @@
 /** Prompts made of word lists. Law: the same index gives the same prompt for ever, and no two share more than a word at the start. */
 
+/** @typedef {(text: string, start: boolean) => number[]} Encode  tokens of a text; with those before any prompt if it is the start */
+
 const names = words(`Ada Bruno Clara David Elena Felix Greta Hugo Irene Jonas Karen Laura Martin Nina Oscar Paula
   Quentin Rosa Simon Tara Ulrich Vera Walter Xavier Yolanda Zoe Anton Bella Carlos Diana Edgar Fiona George Helen
   Ivan Julia Kevin Linda Marcus Nora`);
@@ -20,8 +22,10 @@ const places = [
   'by night',
 ];
 
-/** Sentences in a prompt: with an English vocabulary about 256 tokens. */
+/** Sentences in a prompt of W4: with an English vocabulary about 256 tokens. */
 const SENTENCES = 23;
+/** A sentence has at least so many tokens, whatever the vocabulary of words. */
+const TOKENS_IN_SENTENCE = 8;
 
 /**
  * `count` prompts of about 256 tokens that share no prefix to speak of.
@@ -29,16 +33,35 @@ const SENTENCES = 23;
  * @returns {string[]}
  */
 export function distinctPrompts(count) {
-  return Array.from({ length: count }, (_, index) => prompt(index));
+  return Array.from({ length: count }, (_, index) => `${story(index, SENTENCES)} Then`);
 }
 
-function prompt(index) {
+/**
+ * The start of a prompt that is exactly `count` tokens long.
+ * @param {Encode} encode
+ */
+export function opening(encode, index, count) {
+  return encode(story(index, Math.ceil(count / TOKENS_IN_SENTENCE)), true).slice(0, count);
+}
+
+/** Like {@link opening}, to follow other text. */
+export function passage(encode, index, count) {
+  return encode(`\n${story(index, Math.ceil(count / TOKENS_IN_SENTENCE))}`, false).slice(0, count);
+}
+
+function story(index, sentences) {
   const pick = picker(index);
   const sentence = () =>
     `The ${pick(adjectives)} ${pick(nouns)} ${pick(verbs)} the ${pick(adjectives)} ${pick(nouns)} ${pick(places)}.`;
   const hero = `${names[index % names.length]} the ${trades[Math.floor(index / names.length) % trades.length]}`;
-  const story = Array.from({ length: SENTENCES }, sentence).join(' ');
-  return `${hero} told us a story. ${story} Then`;
+  return `${hero} told us a story. ${Array.from({ length: sentences }, sentence).join(' ')}`;
+}
+
+/** `items` in an order that the seed decides (Fisher and Yates). */
+export function shuffled(items, seed) {
+  const pick = picker(seed);
+  const rest = [...items];
+  return items.map(() => rest.splice(rest.indexOf(pick(rest)), 1)[0]);
 }
 
 /**

@@ -1,19 +1,36 @@
-/** Where records are kept: `record/<machine>/<date>.json`. A record is never overwritten; trials are kept apart and not by git. */
+/**
+ * Where records are kept: `record/<machine>/<date>.json`, with a plot of the same name. A record is never overwritten;
+ * trials are kept apart and not by git.
+ */
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { machineSlug } from './machine.mjs';
+import { renderPlot } from './plot.mjs';
 
 const kept = new URL('./record/', import.meta.url);
 const trials = new URL('./.trial/', import.meta.url);
 
-/** Writes the record and returns its path; the second of a day is called `<date>-2.json`. */
+/** Writes the record and its plot and returns its path; the second of a day is called `<date>-2.json`. */
 export function saveRecord(record) {
-  const folder = new URL(`${machineSlug(record.machine)}/`, record.trial ? trials : kept);
-  mkdirSync(folder, { recursive: true });
-  const day = record.date.slice(0, 10);
-  let file = new URL(`${day}.json`, folder);
-  for (let n = 2; existsSync(file); n++) file = new URL(`${day}-${n}.json`, folder);
+  const file = unused(record.trial ? trials : kept, record.machine, record.date.slice(0, 10), '.json');
   writeFileSync(file, `${JSON.stringify(record, rounded, 1)}\n`);
+  writeFileSync(file.replace(/json$/, 'svg'), renderPlot(record));
+  return file;
+}
+
+/** Keeps what the kernels' bench printed, as `<date>-kernels.txt`. */
+export function saveText(machine, date, text) {
+  const file = unused(kept, machine, `${date.slice(0, 10)}-kernels`, '.txt');
+  writeFileSync(file, text);
+  return file;
+}
+
+/** The path of a file that is not there yet. */
+function unused(root, machine, name, ending) {
+  const folder = new URL(`${machineSlug(machine)}/`, root);
+  mkdirSync(folder, { recursive: true });
+  let file = new URL(`${name}${ending}`, folder);
+  for (let n = 2; existsSync(file); n++) file = new URL(`${name}-${n}${ending}`, folder);
   return fileURLToPath(file);
 }
 

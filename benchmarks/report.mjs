@@ -1,17 +1,26 @@
-/** A record as Markdown: how it was measured, then a line for each workload, number of streams and peer. */
+/** A record as Markdown: how it was measured, then a line for each workload, number of streams and contestant. */
 
+/**
+ * Columns; one that no line has anything for is left out.
+ * @type {[string, (row: any, name: string) => string][]}
+ */
 const columns = [
-  'workload',
-  'streams',
-  'engine',
-  'out tok/s',
-  'ours ÷ it',
-  'TTFT mean / p99 ms',
-  'inter-token p50 / p99 ms',
-  'wall s',
-  'peak RSS MiB',
-  'load s',
-  'CPU used by others',
+  ['workload', ({ workload }) => workload],
+  ['streams', ({ streams }) => `${streams}`],
+  ['engine', (_, name) => name],
+  ['tok/s', of(({ tokensPerSecond }) => number(tokensPerSecond))],
+  ['ours ÷ it', ({ peers }, name) => times(peers[name].against?.speed)],
+  ['TTFT p50 / p99 ms', of(({ ttftP50Ms, ttftP99Ms }) => pair(ttftP50Ms, ttftP99Ms))],
+  ['inter-token p50 / p99 ms', of(({ interTokenP50Ms, interTokenP99Ms }) => pair(interTokenP50Ms, interTokenP99Ms))],
+  ['prompt from cache, of ideal', of(({ hitRate, oracleHitRate }) => cached(hitRate, oracleHitRate))],
+  ['constraint costs', of(({ constraintOverhead }) => percent(constraintOverhead))],
+  ['valid', of(({ validShare }) => percent(validShare))],
+  ['first token s', of(({ firstTokenSeconds }) => number(firstTokenSeconds))],
+  ['wall s', of(({ wallSeconds }) => number(wallSeconds))],
+  ['peak RSS MiB', of(({ peakRssMiB }) => number(peakRssMiB))],
+  ['beyond file and KV MiB', of(({ beyondModelMiB }) => number(beyondModelMiB))],
+  ['load s', of(({ loadSeconds }) => number(loadSeconds))],
+  ['CPU used by others', of(({ othersCpu }) => percent(othersCpu))],
 ];
 
 /** Share of the CPU that others may use in a run before the report warns. */
@@ -19,8 +28,12 @@ const QUIET = 0.1;
 
 /** @returns {string} */
 export function renderRecord(record) {
-  const lines = record.rows.flatMap((row) => Object.keys(row.peers).map((peer) => tableLine(row, peer)));
-  return [...heading(record), '', tableRow(columns), tableRow(columns.map(() => '---')), ...lines].join('\n');
+  const lines = record.rows.flatMap((row) =>
+    Object.keys(row.peers).map((name) => columns.map(([, cell]) => cell(row, name))),
+  );
+  const isUsed = (_, i) => lines.some((cells) => cells[i] !== '');
+  const table = [columns.map(([title]) => title), columns.map(() => '---'), ...lines];
+  return [...heading(record), '', ...table.map((cells) => `| ${cells.filter(isUsed).join(' | ')} |`)].join('\n');
 }
 
 function heading({ date, machine, threads, model, node, rounds, peers, trial, rows, failures }) {
@@ -43,33 +56,35 @@ function disturbance(rows) {
   return most > QUIET ? [`Not quiet: other processes used up to ${percent(most)} of the CPU.`] : [];
 }
 
-function tableLine({ workload, streams, peers }, peer) {
-  const { median: m, against } = peers[peer];
-  return tableRow([
-    workload,
-    streams,
-    peer,
-    number(m.outTokensPerSecond),
-    against?.speed ? `${against.speed.toFixed(2)} ×` : '',
-    `${number(m.ttftMeanMs)} / ${number(m.ttftP99Ms)}`,
-    `${number(m.interTokenP50Ms)} / ${number(m.interTokenP99Ms)}`,
-    number(m.wallSeconds),
-    number(m.peakRssMiB),
-    number(m.loadSeconds),
-    percent(m.othersCpu),
-  ]);
+/** A cell of a contestant's medians. */
+function of(cell) {
+  return ({ peers }, name) => cell(peers[name].median);
 }
 
-function tableRow(cells) {
-  return `| ${cells.join(' | ')} |`;
+function times(ratio) {
+  return isMissing(ratio) ? '' : `${ratio.toFixed(2)} ×`;
+}
+
+function pair(a, b) {
+  return isMissing(a) && isMissing(b) ? '' : `${number(a) || '–'} / ${number(b) || '–'}`;
+}
+
+/** `50 %, 99 %`: the hit rate, and how much that is of the ideal cache's. */
+function cached(rate, ideal) {
+  if (isMissing(rate)) return '';
+  return ideal ? `${percent(rate)}, ${percent(rate / ideal)}` : percent(rate);
 }
 
 function percent(share) {
-  return share === null || share === undefined ? '–' : `${Math.round(share * 100)} %`;
+  return isMissing(share) ? '' : `${Math.round(share * 100)} %`;
 }
 
-/** Three digits below 100, thousands with a comma; a dash for what was not measured. */
+/** Three digits below 100, thousands with a comma; nothing for what was not measured. */
 function number(value) {
-  if (value === null || value === undefined) return '–';
+  if (isMissing(value)) return '';
   return value.toLocaleString('en', value < 100 ? { maximumSignificantDigits: 3 } : { maximumFractionDigits: 0 });
+}
+
+function isMissing(value) {
+  return value === null || value === undefined;
 }

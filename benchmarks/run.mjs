@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: measures this engine beside its rivals. Law: in every round each peer runs once, one after the other
- * and never two at a time, so that a change in the machine's speed meets all of them.
+ * `npm run bench`: measures this engine beside its rivals. Law: in every round each contestant runs once, one after the
+ * other and never two at a time, so that a change in the machine's speed meets all of them.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
@@ -8,43 +8,66 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { measureApart } from './cell.mjs';
 import { comparison } from './comparison.mjs';
+import { benchKernels } from './kernels.mjs';
 import { describeMachine } from './machine.mjs';
-import { OURS, readOptions, usage } from './options.mjs';
-import { install, peerModule } from './peers/peer.mjs';
+import { defaultModel, modelFile } from './models.mjs';
+import { readOptions, usage } from './options.mjs';
+import { peerModule, peerNames } from './peers/peer.mjs';
 import { saveRecord } from './record.mjs';
 import { renderRecord } from './report.mjs';
-import { figures } from './statistics.mjs';
 import { workloads } from './workloads.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const cli = fileURLToPath(new URL('../ts/sglang/dist/cli.js', import.meta.url));
-const UNLIKE = 'the engines counted different prompt tokens, so they did not do the same work';
-const DEFAULT_MODEL = 'smollm2-135m-instruct';
 
 /** Measures what the options ask for, prints the table and saves the record; true if nothing failed. */
 async function bench(options) {
   if (!existsSync(cli)) throw new Error('the package is not built: run "npm run build" first');
-  const peers = await Promise.all(options.peers.map(peerModule));
-  peers.forEach(install);
-  const modelPath = options.model ?? defaultModelPath();
-  const record = newRecord(options, peers, modelPath);
+  const base = options.model ?? defaultModel();
+  const fields = (id) => (options.peers ? [options.peers] : workloads[id].fields);
+  const contestants = await prepare(base, new Set(options.workloads.flatMap(fields).flat()));
+  const record = newRecord(options, contestants, base);
   for (const id of options.workloads) {
-    const size = { ...workloads[id].size, ...options.size };
+    const size = workloads[id][options.quick ? 'quick' : 'size'];
     for (const streams of options.streams ?? workloads[id].streams) {
-      const cell = { modelPath, threads: options.threads, workload: id, streams, size };
-      const runs = await interleave(cell, options, record.failures);
-      for (const { name } of peers) describeBuild(record.peers[name], runs[name]);
-      const row = { workload: id, streams, ...size, ...comparison(runs, OURS) };
-      if (row.promptTokens?.same === false) record.failures.push(`${id} at ${streams}: ${UNLIKE}`);
-      record.rows.push(row);
+      const cell = { vocabularyPath: base, threads: options.threads, workload: id, streams, size };
+      for (const field of fields(id)) {
+        const runs = await interleave(cell, pick(contestants, field), options.rounds, record.failures);
+        for (const name of field) describeBuild(record.peers[name], runs[name]);
+        record.rows.push({ workload: id, streams, ...size, ...comparison(runs, field[0]) });
+      }
     }
   }
   console.log(`\n${renderRecord(record)}\n\nrecord: ${saveRecord(record)}`);
   return record.failures.length === 0;
 }
 
+/**
+ * Gets what is missing of `peer` or `peer@format`.
+ * @param {string} base            the model in its own format
+ * @param {Iterable<string>} names
+ */
+async function prepare(base, names) {
+  const contestants = {};
+  for (const name of names) {
+    const [peer, format] = name.split('@');
+    const module = await peerModule(peer);
+    await module.install();
+    contestants[name] = { peer, notes: module.notes, modelPath: await modelFile(base, format) };
+  }
+  return contestants;
+}
+
+function pick(contestants, names) {
+  return Object.fromEntries(names.map((name) => [name, contestants[name]]));
+}
+
 /** All that is known before the first run. */
-function newRecord({ threads, rounds, trial }, peers, modelPath) {
+function newRecord({ threads, rounds, trial }, contestants, modelPath) {
+  const described = ([name, { notes, modelPath: file }]) => [
+    name,
+    { version: null, device: null, file: basename(file), notes },
+  ];
   return {
     date: new Date().toISOString(),
     ...commit(),
@@ -54,24 +77,24 @@ function newRecord({ threads, rounds, trial }, peers, modelPath) {
     model: { file: basename(modelPath), bytes: statSync(modelPath).size },
     rounds,
     trial,
-    peers: Object.fromEntries(peers.map(({ name, notes }) => [name, { version: null, device: null, notes }])),
+    peers: Object.fromEntries(Object.entries(contestants).map(described)),
     rows: [],
     failures: [],
   };
 }
 
-/** A, B, A, B, …: runs of each peer by round; null, and a line in `failures`, for a run that failed. */
-async function interleave(cell, { peers, rounds }, failures) {
-  const runs = Object.fromEntries(peers.map((peer) => [peer, []]));
+/** A, B, A, B, …: runs of each contestant by round; null, and a line in `failures`, for a run that failed. */
+async function interleave(cell, contestants, rounds, failures) {
+  const runs = Object.fromEntries(Object.keys(contestants).map((name) => [name, []]));
   for (let round = 1; round <= rounds; round++) {
-    for (const peer of peers) {
-      const place = `${cell.workload} at ${cell.streams}, round ${round} of ${rounds}, ${peer}`;
-      const run = await measureApart({ ...cell, peer }).catch((error) => {
+    for (const [name, { peer, modelPath }] of Object.entries(contestants)) {
+      const place = `${cell.workload} at ${cell.streams}, round ${round} of ${rounds}, ${name}`;
+      const run = await measureApart({ ...cell, peer, modelPath }).catch((error) => {
         failures.push(`${place}: ${error.message}`);
         return null;
       });
-      runs[peer].push(run);
-      console.log(run ? `${place}: ${figures(run).outTokensPerSecond.toFixed(1)} tok/s` : `FAILED ${failures.at(-1)}`);
+      runs[name].push(run);
+      console.log(run ? `${place}: ${run.tokensPerSecond.toFixed(1)} tok/s` : `FAILED ${failures.at(-1)}`);
     }
   }
   return runs;
@@ -80,12 +103,6 @@ async function interleave(cell, { peers, rounds }, failures) {
 function describeBuild(peer, runs) {
   const run = runs.find(Boolean);
   if (run) Object.assign(peer, { version: run.version, device: run.device });
-}
-
-/** The file of the default model, which is fetched if it is not in the cache. */
-function defaultModelPath() {
-  const pull = [cli, 'pull', DEFAULT_MODEL];
-  return execFileSync(process.execPath, pull, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();
 }
 
 /** Which code this is; `modified` if it is not exactly the commit's. Nulls outside of a git checkout. */
@@ -98,11 +115,21 @@ function commit() {
   }
 }
 
-try {
-  const options = readOptions(process.argv.slice(2));
+async function installAll() {
+  for (const name of peerNames()) await (await peerModule(name)).install();
+  console.log('every peer is there');
+}
+
+/** @param {string[]} args */
+async function main([first, ...rest]) {
+  if (first === 'peers') return installAll();
+  if (first === 'kernels') return benchKernels(rest);
+  const options = readOptions(first === undefined ? [] : [first, ...rest]);
   if (options.help) console.log(usage);
   else if (!(await bench(options))) process.exitCode = 1;
-} catch (error) {
+}
+
+await main(process.argv.slice(2)).catch((error) => {
   console.error(`bench: ${error.message}`);
   process.exitCode = 2;
-}
+});

@@ -1,4 +1,5 @@
 /** node-llama-cpp on the CPU: its prebuilt binary, one context with one sequence per stream, batched by the library. */
+import { importPackage, installPackages } from '../npm-packages.mjs';
 
 const version = '3.22.1';
 const binaries = {
@@ -9,17 +10,16 @@ const binaries = {
   'win32-x64': 'win-x64',
   'win32-arm64': 'win-arm64',
 };
-/** Special tokens spelled in a prompt are recognised, as they are by our engine. */
-const SPECIAL = true;
 const binary = binaries[`${process.platform}-${process.arch}`];
 
 export const name = 'node-llama-cpp';
 /** Of its optional packages only the binary that is measured: all of them are several times larger. */
-export const packages = { 'node-llama-cpp': version, ...(binary && { [`@node-llama-cpp/${binary}`]: version }) };
+const packages = { 'node-llama-cpp': version, ...(binary && { [`@node-llama-cpp/${binary}`]: version }) };
+export const install = () => installPackages(name, packages, ['--omit=optional']);
 export const notes = [
   'EOS is ignored by yieldEogToken: an end-of-generation token is handed on like any other and evaluation goes on. Nothing is added to sampling, unlike with a ban of the token.',
   'No text is made of the tokens, which spares it the detokenizer.',
-  'A stream keeps its sequence, and what the next prompt shares with its last one is not computed again.',
+  'A prompt goes to the idle sequence that it shares most with, and what they share is not computed again.',
 ];
 
 /**
@@ -28,7 +28,7 @@ export const notes = [
  * @returns {Promise<import('./peer.mjs').Peer>}
  */
 export async function load(modelPath, { threads, streams, contextLength }) {
-  const { getLlama } = await import('../.peers/node_modules/node-llama-cpp/dist/index.js');
+  const { getLlama } = await importPackage(name, 'node-llama-cpp/dist/index.js');
   const llama = await getLlama({
     gpu: false,
     build: 'never',
@@ -46,32 +46,43 @@ export async function load(modelPath, { threads, streams, contextLength }) {
   return {
     version,
     device: `cpu (${features(llama.systemInfo)}, ${context.idealThreads} threads)`,
-    generate: (request) => generate(model, idle, request),
+    generate: (request) => generate({ llama, model, idle }, request),
     close: () => llama.dispose(),
   };
 }
 
-async function generate(model, idle, { prompt, maxTokens, onToken }) {
-  const tokens = [...start(model), ...model.tokenize(prompt, SPECIAL)];
-  const sequence = idle.pop();
+async function generate({ llama, model, idle }, { prompt, maxTokens, temperature = 0, seed, jsonSchema, onToken }) {
+  const sequence = takeNearest(idle, prompt);
+  const constraint = jsonSchema ? await grammarOf(llama, model, jsonSchema) : { yieldEogToken: true };
   const outputIds = [];
   try {
-    await sequence.adaptStateToTokens(tokens.slice(0, -1), false);
-    const rest = tokens.slice(sequence.nextTokenIndex);
-    for await (const token of sequence.evaluate(rest, { temperature: 0, yieldEogToken: true })) {
+    await sequence.adaptStateToTokens(prompt.slice(0, -1), false);
+    const cachedTokens = sequence.nextTokenIndex;
+    for await (const token of sequence.evaluate(prompt.slice(cachedTokens), { temperature, seed, ...constraint })) {
       onToken();
       outputIds.push(token);
       if (outputIds.length === maxTokens) break;
     }
+    return { cachedTokens, outputIds, text: jsonSchema && model.detokenize(outputIds) };
   } finally {
     idle.push(sequence);
   }
-  return { promptTokens: tokens.length, outputIds };
 }
 
-/** The tokens this model wants before any prompt. */
-function start({ tokens }) {
-  return tokens.shouldPrependBosToken ? [tokens.bos] : [];
+/** Takes the idle sequence that holds most of the start of this prompt. */
+function takeNearest(idle, prompt) {
+  const shared = idle.map(({ contextTokens }) => {
+    const first = prompt.findIndex((id, i) => id !== contextTokens[i]);
+    return first < 0 ? prompt.length : first;
+  });
+  return idle.splice(shared.indexOf(Math.max(...shared)), 1)[0];
+}
+
+/** Sampling by a schema; the state of a grammar is one generation's. */
+async function grammarOf(llama, model, jsonSchema) {
+  const { LlamaGrammarEvaluationState } = await importPackage(name, 'node-llama-cpp/dist/index.js');
+  const grammar = await llama.createGrammarForJsonSchema(jsonSchema);
+  return { grammarEvaluationState: new LlamaGrammarEvaluationState({ model, grammar }) };
 }
 
 /** The vector extensions that llama.cpp's one-line description of itself says are in use. */

@@ -2,27 +2,27 @@
 import { readFileSync } from 'node:fs';
 
 export const name = 'sglang';
-/** npm packages to install; the workspace has this one built. */
-export const packages = {};
 export const notes = [
   'EOS is ignored by the engine (ignoreEos); it may be sampled and generation goes on.',
   'The timed work includes the streamed text.',
 ];
+/** The workspace has it built. */
+export const install = async () => {};
+
+export const { version } = JSON.parse(readFileSync(new URL('../../ts/sglang/package.json', import.meta.url), 'utf8'));
 
 /**
  * @param {string} modelPath
  * @param {import('./peer.mjs').LoadOptions} options
  * @returns {Promise<import('./peer.mjs').Peer>}
  */
-export async function load(modelPath, { threads, streams, contextLength }) {
+export async function load(modelPath, { threads, streams, contextLength, cacheTokens }) {
   const { Engine } = await import('../../ts/sglang/dist/index.js');
-  const { version } = JSON.parse(readFileSync(new URL('../../ts/sglang/package.json', import.meta.url), 'utf8'));
-  const maxTotalTokens = contextLength * streams;
   const engine = await Engine.create({
     modelPath,
     threads,
     contextLength,
-    maxTotalTokens,
+    maxTotalTokens: cacheTokens,
     maxRunningRequests: streams,
   });
   return {
@@ -33,10 +33,13 @@ export async function load(modelPath, { threads, streams, contextLength }) {
   };
 }
 
-async function generate(engine, { prompt, maxTokens, onToken }) {
-  const samplingParams = { maxNewTokens: maxTokens, ignoreEos: true, temperature: 0 };
-  const generation = engine.generate({ prompt, samplingParams });
+async function generate(engine, { prompt, maxTokens, temperature = 0, seed, jsonSchema, onToken }) {
+  const constraint = jsonSchema ? { jsonSchema: JSON.stringify(jsonSchema) } : { ignoreEos: true };
+  const generation = engine.generate({
+    inputIds: prompt,
+    samplingParams: { maxNewTokens: maxTokens, temperature, seed, ...constraint },
+  });
   for await (const { outputIds } of generation) outputIds.forEach(() => onToken());
-  const { meta, outputIds } = await generation;
-  return { promptTokens: meta.promptTokens, outputIds };
+  const { meta, outputIds, text } = await generation;
+  return { cachedTokens: meta.cachedTokens, outputIds, text };
 }

@@ -30,9 +30,9 @@ test('agreement ends with the first other token', () => {
   assert.equal(sameTokens(of([1, 2, 3, 4], [5, 6]), of([1, 9, 3, 4], [5, 6])), 0.625);
 });
 
-test('peers that count other prompt tokens are told', () => {
-  const [five, six] = [run([[1], [1]], { promptTokens: 5 }), run([[1], [1]], { promptTokens: 6 })];
-  const counted = (ours, rival) => comparison({ ours: [ours], rival: [rival] }, 'ours').promptTokens;
-  assert.deepEqual(counted(five, five), { min: 5, max: 5, total: 10, same: true });
-  assert.equal(counted(five, six).same, false);
+test('a program with a benchmark of its own has a speed and nothing else', () => {
+  const rival = { version: '1', device: 'cpu', tokensPerSecond: 0.5, othersCpu: 0, served: [] };
+  const { peers, promptTokens } = comparison({ ours: lasting(1), rival: [rival] }, 'ours');
+  assert.deepEqual(peers.rival.against, { speed: 4, sameTokens: null });
+  assert.deepEqual(promptTokens, { min: 5, max: 5, total: 5 });
 });

@@ -1,7 +1,7 @@
 /** Readings of /proc as text. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cpuFlags, machineSlug, shareOfOthers } from '../machine.mjs';
+import { cpuFlags, machineSlug, ownTicks, shareOfOthers } from '../machine.mjs';
 
 test('flags are the telling ones of the first CPU', () => {
   const x86 = 'processor\t: 0\nflags\t\t: fpu sse2 avx2 avx512_vnni fma\n\nprocessor\t: 1\nflags\t\t: avx\n';
@@ -21,7 +21,7 @@ test('a slug names the CPU and its cores', () => {
 
 /** A reading: ticks as in the columns of /proc/stat, and the CPU seconds of this process. */
 function reading(ticks, ownSeconds) {
-  return { stat: `cpu  ${ticks.join(' ')}\ncpu0 1 2 3\n`, ownSeconds };
+  return { stat: `cpu  ${ticks.join(' ')}\ncpu0 1 2 3\n`, own: 100 * ownSeconds };
 }
 
 test('others are what neither idled, waited for a disk, nor was ours; what was stolen is theirs', () => {
@@ -31,6 +31,12 @@ test('others are what neither idled, waited for a disk, nor was ours; what was s
   assert.equal(share([200, 0, 50, 1100, 10, 0, 0, 0, 90, 0], 1.5), 0.25);
   assert.equal(share([200, 0, 50, 1100, 10, 0, 0, 200, 70, 0], 2), 0.5);
   assert.equal(share([100, 0, 50, 1100, 110, 0, 0, 0, 70, 0], 1), 0);
+});
+
+test('a process has its own ticks and those of children that have ended, whatever its name', () => {
+  const stat = '42 (a) b (c) S 1 42 42 0 -1 4194304 100 0 0 0 700 50 30 20 20 0 1 0 9999';
+  assert.equal(ownTicks(stat), 800);
+  assert.equal(ownTicks(''), 0);
 });
 
 test('what cannot be read is unknown', () => {

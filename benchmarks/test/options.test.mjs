@@ -3,27 +3,37 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readOptions } from '../options.mjs';
 
-test('without arguments it is W4 against node-llama-cpp, in full', () => {
-  const { workloads, peers, rounds, streams, size, trial } = readOptions([]);
-  const expected = { workloads: ['W4'], peers: ['sglang', 'node-llama-cpp'], rounds: 3, streams: undefined, size: {} };
-  assert.deepEqual({ workloads, peers, rounds, streams, size, trial }, { ...expected, trial: false });
+test('without arguments it is W4 against its own rivals, in full', () => {
+  const { workloads, peers, rounds, streams, quick, trial } = readOptions([]);
+  const expected = { workloads: ['W4'], peers: undefined, rounds: 3, streams: undefined, quick: false, trial: false };
+  assert.deepEqual({ workloads, peers, rounds, streams, quick, trial }, expected);
 });
 
 test('whatever makes less work makes a trial', () => {
   const trial = (...args) => readOptions(args).trial;
-  for (const less of ['--quick', '--rounds=2', '--streams=8', '--tokens=8', '--requests=2'])
-    assert.ok(trial(less), less);
-  for (const whole of ['W4', '--rounds=5', '--threads=1']) assert.ok(!trial(whole), whole);
-  assert.deepEqual(readOptions(['--streams', '1,8', '--tokens', '8']).streams, [1, 8]);
+  for (const less of ['--quick', '--rounds=2', '--streams=8']) assert.ok(trial(less), less);
+  assert.ok(trial('--quick', '--rounds=3'));
+  for (const whole of ['W4', '--rounds=5', '--threads=1', '--peers=']) assert.ok(!trial(whole), whole);
+  assert.deepEqual(readOptions(['--streams', '1,8']).streams, [1, 8]);
+});
+
+test('a group stands for its workloads, and each is measured once', () => {
+  assert.deepEqual(readOptions(['large', 'W1', 'large-decode']).workloads, ['large-prefill', 'large-decode', 'W1']);
+});
+
+test('peers come after ours, with or without a format', () => {
+  assert.deepEqual(readOptions(['--peers', 'roof,llama-bench@q8_0']).peers, ['sglang', 'roof', 'llama-bench@q8_0']);
+  assert.deepEqual(readOptions(['--peers', '']).peers, ['sglang']);
 });
 
 test('what is not understood is refused by name', () => {
   const refusals = [
-    [['W9'], 'no workload is called "W9"; there are W4'],
-    [['--peers', 'node-llama-cpp,sglang'], 'no peer is called "sglang"; there are node-llama-cpp'],
-    [['--rounds', '0'], '--rounds: expected a positive integer, got "0"'],
-    [['--streams', '1,x'], '--streams: expected a positive integer, got "x"'],
+    [['W0'], /^Error: no workload is called "W0"; there are W1, W2/],
+    [['--peers', 'nobody'], /^Error: no peer is called "nobody"; there are /],
+    [['--peers', 'llama-bench@q9'], /^Error: no format is called "q9"; there are q4_0/],
+    [['--rounds', '0'], /^Error: --rounds: expected a positive integer, got "0"/],
+    [['--streams', '1,x'], /^Error: --streams: expected a positive integer, got "x"/],
+    [['--fast'], /Unknown option '--fast'/],
   ];
-  for (const [args, message] of refusals) assert.throws(() => readOptions(args), { message });
-  assert.throws(() => readOptions(['--fast']), /Unknown option '--fast'/);
+  for (const [args, message] of refusals) assert.throws(() => readOptions(args), message);
 });

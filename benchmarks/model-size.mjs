@@ -1,0 +1,30 @@
+/** What a model costs, worked out from the header of its file: bytes and operations per token. */
+import { readHeader, tensorBytes } from './gguf.mjs';
+import { sum } from './statistics.mjs';
+
+/** Bytes of a key or a value in the cache: half precision. */
+const KV_BYTES = 2;
+
+/** @param {string} path a GGUF file */
+export function modelSize(path) {
+  const { entries, tensors } = readHeader(path);
+  const architecture = entries['general.architecture'].value;
+  const number = (name) => Number(entries[`${architecture}.${name}`].value);
+  const layers = number('block_count');
+  const heads = number('attention.head_count');
+  const headSize = number('embedding_length') / heads;
+  const matrices = tensors.filter(({ shape }) => shape.length === 2);
+  const isHead = ({ name }) => name === 'output.weight' || name === 'token_embd.weight';
+  const head = matrices.filter(isHead).find(({ name }, _, all) => all.length === 1 || name === 'output.weight');
+  const inLayers = matrices.filter((tensor) => !isHead(tensor));
+  const operations = (tensor) => 2 * tensor.shape[0] * tensor.shape[1];
+  return {
+    /** Read once for each step of decoding. */
+    bytesPerStep: sum([...inLayers, head].map(tensorBytes)),
+    kvBytesPerToken: 2 * layers * number('attention.head_count_kv') * headSize * KV_BYTES,
+    layerOperations: sum(inLayers.map(operations)),
+    headOperations: operations(head),
+    /** Of one token that attends to `positions`: scores and the sum of values. */
+    attentionOperations: (positions) => 4 * layers * heads * headSize * positions,
+  };
+}
