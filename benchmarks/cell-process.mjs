@@ -23,13 +23,17 @@ async function measure(cell) {
   return module.measure ? byItself(module, cell, workload) : bySessions(module, cell, workload);
 }
 
-/** A peer that is a program with a benchmark of its own. */
+/**
+ * A peer that is a program with a benchmark of its own.
+ * @param {import('./peers/peer.mjs').PeerModule} module
+ */
 async function byItself({ measure }, { modelPath, threads, size, streams }, { rate }) {
   const cpu = watchCpu();
   const result = await measure(modelPath, { threads, size, streams, rate });
   return { ...result, othersCpu: cpu.shareOfOthers(), served: [] };
 }
 
+/** @param {import('./peers/peer.mjs').PeerModule} module */
 async function bySessions({ load }, { modelPath, vocabularyPath, threads, size, streams }, workload) {
   const start = performance.now();
   const { cacheTokens = CACHE_TOKENS } = workload;

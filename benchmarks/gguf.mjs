@@ -2,7 +2,7 @@
  * GGUF files, as far as benchmarks need them: reading what is before the tensors, and writing a file.
  * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  *
- * @typedef {{ type: number, value: unknown }} Entry  `type` as in the file; an array's value is `{ type, items }`
+ * @typedef {{ type: number, value: any }} Entry  `type` as in the file; an array's value is `{ type, items }`
  * @typedef {{ name: string, shape: number[], type: number }} Tensor  the length of a row comes first
  */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
@@ -81,6 +81,7 @@ export function readHeader(path) {
   if (bytes.toString('latin1', 0, 4) !== 'GGUF') throw new Error(`${path} is not a GGUF file`);
   at = 8;
   const [tensorCount, entryCount] = [count(), count()];
+  /** @type {Record<string, Entry>} */
   const entries = {};
   for (let i = 0; i < entryCount; i++) {
     const [name, type] = [text(), scalar(UINT32)];

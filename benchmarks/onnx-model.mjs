@@ -32,8 +32,10 @@ function readSource(file) {
   const bytes = readFileSync(file);
   const number = (name) => Number(entries[`llama.${name}`].value);
   const [d, q, kv] = [number('embedding_length'), number('attention.head_count'), number('attention.head_count_kv')];
-  const content = ({ offset, ...tensor }) =>
-    bytes.subarray(contentAt + offset, contentAt + offset + tensorBytes(tensor));
+  const content = (tensor) => {
+    const from = contentAt + tensor.offset;
+    return bytes.subarray(from, from + tensorBytes(tensor));
+  };
   return {
     ...{ d, q, kv, headSize: d / q, layers: number('block_count'), context: number('context_length') },
     epsilon: number('attention.layer_norm_rms_epsilon'),
@@ -79,7 +81,7 @@ function graphOf(source) {
   const cache = (kind, i, length) =>
     ['key', 'value'].map((part) => ({
       name: `${kind}.${i}.${part}`,
-      shape: ['batch', kv, length, headSize],
+      shape: ['batch_size', kv, length, headSize],
       type: FLOAT,
     }));
   const each = Array.from({ length: layers }, (_, i) => i);
@@ -94,13 +96,13 @@ function graphOf(source) {
   return {
     ...graph,
     inputs: [
-      { name: 'input_ids', shape: ['batch', 'rows'], type: INT64 },
-      { name: 'attention_mask', shape: ['batch', 'total'], type: INT64 },
-      ...each.flatMap((i) => cache('past_key_values', i, 'past')),
+      { name: 'input_ids', shape: ['batch_size', 'sequence_length'], type: INT64 },
+      { name: 'attention_mask', shape: ['batch_size', 'total_sequence_length'], type: INT64 },
+      ...each.flatMap((i) => cache('past_key_values', i, 'past_sequence_length')),
     ],
     outputs: [
-      { name: 'logits', shape: ['batch', 1, vocabulary], type: FLOAT },
-      ...each.flatMap((i) => cache('present', i, 'total')),
+      { name: 'logits', shape: ['batch_size', 1, vocabulary], type: FLOAT },
+      ...each.flatMap((i) => cache('present', i, 'total_sequence_length')),
     ],
   };
 }
@@ -187,7 +189,7 @@ function matmul({ source, add, constant }, name, x, out) {
 }
 
 /** Q4_0 has values j and j + 16 of a block in a byte, ONNX 2 j and 2 j + 1; both have 8 for zero. */
-function repacked(bytes) {
+export function repacked(bytes) {
   const blocks = bytes.length / BLOCK_BYTES;
   const [nibbles, scales] = [Buffer.alloc((blocks * BLOCK) / 2), new Float32Array(blocks)];
   for (let block = 0; block < blocks; block++) {
@@ -200,7 +202,8 @@ function repacked(bytes) {
   return { nibbles, scales: Buffer.from(scales.buffer) };
 }
 
-function dequantized(bytes) {
+/** The values as float32. */
+export function dequantized(bytes) {
   const values = new Float32Array((bytes.length / BLOCK_BYTES) * BLOCK);
   for (let i = 0; i < values.length; i++) {
     const from = Math.floor(i / BLOCK) * BLOCK_BYTES;

@@ -45,16 +45,17 @@ Record and plot go to benchmarks/record/, or to benchmarks/.trial/ if anything w
 export function readOptions(args) {
   const { values, positionals } = parseArgs({ args, options: flags, allowPositionals: true });
   const one = (flag) => (values[flag] === undefined ? undefined : count(flag, values[flag]));
+  const list = (flag) => values[flag]?.split(',').filter(Boolean);
   const rounds = one('rounds') ?? (values.quick ? 1 : FULL_ROUNDS);
   const ids = [...new Set(positionals.flatMap((id) => groups[id] ?? [id]))];
   return {
     help: values.help,
     quick: values.quick,
     workloads: ids.length ? ids.map((id) => oneOf('workload', id, Object.keys(workloads))) : ['W4'],
-    peers: values.peers === undefined ? undefined : [OURS, ...values.peers.split(',').filter(Boolean)].map(contestant),
+    peers: values.peers === undefined ? undefined : [OURS, ...list('peers')].map(contestant),
     rounds,
     threads: one('threads') ?? os.availableParallelism(),
-    streams: values.streams?.split(',').map((text) => count('streams', text)),
+    streams: list('streams')?.map((text) => count('streams', text)),
     model: values.model,
     trial: values.quick || rounds < FULL_ROUNDS || values.streams !== undefined,
   };

@@ -20,6 +20,9 @@ export async function setUpWith(title, command, args, options = {}) {
 
 /**
  * Runs a program to its end.
+ * @param {string} command
+ * @param {string[]} args
+ * @param {import('node:child_process').SpawnOptions & { watch?: boolean }} [options]
  * @returns {Promise<string>} its standard output; rejects with the end of all it printed if it fails
  */
 export function collect(command, args, { watch = false, ...options } = {}) {

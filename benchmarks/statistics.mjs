@@ -76,8 +76,11 @@ function hitRate(served) {
   return sum(served.map(({ cachedTokens }) => cachedTokens)) / sum(served.map(({ request }) => request.prompt.length));
 }
 
-/** 1 if the text is JSON with exactly the fields that the schema requires, each of an allowed value; else 0. */
-function isValid({ text, request: { jsonSchema } }) {
+/**
+ * 1 if the text is JSON with exactly the fields that the schema requires, each of an allowed value; else 0.
+ * @param {import('./sessions.mjs').Served} served
+ */
+function isValid({ text = '', request }) {
   const allows = {
     string: (value, { maxLength }) => typeof value === 'string' && [...value].length <= maxLength,
     integer: (value, { minimum, maximum }) => Number.isInteger(value) && value >= minimum && value <= maximum,
@@ -87,7 +90,7 @@ function isValid({ text, request: { jsonSchema } }) {
     field.enum ? field.enum.includes(value[name]) : allows[field.type](value[name], field);
   try {
     const value = JSON.parse(text);
-    const fields = Object.entries(jsonSchema.properties);
+    const fields = Object.entries(request.jsonSchema.properties);
     return Number(Object.keys(value).length === fields.length && fields.every((field) => fits(field, value)));
   } catch {
     return 0;

@@ -8,7 +8,7 @@
  * @property {number} maxTokens
  * @property {number} [temperature]
  * @property {number} [seed]
- * @property {object} [jsonSchema]
+ * @property {{ properties: Record<string, any> }} [jsonSchema]
  *
  * @typedef {object} Answer
  * @property {number[]} outputIds
@@ -249,7 +249,10 @@ export const groups = {
   large: ['large-prefill', 'large-decode'],
 };
 
-/** Prompts one at a time, one token out, so that time to first token is the time of the prompt. */
+/**
+ * Prompts one at a time, one token out, so that time to first token is the time of the prompt.
+ * @returns {Workload}
+ */
 function prefill(tokens, fields) {
   return {
     title: `a prompt of ${tokens} tokens`,
@@ -265,7 +268,10 @@ function prefill(tokens, fields) {
   };
 }
 
-/** As many prompts as streams, decoded together. */
+/**
+ * As many prompts as streams, decoded together.
+ * @returns {Workload}
+ */
 function decode(streams, fields) {
   return {
     title: 'decoding after distinct prompts',

@@ -68,6 +68,10 @@ async function ready(url) {
   while (!(await isReady())) await delay(POLL_MS);
 }
 
+/**
+ * @param {string} url
+ * @param {import('../workloads.mjs').Request & { onToken: () => void }} request
+ */
 async function generate(url, { prompt, maxTokens, temperature = 0, seed = 0, jsonSchema, onToken }) {
   const constraint = jsonSchema ? { json_schema: jsonSchema } : { ignore_eos: true };
   const body = { prompt, n_predict: maxTokens, temperature, seed, stream: true, cache_prompt: true, ...constraint };

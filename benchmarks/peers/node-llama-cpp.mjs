@@ -51,6 +51,10 @@ export async function load(modelPath, { threads, streams, contextLength }) {
   };
 }
 
+/**
+ * @param {any} loaded
+ * @param {import('../workloads.mjs').Request & { onToken: () => void }} request
+ */
 async function generate({ llama, model, idle }, { prompt, maxTokens, temperature = 0, seed, jsonSchema, onToken }) {
   const sequence = takeNearest(idle, prompt);
   const constraint = jsonSchema ? await grammarOf(llama, model, jsonSchema) : { yieldEogToken: true };

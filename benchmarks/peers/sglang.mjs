@@ -33,6 +33,10 @@ export async function load(modelPath, { threads, streams, contextLength, cacheTo
   };
 }
 
+/**
+ * @param {any} engine
+ * @param {import('../workloads.mjs').Request & { onToken: () => void }} request
+ */
 async function generate(engine, { prompt, maxTokens, temperature = 0, seed, jsonSchema, onToken }) {
   const constraint = jsonSchema ? { jsonSchema: JSON.stringify(jsonSchema) } : { ignoreEos: true };
   const generation = engine.generate({
