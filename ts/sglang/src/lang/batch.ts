@@ -1,5 +1,7 @@
 /** Many runs of one program. Laws: results are in the order of the arguments; at most `concurrency` run at once. */
-import { ProgramError, programError } from './program-error.ts';
+import type { Backend } from '../backends/backend.ts';
+import { BatchError, ProgramError, programError } from './program-error.ts';
+import { withSharedStart } from './shared-start.ts';
 import type { BatchOptions, Result, Run, RunOptions } from './types.ts';
 
 type Vars = Record<string, unknown>;
@@ -18,11 +20,11 @@ export function setProgressReporter(reporter: ProgressReporter): void {
   showProgress = reporter;
 }
 
-/** Runs `start` on each of `list`. Without `settled` the first error stops the others and is thrown. */
+/** Runs `start` on each of `list`. Without `settled` the first error stops the others and is thrown, as a `BatchError`. */
 export async function runAll(
   start: Start,
   list: readonly object[],
-  options: BatchOptions,
+  options: BatchOptions & { backend: Backend },
 ): Promise<Outcome[] | Result<Vars>[]> {
   const { concurrency = DEFAULT_CONCURRENCY, onProgress, progress, settled, ...rest } = options;
   if (!Number.isInteger(concurrency) || concurrency < 1) {
@@ -34,7 +36,8 @@ export async function runAll(
     onProgress?.(done, list.length);
   };
   try {
-    const outcomes = await new Batch(start, list, rest, !settled, report).run(concurrency);
+    const backend = withSharedStart(rest.backend, rest.signal);
+    const outcomes = await new Batch(start, list, { ...rest, backend }, !settled, report).run(concurrency);
     return settled ? outcomes : outcomes.map((outcome) => (outcome as PromiseFulfilledResult<Result<Vars>>).value);
   } finally {
     bar?.stop();
@@ -61,7 +64,11 @@ class Batch {
       await Promise.all(lanes);
     } catch (error) {
       this.#stop.abort(error);
-      throw error;
+      const results = Array.from(this.list, (_, i) => {
+        const outcome = this.#outcomes[i];
+        return outcome?.status === 'fulfilled' ? outcome.value : undefined;
+      });
+      throw error instanceof ProgramError ? new BatchError(error, results) : error;
     }
     return this.#outcomes;
   }

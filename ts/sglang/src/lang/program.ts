@@ -31,7 +31,8 @@ function programOf(body: Body, bound: object): unknown {
   const run = (args?: object, options: RunOptions = {}) => new Running(body, withBound(args), options);
   return Object.assign(call, {
     run,
-    runBatch: (list: readonly object[], options: BatchOptions = {}) => quiet(runAll(run, list, options)),
+    runBatch: (list: readonly object[], options: BatchOptions = {}) =>
+      quiet(runAll(run, list, { ...options, backend: options.backend ?? defaultBackend })),
     bind: (args: object) => programOf(body, { ...bound, ...args }),
   });
 }

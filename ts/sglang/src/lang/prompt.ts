@@ -82,3 +82,41 @@ export function plainText(turns: readonly Turn[]): string {
 export function messagesOf(turns: readonly Turn[]): Message[] {
   return turns.flatMap((turn) => (turn.role === null ? [] : [{ role: turn.role, content: contentText(turn) }]));
 }
+
+/** What all prompts begin with. Where they part within a turn, that turn is open and holds what they share of it. */
+export function commonStart([first = [], ...others]: readonly (readonly Turn[])[]): readonly Turn[] {
+  return others.reduce(commonOfTwo, first);
+}
+
+function commonOfTwo(a: readonly Turn[], b: readonly Turn[]): readonly Turn[] {
+  const at = a.findIndex((turn, i) => !sameTurn(turn, b[i]));
+  if (at < 0) return a;
+  const [x, y] = [a[at]!, b[at]];
+  const content = x.role === y?.role ? commonContent(x.content, y.content) : [];
+  return [...a.slice(0, at), ...(content.length > 0 ? [{ role: x.role, content, open: true }] : [])];
+}
+
+function sameTurn(a: Turn, b: Turn | undefined): boolean {
+  const sameContent =
+    a.content.length === b?.content.length && a.content.every((piece, i) => same(piece, b.content[i]));
+  return sameContent && a.role === b.role && a.open === b.open;
+}
+
+function same(a: Content, b: Content | undefined): boolean {
+  return a === b || (typeof a === 'object' && typeof b === 'object' && a.image === b.image);
+}
+
+function commonContent(a: readonly Content[], b: readonly Content[]): readonly Content[] {
+  const differs = a.findIndex((piece, i) => !same(piece, b[i]));
+  const at = differs < 0 ? a.length : differs;
+  const [x, y] = [a[at], b[at]];
+  const text = typeof x === 'string' && typeof y === 'string' ? commonText(x, y) : '';
+  return text === '' ? a.slice(0, at) : [...a.slice(0, at), text];
+}
+
+/** Ends between whole characters. */
+function commonText(a: string, b: string): string {
+  let end = 0;
+  while (end < a.length && a[end] === b[end]) end++;
+  return a.slice(0, end).replace(/[\uD800-\uDBFF]$/, '');
+}

@@ -177,7 +177,7 @@ export interface BatchOptions extends RunOptions {
   onProgress?: (done: number, total: number) => void;
   /** Shows a bar where standard error is a terminal. */
   progress?: boolean;
-  /** Waits for all and reports each outcome, in place of stopping at the first error. */
+  /** Waits for all and reports each outcome, in place of stopping at the first error (`BatchError`). */
   settled?: boolean;
 }
 
