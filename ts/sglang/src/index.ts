@@ -12,7 +12,7 @@ export { assistant, gen, genInt, genString, image, select, system, user } from '
 export { endOf, Trace, totalsOf, type TraceKind, type TraceSpan, type TraceTotals } from './lang/trace.ts';
 export { formatTrace } from './trace/text.ts';
 export { traceHtml } from './trace/html.ts';
-export { ProgramError } from './lang/program-error.ts';
+export { BatchError, ProgramError } from './lang/program-error.ts';
 export { OpenAI, type OpenAIOptions } from './backends/openai.ts';
 export { Anthropic, type AnthropicOptions } from './backends/anthropic.ts';
 export { Speculative, type SpeculativeOptions } from './backends/speculative.ts';

@@ -1,7 +1,11 @@
-/** The error of a program that ran. Law: it carries what the program knew (`vars`) and what went wrong (`cause`). */
+/** The errors of programs that ran. Law: they carry what was known by then (`vars`, `results`) and what went wrong (`cause`). */
+import type { Result } from './types.ts';
+
+/** What a signal is aborted with where nobody gave a reason; an error by such a cause goes by its name. */
+const abortNames: readonly unknown[] = ['AbortError', 'TimeoutError'];
 
 export class ProgramError extends Error {
-  override readonly name = 'ProgramError';
+  override readonly name: string;
 
   constructor(
     message: string,
@@ -10,6 +14,18 @@ export class ProgramError extends Error {
     override readonly cause: unknown,
   ) {
     super(message, { cause });
+    const { name } = (cause ?? {}) as { name?: unknown };
+    this.name = abortNames.includes(name) ? (name as string) : 'ProgramError';
+  }
+}
+
+/** The error that stopped a batch, with the results of the rows that were done, each in its place. */
+export class BatchError extends ProgramError {
+  constructor(
+    error: ProgramError,
+    readonly results: readonly (Result<Record<string, unknown>> | undefined)[],
+  ) {
+    super(error.message, error.vars, error.cause);
   }
 }
 

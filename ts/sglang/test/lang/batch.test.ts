@@ -2,7 +2,7 @@
 import test from 'ava';
 import fc from 'fast-check';
 import { setProgressReporter } from '../../src/lang/batch.ts';
-import { FakeBackend, ProgramError, flushCache, fn, gen, setDefaultBackend } from '../../src/index.ts';
+import { BatchError, FakeBackend, ProgramError, flushCache, fn, gen, setDefaultBackend } from '../../src/index.ts';
 
 const square = fn((s, { n }: { n: number }) => s`n=${n};${gen('x')}`);
 const numbered = (reply: (n: number) => Promise<string>) =>
@@ -58,6 +58,19 @@ test('the first error names its item, stops the others and starts no more', asyn
   });
   t.is(error.message, 'item 1: gen("x"): boom');
   t.deepEqual(started, [0, 1, 2]);
+});
+
+test('the error that stops a batch has the results of the rows that were done', async (t) => {
+  const backend = numbered(async (n) => {
+    if (n === 3) throw new Error('boom');
+    return `${n * n}`;
+  });
+  const error = await t.throwsAsync(square.runBatch(list(6), { backend, concurrency: 1 }), { instanceOf: BatchError });
+  t.is(error.message, 'item 3: gen("x"): boom');
+  t.deepEqual(
+    error.results.map((result) => result?.vars.x),
+    ['0', '1', '4', undefined, undefined, undefined],
+  );
 });
 
 test('settled reports each outcome', async (t) => {

@@ -200,6 +200,35 @@ test('run.abort stops it, and a run with an aborted signal asks nothing', async 
   t.deepEqual(backend.calls, []);
 });
 
+test('without a reason of its own an abort is an AbortError, a timeout a TimeoutError; text and variables are kept', async (t) => {
+  const backend: Backend = {
+    ...deaf,
+    async *stream(turns, options) {
+      if (turns.at(-1)!.content.includes('a')) return yield* failing().stream(turns, options);
+      yield { text: 'begun' };
+      yield* deaf.stream(turns, options);
+    },
+  };
+  const program = fn((s) => s`a${gen('x')}`.user('!')`then${gen('y')}`);
+  const run = program.run({}, { backend });
+  for await (const { name } of run.events()) if (name === 'y') break;
+  run.abort();
+  const error = await caught(run);
+  t.is(error.name, 'AbortError');
+  t.deepEqual(error.vars, { x: '1' });
+  const kept: string[] = [];
+  await t.throwsAsync(
+    async () => {
+      for await (const delta of run.textStream('y')) kept.push(delta);
+    },
+    { is: error },
+  );
+  t.deepEqual(kept, ['begun']);
+  t.is((await caught(program.run({}, { backend: deaf, signal: AbortSignal.timeout(5) }))).name, 'TimeoutError');
+  const batch = program.runBatch([{}, {}], { backend: deaf, signal: AbortSignal.abort() });
+  t.is((await caught(batch)).name, 'AbortError');
+});
+
 test('a run that fails stops its branches', async (t) => {
   let signal: AbortSignal | undefined;
   const backend: Backend = {
