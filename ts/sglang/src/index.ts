@@ -12,6 +12,8 @@ export { assistant, gen, genInt, genString, image, select, system, user } from '
 export { endOf, Trace, totalsOf, type TraceKind, type TraceSpan, type TraceTotals } from './lang/trace.ts';
 export { formatTrace } from './trace/text.ts';
 export { traceHtml } from './trace/html.ts';
+export { nearestChoice } from './lang/choices.ts';
+export { plainText } from './lang/prompt.ts';
 export { BatchError, ProgramError } from './lang/program-error.ts';
 export { OpenAI, type OpenAIOptions } from './backends/openai.ts';
 export { Anthropic, type AnthropicOptions } from './backends/anthropic.ts';

@@ -21,7 +21,9 @@ export interface Answer {
   json?: unknown;
   /** Sent as server-sent events, each as JSON unless it is a string. */
   events?: readonly unknown[];
-  /** The `event` fields of these. */
+  /** Sent as lines of JSON. */
+  lines?: readonly unknown[];
+  /** The `event` fields of `events`. */
   eventNames?: readonly string[];
   /** Leaves the connection open after what was sent. */
   hang?: boolean;
@@ -46,12 +48,21 @@ export async function scriptedServer(
     const { method = '', url: path = '', headers } = request;
     const one: Asked = { method, path, headers, body: text === '' ? undefined : JSON.parse(text), gone, closed };
     asked.push(one);
-    const { status = 200, headers: own = {}, json, events, eventNames, hang } = answer(one, asked.length - 1);
+    const {
+      status = 200,
+      headers: own = {},
+      json,
+      events,
+      eventNames,
+      lines = [],
+      hang,
+    } = answer(one, asked.length - 1);
     response.writeHead(status, { 'content-type': events ? 'text/event-stream' : 'application/json', ...own });
     for (const [i, event] of (events ?? []).entries())
       response.write(
         `${eventNames ? `event: ${eventNames[i]}\n` : ''}data: ${typeof event === 'string' ? event : JSON.stringify(event)}\n\n`,
       );
+    for (const line of lines) response.write(`${JSON.stringify(line)}\n`);
     if (json !== undefined) response.write(JSON.stringify(json));
     if (!hang) response.end();
     else response.flushHeaders();
