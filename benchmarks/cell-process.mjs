@@ -1,6 +1,6 @@
 /** The process of one measurement: reads a cell from its argument, sends `{ run }` or `{ error }` to its parent, ends. */
-import { readFileSync, statSync } from 'node:fs';
-import { watchCpu } from './machine.mjs';
+import { statSync } from 'node:fs';
+import { peakRssMiB, watchCpu } from './machine.mjs';
 import { modelSize } from './model-size.mjs';
 import { oracleHitRate } from './oracle.mjs';
 import { peerModule } from './peers/peer.mjs';
@@ -42,27 +42,27 @@ async function bySessions({ load }, { modelPath, vocabularyPath, threads, size, 
   const phases = workload.phases(size, encoder(vocabularyPath), streams);
   if (!workload.cold) await peer.generate({ ...WARM_UP, onToken: () => {} });
   const cpu = watchCpu(peer.pid);
-  const submitted = performance.now();
+  const began = peer.isColdUntilAsked ? 0 : performance.now();
   const { wallSeconds, served } = await serve(peer.generate, phases, streams);
   const othersCpu = cpu.shareOfOthers();
   const run = { wallSeconds, served };
-  const peakRssMiB = peer.pid ? peakOf(peer.pid) : process.resourceUsage().maxRSS / 1024;
+  const peak = peer.peakRssMiB ? peer.peakRssMiB() : peakRssMiB(peer.pid);
   await peer.close();
   return {
-    ...{ version: peer.version, device: peer.device, loadSeconds, othersCpu, peakRssMiB },
+    ...{ version: peer.version, device: peer.device, loadSeconds, othersCpu, peakRssMiB: peak },
     ...run,
     tokensPerSecond: rates[workload.rate](run),
     oracleHitRate: oracleHitRate(inOrder(served), cacheTokens),
-    ...(workload.cold && coldFigures(modelPath, cacheTokens, peakRssMiB, submitted + served[0].tokenTimesMs[0])),
+    ...(workload.cold && coldFigures(modelPath, cacheTokens, peak, began + served[0].tokenTimesMs[0])),
   };
 }
 
-/** `firstTokenMs`: since the start of this process, which for a cold workload began with it. */
-function coldFigures(modelPath, cacheTokens, peakRssMiB, firstTokenMs) {
+/** `firstTokenMs`: since the start of the process that made it. */
+function coldFigures(modelPath, cacheTokens, peak, firstTokenMs) {
   const kvMiB = (cacheTokens * modelSize(modelPath).kvBytesPerToken) / MIB;
   return {
     firstTokenSeconds: firstTokenMs / 1000,
-    beyondModelMiB: peakRssMiB - statSync(modelPath).size / MIB - kvMiB,
+    beyondModelMiB: peak && peak - statSync(modelPath).size / MIB - kvMiB,
   };
 }
 
@@ -70,15 +70,6 @@ function coldFigures(modelPath, cacheTokens, peakRssMiB, firstTokenMs) {
 function inOrder(served) {
   const sorted = served.toSorted((a, b) => a.startMs - b.startMs);
   return sorted.map(({ request: { prompt }, outputIds }) => ({ prompt, outputIds }));
-}
-
-/** MiB that another process has held at most, from /proc; null where there is none. */
-function peakOf(pid) {
-  try {
-    return Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? NaN) / 1024;
-  } catch {
-    return null;
-  }
 }
 
 const report = await measure(JSON.parse(process.argv[2])).then(

@@ -84,6 +84,12 @@ function ticks(stat) {
   return { busy, total };
 }
 
+/** MiB of memory that a process (by default this one) has held at most; null where the system has no /proc. */
+export function peakRssMiB(pid) {
+  const status = readIfThere(`/proc/${pid ?? 'self'}/status`);
+  return status && Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1]) / 1024;
+}
+
 function readIfThere(path) {
   try {
     return readFileSync(path, 'utf8');

@@ -260,6 +260,7 @@ function prefill(tokens, fields) {
     size: { requests: 3, prompt: tokens, tokens: 1 },
     quick: { requests: 1, prompt: 64, tokens: 1 },
     rate: 'prefill',
+    cacheTokens: 8192,
     fields,
     contextLength: ({ prompt, tokens: out }) => prompt + out,
     phases: ({ requests, prompt, tokens: out }, encode) => [
@@ -279,6 +280,7 @@ function decode(streams, fields) {
     size: { prompt: 32, tokens: 128 },
     quick: { prompt: 32, tokens: 8 },
     rate: 'decode',
+    cacheTokens: 8192,
     fields,
     contextLength: ({ prompt, tokens }) => prompt + tokens,
     phases: ({ prompt, tokens }, encode, count) => [

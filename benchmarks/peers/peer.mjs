@@ -15,6 +15,8 @@
  *   exactly `maxTokens` tokens, or fewer where a schema ends them; calls `onToken` when a token reaches JavaScript
  * @property {() => Promise<unknown>} close
  * @property {number} [pid]  the process that computes, where it is not this one
+ * @property {boolean} [isColdUntilAsked]  whether each generation is a process of its own
+ * @property {() => number | null} [peakRssMiB]  of that process
  *
  * @typedef {object} Measured
  * @property {string} version

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { peakRssMiB } from '../machine.mjs';
 import { version } from './sglang.mjs';
 
 const cli = fileURLToPath(new URL('../../ts/sglang/dist/cli.js', import.meta.url));
@@ -17,17 +18,28 @@ export const install = async () => {};
  * @param {import('./peer.mjs').LoadOptions} options
  * @returns {Promise<import('./peer.mjs').Peer>}
  */
-export async function load(modelPath, { threads }) {
-  const flags = ['--model-path', modelPath, '--threads', threads, '--temperature', 0].map(String);
-  return { version, device: 'cpu', generate: (request) => generate(flags, request), close: async () => {} };
+export async function load(modelPath, { threads, cacheTokens }) {
+  const sizes = ['--threads', threads, '--max-total-tokens', cacheTokens, '--temperature', 0].map(String);
+  const flags = ['--model-path', modelPath, ...sizes];
+  let peak = null;
+  return {
+    version,
+    device: 'cpu',
+    isColdUntilAsked: true,
+    peakRssMiB: () => peak,
+    generate: (request) => generate(flags, request, (pid) => (peak = peakRssMiB(pid))),
+    close: async () => {},
+  };
 }
 
-async function generate(flags, { maxTokens, onToken }) {
+/** @param {(pid: number | undefined) => void} look  called while the process has all that it will hold */
+async function generate(flags, { maxTokens, onToken }, look) {
   const args = [cli, 'generate', ...flags, '--max-new-tokens', `${maxTokens}`, 'The capital of France is'];
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'] });
   await once(child.stdout, 'data');
   for (let n = 0; n < maxTokens; n++) onToken();
-  child.stdout.resume();
+  child.stdout.on('data', () => look(child.pid));
+  look(child.pid);
   const [code] = await once(child, 'close');
   if (code !== 0) throw new Error(`sglang generate ended with code ${code}`);
   return { cachedTokens: null, outputIds: Array(maxTokens).fill(0) };

@@ -1,7 +1,7 @@
 /** Readings of /proc as text. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cpuFlags, machineSlug, ownTicks, shareOfOthers } from '../machine.mjs';
+import { cpuFlags, machineSlug, ownTicks, peakRssMiB, shareOfOthers } from '../machine.mjs';
 
 test('flags are the telling ones of the first CPU', () => {
   const x86 = 'processor\t: 0\nflags\t\t: fpu sse2 avx2 avx512_vnni fma\n\nprocessor\t: 1\nflags\t\t: avx\n';
@@ -42,4 +42,9 @@ test('a process has its own ticks and those of children that have ended, whateve
 test('what cannot be read is unknown', () => {
   assert.equal(shareOfOthers({ stat: null, ownSeconds: 0 }, { stat: null, ownSeconds: 1 }), null);
   assert.equal(shareOfOthers(reading([1, 1, 1, 1], 0), reading([1, 1, 1, 1], 0)), null);
+});
+
+test('memory is read of processes that there are', { skip: process.platform !== 'linux' }, () => {
+  assert.ok(peakRssMiB() > 10);
+  assert.equal(peakRssMiB(2 ** 30), null);
 });
