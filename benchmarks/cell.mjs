@@ -29,7 +29,7 @@ import { fileURLToPath } from 'node:url';
 
 const program = fileURLToPath(new URL('./cell-process.mjs', import.meta.url));
 /** Longer than any sound run takes; a peer that hangs must not hang the others' measurement. */
-const LIMIT_MS = 10 * 60_000;
+const LIMIT_MS = 6 * 60_000;
 
 /**
  * @param {Cell} cell

@@ -8,8 +8,8 @@ import { groups, workloads } from './workloads.mjs';
 /** The peer that ratios are of, where no other is named first. */
 const OURS = 'sglang';
 
-/** Fewer make a median of luck. */
-const FULL_ROUNDS = 3;
+/** Fewer make a median of luck; a record says how many there were. */
+const ROUNDS = 3;
 
 const flags = /** @type {const} */ ({
   quick: { type: 'boolean', default: false },
@@ -31,22 +31,22 @@ npm run bench -- kernels    each op of the kernels beside the machine's roof
   --peers a,b    whom to measure beside ${OURS}, in place of the workload's own; "" for nobody
                  peers: ${rivals().join(', ')}
                  with @ and a format: the same weights in ${formats.join(', ')}
-  --rounds n     runs of each, interleaved (default ${FULL_ROUNDS}, or 1 if quick)
+  --rounds n     runs of each, interleaved (default ${ROUNDS}, or 1 if quick)
   --quick        small workloads, to see that they run
   --streams a,b  numbers of concurrent requests, in place of the workload's
   --threads n    compute threads of every peer (default: all cores)
   --model path   a GGUF file, in place of the default model
-Record and plot go to benchmarks/record/, or to benchmarks/.trial/ if anything was made smaller.`;
+Record and plot go to benchmarks/record/, or to benchmarks/.trial/ if quick.`;
 
 /**
  * @param {string[]} args
- * @returns what to run; `trial` if it is less than whole workloads in all rounds
+ * @returns what to run; `trial` if it is less than whole workloads
  */
 export function readOptions(args) {
   const { values, positionals } = parseArgs({ args, options: flags, allowPositionals: true });
   const one = (flag) => (values[flag] === undefined ? undefined : count(flag, values[flag]));
   const list = (flag) => values[flag]?.split(',').filter(Boolean);
-  const rounds = one('rounds') ?? (values.quick ? 1 : FULL_ROUNDS);
+  const rounds = one('rounds') ?? (values.quick ? 1 : ROUNDS);
   const ids = [...new Set(positionals.flatMap((id) => groups[id] ?? [id]))];
   return {
     help: values.help,
@@ -57,7 +57,7 @@ export function readOptions(args) {
     threads: one('threads') ?? os.availableParallelism(),
     streams: list('streams')?.map((text) => count('streams', text)),
     model: values.model,
-    trial: values.quick || rounds < FULL_ROUNDS || values.streams !== undefined,
+    trial: values.quick,
   };
 }
 

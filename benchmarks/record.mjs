@@ -1,6 +1,6 @@
 /**
- * Where records are kept: `record/<machine>/<date>.json`, with a plot of the same name. A record is never overwritten;
- * trials are kept apart and not by git.
+ * Where records are kept: `record/<machine>/<date>.json`, with a plot of the same name. No run overwrites the record of
+ * another; trials are kept apart and not by git.
  */
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -10,12 +10,15 @@ import { renderPlot } from './plot.mjs';
 const kept = new URL('./record/', import.meta.url);
 const trials = new URL('./.trial/', import.meta.url);
 
-/** Writes the record and its plot and returns its path; the second of a day is called `<date>-2.json`. */
-export function saveRecord(record) {
-  const file = unused(record.trial ? trials : kept, record.machine, record.date.slice(0, 10), '.json');
+/** The path of a new record; the second of a day is called `<date>-2.json`. */
+export function recordFile({ trial, machine, date }) {
+  return unused(trial ? trials : kept, machine, date.slice(0, 10), '.json');
+}
+
+/** Writes the record as far as it goes, and its plot. */
+export function saveRecord(file, record) {
   writeFileSync(file, `${JSON.stringify(record, rounded, 1)}\n`);
   writeFileSync(file.replace(/json$/, 'svg'), renderPlot(record));
-  return file;
 }
 
 /** Keeps what the kernels' bench printed, as `<date>-kernels.txt`. */

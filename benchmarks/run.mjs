@@ -13,7 +13,7 @@ import { describeMachine } from './machine.mjs';
 import { defaultModel, modelFile } from './models.mjs';
 import { readOptions, usage } from './options.mjs';
 import { peerModule, peerNames } from './peers/peer.mjs';
-import { saveRecord } from './record.mjs';
+import { recordFile, saveRecord } from './record.mjs';
 import { renderRecord } from './report.mjs';
 import { workloads } from './workloads.mjs';
 
@@ -27,6 +27,7 @@ async function bench(options) {
   const fields = (id) => (options.peers ? [options.peers] : workloads[id].fields);
   const contestants = await prepare(base, new Set(options.workloads.flatMap(fields).flat()));
   const record = newRecord(options, contestants, base);
+  const file = recordFile(record);
   for (const id of options.workloads) {
     const size = workloads[id][options.quick ? 'quick' : 'size'];
     for (const streams of options.streams ?? workloads[id].streams) {
@@ -35,10 +36,11 @@ async function bench(options) {
         const runs = await interleave(cell, pick(contestants, field), options.rounds, record.failures);
         for (const name of field) describeBuild(record.peers[name], runs[name]);
         record.rows.push({ workload: id, streams, ...size, ...comparison(runs, field[0]) });
+        saveRecord(file, record);
       }
     }
   }
-  console.log(`\n${renderRecord(record)}\n\nrecord: ${saveRecord(record)}`);
+  console.log(`\n${renderRecord(record)}\n\nrecord: ${file}`);
   return record.failures.length === 0;
 }
 
@@ -83,11 +85,15 @@ function newRecord({ threads, rounds, trial }, contestants, modelPath) {
   };
 }
 
-/** A, B, A, B, …: runs of each contestant by round; null, and a line in `failures`, for a run that failed. */
+/**
+ * A, B, A, B, …: runs of each contestant by round; null, and a line in `failures`, for a run that failed. What failed once
+ * is not tried again.
+ */
 async function interleave(cell, contestants, rounds, failures) {
   const runs = Object.fromEntries(Object.keys(contestants).map((name) => [name, []]));
   for (let round = 1; round <= rounds; round++) {
     for (const [name, { peer, modelPath }] of Object.entries(contestants)) {
+      if (runs[name].includes(null)) continue;
       const place = `${cell.workload} at ${cell.streams}, round ${round} of ${rounds}, ${name}`;
       const run = await measureApart({ ...cell, peer, modelPath }).catch((error) => {
         failures.push(`${place}: ${error.message}`);

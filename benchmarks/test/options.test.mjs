@@ -9,11 +9,15 @@ test('without arguments it is W4 against its own rivals, in full', () => {
   assert.deepEqual({ workloads, peers, rounds, streams, quick, trial }, expected);
 });
 
-test('whatever makes less work makes a trial', () => {
-  const trial = (...args) => readOptions(args).trial;
-  for (const less of ['--quick', '--rounds=2', '--streams=8']) assert.ok(trial(less), less);
-  assert.ok(trial('--quick', '--rounds=3'));
-  for (const whole of ['W4', '--rounds=5', '--threads=1', '--peers=']) assert.ok(!trial(whole), whole);
+test('smaller workloads make a trial, in however many rounds', () => {
+  const [trial, rounds] = ['trial', 'rounds'].map(
+    (name) =>
+      (...args) =>
+        readOptions(args)[name],
+  );
+  assert.ok(trial('--quick') && trial('--quick', '--rounds=3'));
+  assert.deepEqual([rounds('--quick'), rounds(), rounds('--quick', '--rounds=2')], [1, 3, 2]);
+  for (const whole of ['W4', '--rounds=1', '--threads=1', '--peers=', '--streams=8']) assert.ok(!trial(whole), whole);
   assert.deepEqual(readOptions(['--streams', '1,8']).streams, [1, 8]);
 });
 
