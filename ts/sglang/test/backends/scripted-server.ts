@@ -37,7 +37,7 @@ export interface ScriptedServer {
 /** Starts a server that lives as long as the test. */
 export async function scriptedServer(
   t: ExecutionContext,
-  answer: (asked: Asked, nth: number) => Answer,
+  answer: (asked: Asked, nth: number) => Answer | Promise<Answer>,
 ): Promise<ScriptedServer> {
   const asked: Asked[] = [];
   const server = createServer(async (request, response) => {
@@ -56,7 +56,7 @@ export async function scriptedServer(
       eventNames,
       lines = [],
       hang,
-    } = answer(one, asked.length - 1);
+    } = await answer(one, asked.length - 1);
     response.writeHead(status, { 'content-type': events ? 'text/event-stream' : 'application/json', ...own });
     for (const [i, event] of (events ?? []).entries())
       response.write(
