@@ -1,5 +1,5 @@
 /** Batches: one program on many arguments at once. */
-import { runAsMain } from './backend.ts';
+import { runAsMain } from '../backend.ts';
 import { textQa } from './text_qa.ts';
 
 const questions = [

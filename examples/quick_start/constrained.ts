@@ -1,6 +1,6 @@
 /** Constrained decoding: the answer matches a regular expression, whatever the model would rather say. */
 import { fn, gen } from 'sglang';
-import { runAsMain } from './backend.ts';
+import { runAsMain } from '../backend.ts';
 
 const IP_ADDRESS = /((25[0-5]|2[0-4]\d|[01]?\d\d?)\.){3}(25[0-5]|2[0-4]\d|[01]?\d\d?)/;
 

@@ -1,6 +1,6 @@
 /** Control flow: what the model chooses decides how the prompt goes on. */
 import { fn, gen, select } from 'sglang';
-import { runAsMain } from './backend.ts';
+import { runAsMain } from '../backend.ts';
 
 export const controlFlow = fn(async (s, { question }: { question: string }) => {
   const t = s`To answer this question: ${question}, I need to use a ${select('tool', ['calculator', 'web browser'])}. `;

@@ -1,6 +1,6 @@
 /** Pictures in a prompt; needs a model that takes them. */
 import { fn, gen, image } from 'sglang';
-import { runAsMain } from './backend.ts';
+import { runAsMain } from '../backend.ts';
 
 export const imageQa = fn((s, { file, question }: { file: string; question: string }) =>
   s.user(image(file), question).assistant(gen('answer', { maxTokens: 256 })),

@@ -1,6 +1,6 @@
 /** A conversation of several turns; the second question is answered with the first in mind. */
 import { fn, gen } from 'sglang';
-import { runAsMain } from './backend.ts';
+import { runAsMain } from '../backend.ts';
 
 export const multiTurn = fn((s, q: { q1: string; q2: string }) =>
   s.system`You are a helpful assistant.`

@@ -1,6 +1,6 @@
 /** Parallelism: two branches expand a tip each, side by side; what they share is computed once. */
 import { fn, gen } from 'sglang';
-import { runAsMain } from './backend.ts';
+import { runAsMain } from '../backend.ts';
 
 export const tipSuggestion = fn(async (s) => {
   const head = s`Here are two tips for staying healthy: 1. Balanced Diet. 2. Regular Exercise.\n\n`;

@@ -1,5 +1,5 @@
 /** Streaming: the text of a program as it comes. */
-import { runAsMain } from './backend.ts';
+import { runAsMain } from '../backend.ts';
 import { textQa } from './text_qa.ts';
 
 async function main(): Promise<void> {
