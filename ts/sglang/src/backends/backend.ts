@@ -42,7 +42,7 @@ export interface GenerateOptions extends LogprobOptions {
   signal?: AbortSignal;
 }
 
-/** A generated token; APIs tell its text, servers and engines also its id. */
+/** A generated token with its text; servers and engines tell its id, too. */
 export interface OutputLogprob {
   logprob: number | null;
   tokenId?: number;

@@ -1,9 +1,9 @@
 /** An engine in this process as a backend. Law: only public verbs of the engine are used, so any `EngineLike` will do. */
-import type { EngineLike, GenerateResult, ImageInput, TokenLogprob } from '../engine/types.ts';
+import type { EngineLike, GenerateResult, ImageInput, Logprobs, TokenLogprob } from '../engine/types.ts';
 import { chatTemplateOf, type ChatTemplate } from '../templates/chat-template.ts';
 import type { RenderedPrompt } from '../templates/turns.ts';
 import type { Backend, Delta, GenerateOptions, GenMeta } from './backend.ts';
-import { genMeta, LocalBackend, samplingParams, type TextModel } from './local.ts';
+import { genMeta, LocalBackend, samplingParams, type NamedLogprobs, type TextModel } from './local.ts';
 
 /** The backend of `engine`. */
 export function engineBackend(engine: EngineLike): Backend {
@@ -35,7 +35,8 @@ class EngineModel implements TextModel {
       tokenIdsLogprob,
     };
     for await (const chunk of this.#engine.generate({ ...request, ...(images.length > 0 && { images }) })) {
-      yield { text: chunk.text, ...(chunk.meta && { meta: genMeta(chunk.meta) }) };
+      const { text, meta } = chunk;
+      yield { text, ...(meta && { meta: genMeta({ ...meta, outputLogprobs: this.#named(meta.outputLogprobs) }) }) };
     }
   }
 
@@ -61,6 +62,15 @@ class EngineModel implements TextModel {
 
   flushCache(): Promise<number> {
     return this.#engine.flushCache();
+  }
+
+  #named(logprobs: Logprobs | undefined): NamedLogprobs | undefined {
+    if (!logprobs) return undefined;
+    const named = (token: TokenLogprob) => ({
+      ...token,
+      text: this.#engine.detokenize([token.tokenId], { skipSpecialTokens: false }),
+    });
+    return { tokens: logprobs.tokens.map(named), top: logprobs.top.map((list) => list.map(named)) };
   }
 
   /** Runs a prompt without generating; from `start` on with log-probabilities. */

@@ -4,7 +4,7 @@
  */
 import { addedTokens, best, scoresOf } from '../lang/choices.ts';
 import { SglangError } from '../engine/errors.ts';
-import type { GenerateMeta, ImageInput, Logprobs, SamplingParams, TokenLogprob } from '../engine/types.ts';
+import type { GenerateMeta, ImageInput, SamplingParams, TokenLogprob } from '../engine/types.ts';
 import type { ChatTemplate } from '../templates/chat-template.ts';
 import { noPieces, renderTurns, rolePieces, type RenderedPrompt } from '../templates/turns.ts';
 import type {
@@ -137,8 +137,17 @@ export function samplingParams(options: GenerateOptions): SamplingParams {
   return { ...same, ...(ebnf !== undefined && { ebnf }), maxNewTokens, minNewTokens };
 }
 
+type FinishedMeta = Pick<GenerateMeta, 'finishReason' | 'promptTokens' | 'completionTokens' | 'cachedTokens'> & {
+  outputLogprobs?: NamedLogprobs;
+};
+/** Generated tokens, and the alternatives of each. */
+export interface NamedLogprobs {
+  readonly tokens: readonly OutputLogprob[];
+  readonly top: readonly OutputLogprob[][];
+}
+
 /** What the language wants to know of a finished generation. Throws where it was aborted. */
-export function genMeta(meta: Omit<GenerateMeta, 'id' | 'e2eLatency'>): GenMeta {
+export function genMeta(meta: FinishedMeta): GenMeta {
   const { finishReason, promptTokens, completionTokens, cachedTokens, outputLogprobs } = meta;
   if (finishReason.type === 'abort')
     throw new SglangError('engine_closed', `the generation was aborted: ${finishReason.message}`);
@@ -152,6 +161,6 @@ export function genMeta(meta: Omit<GenerateMeta, 'id' | 'e2eLatency'>): GenMeta 
   };
 }
 
-function withAlternatives({ tokens, top }: Logprobs): OutputLogprob[] {
+function withAlternatives({ tokens, top }: NamedLogprobs): OutputLogprob[] {
   return tokens.map((token, i) => ({ ...token, ...(top[i]?.length && { top: top[i] }) }));
 }

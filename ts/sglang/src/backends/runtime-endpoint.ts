@@ -3,10 +3,10 @@
  * and a field that one of them leaves out is done without.
  */
 import { SglangError } from '../engine/errors.ts';
-import type { FinishReason, ImageInput, Logprobs, SamplingParams, TokenLogprob } from '../engine/types.ts';
+import type { FinishReason, ImageInput, SamplingParams, TokenLogprob } from '../engine/types.ts';
 import { chatTemplateOf, type ChatTemplate } from '../templates/chat-template.ts';
 import type { RenderedPrompt } from '../templates/turns.ts';
-import type { Delta, GenerateOptions, GenMeta } from './backend.ts';
+import type { Delta, GenerateOptions, GenMeta, OutputLogprob } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
 import { genMeta, LocalBackend, samplingParams, type TextModel } from './local.ts';
@@ -73,7 +73,8 @@ class RemoteModel implements TextModel {
 
   async *stream(prompt: RenderedPrompt, options: GenerateOptions): AsyncGenerator<Delta, void> {
     const { returnLogprob, topLogprobsNum, signal } = options;
-    const wanted = returnLogprob ? { return_logprob: true, top_logprobs_num: topLogprobsNum } : {};
+    const logprobs = { return_logprob: true, return_text_in_logprobs: true, top_logprobs_num: topLogprobsNum };
+    const wanted = returnLogprob ? logprobs : {};
     const body = {
       ...(await wirePrompt(prompt)),
       sampling_params: wireParams(samplingParams(options)),
@@ -190,6 +191,10 @@ function tokensOf(wire: readonly WireLogprob[]): TokenLogprob[] {
   return wire.map(([logprob, tokenId]) => ({ logprob, tokenId }));
 }
 
+function namedTokensOf(wire: readonly WireLogprob[]): OutputLogprob[] {
+  return wire.map(([logprob, tokenId, text]) => ({ logprob, tokenId, ...(text != null && { text }) }));
+}
+
 function toGenMeta({
   finish_reason,
   prompt_tokens,
@@ -200,10 +205,9 @@ function toGenMeta({
 }: WireResult['meta_info']): GenMeta {
   const finishReason =
     finish_reason?.type === 'stop' ? { type: 'stop' as const, matched: finish_reason.matched ?? null } : finish_reason;
-  const outputLogprobs: Logprobs | undefined = output_token_logprobs && {
-    tokens: tokensOf(output_token_logprobs),
-    top: output_top_logprobs.map((list) => tokensOf(list ?? [])),
-    ofTokens: [],
+  const outputLogprobs = output_token_logprobs && {
+    tokens: namedTokensOf(output_token_logprobs),
+    top: output_top_logprobs.map((list) => namedTokensOf(list ?? [])),
   };
   const counts = { promptTokens: prompt_tokens, completionTokens: completion_tokens, cachedTokens: cached_tokens };
   return genMeta({

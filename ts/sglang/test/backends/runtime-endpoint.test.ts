@@ -83,14 +83,21 @@ test('plain prompts do not ask for the template; a failure to get it is not reme
 });
 
 test('constraints, pictures and log-probabilities are on the wire', async (t) => {
-  const logprobs = { ...piece('7', stop).meta_info, output_token_logprobs: [[-0.5, 17, null]] };
+  const top = [[[-0.5, 17, '7'] as const, [-2, 18, '8'] as const]];
+  const logprobs = {
+    ...piece('7', stop).meta_info,
+    output_token_logprobs: [[-0.5, 17, '7']],
+    output_top_logprobs: top,
+  };
   const { backend, asked } = await server(t, () => ({ events: [{ text: '7', meta_info: logprobs }, '[DONE]'] }));
   const result = await fn((s) => s`${image(new Uint8Array([0xff, 0xd8, 0xff]))}n=${genInt('n', { logprobs: 2 })}`).run(
     {},
     { backend },
   );
   t.is(result.vars.n, 7);
-  t.deepEqual(result.meta('n').logprobs, [{ logprob: -0.5, tokenId: 17 }]);
+  const seven = { logprob: -0.5, tokenId: 17, text: '7' };
+  const alternatives = [seven, { logprob: -2, tokenId: 18, text: '8' }];
+  t.deepEqual(result.meta('n').logprobs, [{ ...seven, top: alternatives }]);
   t.like(asked[0]!.body, {
     text: '<image>n=',
     image_data: ['data:image/jpeg;base64,/9j/'],
