@@ -16,7 +16,7 @@ pub struct NativeLoadOptions {
     pub device: Option<String>,
     /// `auto` (as stored) or `float32`.
     pub dtype: Option<String>,
-    /// `auto`, `float32`, `float16` or `bfloat16`.
+    /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.
     pub kv_cache_dtype: Option<String>,
     pub threads: Option<u32>,
     /// Instruction set to use in place of the best one.

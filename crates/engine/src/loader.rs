@@ -11,8 +11,7 @@ use crate::scheduler::{Limits, Policy};
 use crate::text::Tokenizer;
 use crate::weights::{self, ModelFiles};
 use sglang_kernels::cpu::{Cpu, Level};
-use sglang_kernels::device::{KvShape, PAGE};
-use sglang_kernels::dtype::DType;
+use sglang_kernels::device::{KvFormat, KvShape, PAGE};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -40,7 +39,7 @@ pub struct LoadOptions {
     pub device: Option<String>,
     /// `auto` (as stored) or `float32`.
     pub dtype: Option<String>,
-    /// `auto`, `float32`, `float16` or `bfloat16`.
+    /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.
     pub kv_cache_dtype: Option<String>,
     /// Compute threads.
     pub threads: Option<usize>,
@@ -202,9 +201,9 @@ struct Sizes {
 
 impl Sizes {
     fn choose(options: &LoadOptions, config: &ModelConfig, float32: bool) -> Result<Self> {
-        let dtype = kv_dtype(options, float32)?;
+        let format = kv_format(options, float32)?;
         let (layers, kv_heads, head_size) = (config.layers, config.kv_heads, config.head_size);
-        let token_bytes = 2 * layers * kv_heads * dtype.row_bytes(head_size);
+        let token_bytes = 2 * layers * kv_heads * format.vector_bytes(head_size);
         let wanted = options.context_length.unwrap_or(config.context);
         if wanted == 0 || wanted > config.context {
             let most = config.context;
@@ -220,7 +219,7 @@ impl Sizes {
             )));
         }
         let context = wanted.min((pages - SPARE_PAGES) * PAGE);
-        Ok(Sizes { kv: KvShape { layers, kv_heads, head_size, pages, dtype }, context })
+        Ok(Sizes { kv: KvShape { layers, kv_heads, head_size, pages, format }, context })
     }
 
     fn limits(&self, options: &LoadOptions, policy: Policy) -> Limits {
@@ -235,15 +234,11 @@ impl Sizes {
     }
 }
 
-fn kv_dtype(options: &LoadOptions, float32: bool) -> Result<DType> {
+fn kv_format(options: &LoadOptions, float32: bool) -> Result<KvFormat> {
     match options.kv_cache_dtype.as_deref() {
-        None | Some("auto") if float32 => Ok(DType::F32),
-        None | Some("auto" | "float16") => Ok(DType::F16),
-        Some("float32") => Ok(DType::F32),
-        Some("bfloat16") => Ok(DType::BF16),
-        Some(other) => {
-            Err(Error::load(format!("kv cache dtype {other:?}: expected one of auto, float32, float16, bfloat16")))
-        }
+        None | Some("auto") if float32 => Ok(KvFormat::F32),
+        None | Some("auto") => Ok(KvFormat::Int16),
+        Some(name) => name.parse().map_err(|e| Error::load(format!("kv cache dtype {e}"))),
     }
 }
 

@@ -5,7 +5,7 @@
 //! roof is: what remains when neighbours are silent. Compare lines of one run only.
 
 use sglang_kernels::cpu::Roof;
-use sglang_kernels::device::{Device, Heads, HostMatrix, KvShape, OutputRow, Pick, SampleParams, Span, PAGE};
+use sglang_kernels::device::{Device, Heads, HostMatrix, KvFormat, KvShape, OutputRow, Pick, SampleParams, Span, PAGE};
 use sglang_kernels::{Cpu, DType, Level, Result};
 use std::time::Instant;
 
@@ -26,7 +26,8 @@ fn main() -> Result<()> {
     let mut cpu = Cpu::new(threads, level)?;
     let roof = cpu.roof()?;
     println!("{}: {roof}", cpu.describe());
-    let parts: [(&str, fn(&mut Cpu, &Roof) -> Result<()>); 5] = [
+    type Part = fn(&mut Cpu, &Roof) -> Result<()>;
+    let parts: [(&str, Part); 5] = [
         ("matmul", matmuls),
         ("attention", attention),
         ("prefix", shared_prefix),
@@ -121,10 +122,10 @@ fn linears(
 }
 
 fn attention(cpu: &mut Cpu, _: &Roof) -> Result<()> {
-    for dtype in [DType::F32, DType::F16, DType::BF16] {
+    for format in KvFormat::all() {
         for (streams, before, rows) in STEPS {
             let each = (before + rows).div_ceil(PAGE);
-            let shape = KvShape { layers: 1, kv_heads: HEADS.kv, head_size: HEADS.size, pages: streams * each, dtype };
+            let shape = KvShape { layers: 1, kv_heads: HEADS.kv, head_size: HEADS.size, pages: streams * each, format };
             let mut kv = cpu.kv(shape)?;
             let (qkv, mut out) = (wave(cpu, streams * rows * HEADS.row())?, cpu.buffer(streams * rows * D)?);
             let span = |i: usize| Span {
@@ -138,7 +139,7 @@ fn attention(cpu: &mut Cpu, _: &Roof) -> Result<()> {
             let pairs = streams * HEADS.q * (rows * before + rows * (rows + 1) / 2);
             let rate = (4 * pairs * HEADS.size) as f64 / seconds / 1e9;
             println!(
-                "attention {dtype:4} {streams:2} × {before:4} + {rows:3}: {:8.1} us {rate:7.1} GFLOP/s, {:6.2} ns per pair; store {:6.1} us",
+                "attention {format:8} {streams:2} × {before:4} + {rows:3}: {:8.1} us {rate:7.1} GFLOP/s, {:6.2} ns per pair; store {:6.1} us",
                 seconds * 1e6,
                 seconds * 1e9 / pairs as f64,
                 store * 1e6
@@ -151,11 +152,11 @@ fn attention(cpu: &mut Cpu, _: &Roof) -> Result<()> {
 /// 32 streams on one prefix of 2,000 tokens, on copies of it, and after 50 tokens: 8 own positions each.
 fn shared_prefix(cpu: &mut Cpu, _: &Roof) -> Result<()> {
     const STREAMS: usize = 32;
-    for dtype in [DType::F32, DType::F16, DType::BF16] {
+    for format in KvFormat::all() {
         for (name, common, private) in [("common", 2000, 8), ("copied", 0, 2008), ("short", 0, 58)] {
             let (prefix, own) = (common / PAGE, usize::div_ceil(private + 1, PAGE));
             let shape =
-                KvShape { layers: 1, kv_heads: HEADS.kv, head_size: HEADS.size, pages: prefix + STREAMS * own, dtype };
+                KvShape { layers: 1, kv_heads: HEADS.kv, head_size: HEADS.size, pages: prefix + STREAMS * own, format };
             let kv = cpu.kv(shape)?;
             let (qkv, mut out) = (wave(cpu, STREAMS * HEADS.row())?, cpu.buffer(STREAMS * D)?);
             let span = |i: usize| Span {
@@ -165,7 +166,7 @@ fn shared_prefix(cpu: &mut Cpu, _: &Roof) -> Result<()> {
             };
             let spans: Vec<Span> = (0..STREAMS).map(span).collect();
             let seconds = time(|| cpu.attention(&qkv, HEADS, &kv, 0, &spans, 0, 0.125, &mut out))?;
-            println!("attention {dtype:4} {STREAMS} rows, {name:6} {:4}: {:8.1} us", common + private, seconds * 1e6);
+            println!("attention {format:8} {STREAMS} rows, {name:6} {:4}: {:8.1} us", common + private, seconds * 1e6);
         }
     }
     Ok(())

@@ -9,6 +9,7 @@
 //! threads or chunks are in the step.
 
 use crate::dtype::DType;
+pub use crate::kv_format::KvFormat;
 use std::ops::Range;
 
 /// Tokens in one page of the KV cache.
@@ -56,8 +57,8 @@ pub struct KvShape {
     pub head_size: usize,
     /// Pages P of [`PAGE`] tokens each.
     pub pages: usize,
-    /// Element format: F32, F16 or BF16.
-    pub dtype: DType,
+    /// How they are stored.
+    pub format: KvFormat,
 }
 
 /// A run of consecutive rows of the step that belong to one sequence.

@@ -8,6 +8,7 @@ pub mod block;
 pub mod cpu;
 pub mod device;
 pub mod dtype;
+mod kv_format;
 pub mod reference;
 mod shape;
 

@@ -4,7 +4,6 @@
 //! was given and what would be right.
 
 use crate::device::{CopyRows, DeviceError, Heads, HostMatrix, KvShape, OutputRow, Pick, Result, Span, PAGE};
-use crate::dtype::DType;
 
 fn refuse<T>(message: String) -> Result<T> {
     Err(DeviceError::Unsupported(message))
@@ -37,14 +36,6 @@ pub fn matrix(host: &HostMatrix) -> Result<()> {
         return refuse(format!("a {rows} × {cols} {dtype} matrix is {want} bytes, not {}", bytes.len()));
     }
     Ok(())
-}
-
-/// The cache stores floats.
-pub fn kv(shape: KvShape) -> Result<()> {
-    match shape.dtype {
-        DType::F32 | DType::F16 | DType::BF16 => Ok(()),
-        other => refuse(format!("a KV cache in {other}; F32, F16 or BF16 are possible")),
-    }
 }
 
 /// K divides H, and both are there.
@@ -113,6 +104,7 @@ pub fn outputs(vocab: usize, rows: &[OutputRow]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
 
     #[test]
     fn errors_say_what_would_be_right() {

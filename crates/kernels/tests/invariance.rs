@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::{buffer, Case, MatMul, Random};
-use sglang_kernels::device::{Device, Heads, KvShape, Result, Span, PAGE};
+use sglang_kernels::device::{Device, Heads, KvFormat, KvShape, Result, Span, PAGE};
 use sglang_kernels::{Cpu, DType, Level};
 
 const NATIVE: [DType; 12] = [
@@ -46,7 +46,7 @@ fn a_row_does_not_see_its_batch() {
 /// A sequence in chunks, next to other sequences or alone.
 struct Chunked {
     heads: Heads,
-    dtype: DType,
+    format: KvFormat,
     window: usize,
     /// Lengths of the steps.
     steps: Vec<usize>,
@@ -62,7 +62,7 @@ impl Case for Chunked {
         let pages = total.div_ceil(PAGE);
         let company = self.company.div_ceil(PAGE);
         let (kv_heads, head_size) = (heads.kv, heads.size);
-        let shape = KvShape { layers: 1, kv_heads, head_size, pages: pages + company, dtype: self.dtype };
+        let shape = KvShape { layers: 1, kv_heads, head_size, pages: pages + company, format: self.format };
         let mut kv = device.kv(shape)?;
         let qkv = Random(22).values(total * row);
         let others = Random(23).values(self.company * row);
@@ -91,17 +91,17 @@ fn attention_does_not_see_chunks() {
     let by_token = |n: usize| vec![1; n];
     let schedules = [vec![300], vec![7, 100, 193], vec![256, 44], [vec![290], by_token(10)].concat()];
     for (q, kv, size) in [(9, 3, 64), (4, 4, 16), (8, 1, 40)] {
-        for (dtype, window) in [(DType::F32, 0), (DType::F16, 40), (DType::BF16, 0)] {
+        for (format, window) in KvFormat::all().zip([0, 40, 0, 0, 40]) {
             for level in Level::available() {
                 let run = |steps: &Vec<usize>, company, threads| {
-                    let case = Chunked { heads: Heads { q, kv, size }, dtype, window, steps: steps.clone(), company };
+                    let case = Chunked { heads: Heads { q, kv, size }, format, window, steps: steps.clone(), company };
                     bits(&case.run(&mut Cpu::new(threads, Some(level)).unwrap()).unwrap())
                 };
                 let whole = run(&schedules[0], 0, 1);
                 for (i, steps) in schedules.iter().enumerate() {
                     for (company, threads) in [(0, 4), (21, 2)] {
                         let got = run(steps, company, threads);
-                        assert!(got == whole, "{q}:{kv}×{size} {dtype} window {window} at {level}, schedule {i}");
+                        assert!(got == whole, "{q}:{kv}×{size} {format} window {window} at {level}, schedule {i}");
                     }
                 }
             }
@@ -112,7 +112,7 @@ fn attention_does_not_see_chunks() {
 /// Decoding rows of sequences that begin alike: with the pages of what they have in common, or with copies of them.
 struct Forked {
     heads: Heads,
-    dtype: DType,
+    format: KvFormat,
     window: usize,
     copied: bool,
 }
@@ -158,7 +158,7 @@ impl Case for Forked {
     fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
         let (pages, spans) = self.spans();
         let Heads { q, kv: kv_heads, size: head_size } = self.heads;
-        let mut kv = device.kv(KvShape { layers: 1, kv_heads, head_size, pages, dtype: self.dtype })?;
+        let mut kv = device.kv(KvShape { layers: 1, kv_heads, head_size, pages, format: self.format })?;
         self.fill(device, &mut kv, &spans)?;
         let rows = spans.iter().map(|s| s.rows.len()).sum::<usize>();
         let qkv = buffer(device, &Random(40).values(rows * self.heads.row()))?;
@@ -171,16 +171,16 @@ impl Case for Forked {
 #[test]
 fn attention_does_not_see_who_shares_its_pages() {
     for (q, kv, size) in [(9, 3, 64), (4, 4, 16), (8, 1, 40)] {
-        for (dtype, window) in [(DType::F32, 0), (DType::F16, 0), (DType::BF16, 400)] {
+        for (format, window) in KvFormat::all().zip([0, 0, 400, 0, 400]) {
             for level in Level::available() {
                 let run = |copied, threads| {
-                    let case = Forked { heads: Heads { q, kv, size }, dtype, window, copied };
+                    let case = Forked { heads: Heads { q, kv, size }, format, window, copied };
                     bits(&case.run(&mut Cpu::new(threads, Some(level)).unwrap()).unwrap())
                 };
                 let alone = run(true, 1);
                 for threads in [1, 2, 4] {
                     let shared = run(false, threads);
-                    assert!(shared == alone, "{q}:{kv}×{size} {dtype} window {window} at {level}, {threads} threads");
+                    assert!(shared == alone, "{q}:{kv}×{size} {format} window {window} at {level}, {threads} threads");
                 }
             }
         }

@@ -22,6 +22,10 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for f16 {}
 // SAFETY: numbers.
 unsafe impl Plain for bf16 {}
+// SAFETY: numbers.
+unsafe impl Plain for i16 {}
+// SAFETY: numbers.
+unsafe impl Plain for i8 {}
 // SAFETY: an array of numbers is as plain as they are.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 

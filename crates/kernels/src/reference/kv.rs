@@ -1,10 +1,9 @@
 //! The paged cache of keys and values, one f32 row per position and layer.
 //!
 //! The law: position p of a sequence is row p % 16 of page `pages[p / 16]`, and holds `[K·S keys | K·S values]` rounded
-//! to the element format of the cache.
+//! to the format of the cache.
 
-use crate::device::{CopyRows, Heads, KvShape, Span, PAGE};
-use crate::dtype::DType;
+use crate::device::{CopyRows, Heads, KvFormat, KvShape, Span, PAGE};
 use half::{bf16, f16};
 
 /// Keys and values of all layers, `[layer][page][row][2·K·S]`.
@@ -42,8 +41,9 @@ impl Kv {
                 let position = span.position + i;
                 let at = self.offset(layer, span.pages[position / PAGE], position % PAGE);
                 let kv = &qkv[t * heads.row() + heads.q * heads.size..(t + 1) * heads.row()];
-                let dtype = self.shape.dtype;
-                self.rows[at..][..kv.len()].iter_mut().zip(kv).for_each(|(to, &from)| *to = round(dtype, from));
+                self.rows[at..][..kv.len()].copy_from_slice(kv);
+                let vectors = self.rows[at..][..kv.len()].chunks_exact_mut(heads.size);
+                vectors.for_each(|vector| round(self.shape.format, vector));
             }
         }
     }
@@ -60,10 +60,18 @@ impl Kv {
     }
 }
 
-fn round(dtype: DType, x: f32) -> f32 {
-    match dtype {
-        DType::F16 => f16::from_f32(x).to_f32(),
-        DType::BF16 => bf16::from_f32(x).to_f32(),
-        _ => x,
+/// Rounds the key or value of one head. Integers are multiples of a step, of which the largest value has `most`: for 16
+/// bits so many that the product of two such vectors fits 32.
+fn round(format: KvFormat, vector: &mut [f32]) {
+    let most = match format {
+        KvFormat::F32 => return,
+        KvFormat::F16 => return vector.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
+        KvFormat::BF16 => return vector.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+        KvFormat::Int16 => (i32::MAX as f64 / vector.len() as f64).sqrt().min(32767.0).floor() as f32,
+        KvFormat::Int8 => 127.0,
+    };
+    let largest = vector.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    if largest > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (*x * (most / largest)).round_ties_even() * (largest / most));
     }
 }

@@ -51,7 +51,7 @@ export const flags = [
     name: 'kv-cache-dtype',
     kind: 'text',
     group: 'engine',
-    choices: ['auto', 'float32', 'float16', 'bfloat16'],
+    choices: ['auto', 'float32', 'float16', 'bfloat16', 'int16', 'q8_0'],
     default: 'auto',
     help: 'number format of the KV cache',
   },

@@ -31,7 +31,7 @@ export interface EngineOptions {
   device?: 'auto' | 'cpu';
   /** `float32` dequantizes the weights and computes in float32. Default `auto`: as stored. */
   dtype?: 'auto' | 'float32';
-  kvCacheDtype?: 'auto' | 'float32' | 'float16' | 'bfloat16';
+  kvCacheDtype?: 'auto' | 'float32' | 'float16' | 'bfloat16' | 'int16' | 'q8_0';
   /** Longest sequence in tokens. Default: the model's, as far as memory reaches. */
   contextLength?: number;
   /** Size of the KV cache in tokens. */

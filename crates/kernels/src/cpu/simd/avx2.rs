@@ -122,11 +122,11 @@ impl Simd for Avx2 {
         fn max(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
         fn min(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
         fn round(self, v: Two<__m256>) -> Two<__m256> { [_mm256_round_ps(v[0], 8), _mm256_round_ps(v[1], 8)] }
-        fn exp2(self, n: Two<__m256>) -> Two<__m256> {
+        fn scale(self, v: Two<__m256>, n: Two<__m256>) -> Two<__m256> {
             let bias = _mm256_set1_epi32(127);
             let low = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n[0]), bias), 23);
             let high = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n[1]), bias), 23);
-            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
+            [_mm256_mul_ps(v[0], _mm256_castsi256_ps(low)), _mm256_mul_ps(v[1], _mm256_castsi256_ps(high))]
         }
         fn within(self, range: Range<usize>, v: Two<__m256>, other: Two<__m256>) -> Two<__m256> {
             [_mm256_blendv_ps(other[0], v[0], mask8(&range, 0)), _mm256_blendv_ps(other[1], v[1], mask8(&range, 8))]
@@ -144,6 +144,26 @@ impl Simd for Avx2 {
             let mut out = [0; LANES];
             _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_packs_epi16(low, high));
             out
+        }
+        fn narrow_pairs(self, v: Two<__m256>) -> [i32; LANES / 2] {
+            let mut out = [0; LANES / 2];
+            // Packing works within halves of registers: 0–3, 8–11, 4–7, 12–15.
+            let packed = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_permute4x64_epi64(packed, 0b11_01_10_00));
+            out
+        }
+
+        fn pairs(self, x: &[i16; 2 * LANES]) -> Two<__m256i> {
+            [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[LANES..].as_ptr().cast())]
+        }
+        fn widen_pairs(self, x: &[i8; 2 * LANES]) -> Two<__m256i> {
+            let (low, high) = (_mm_loadu_si128(x.as_ptr().cast()), _mm_loadu_si128(x[LANES..].as_ptr().cast()));
+            [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
+        }
+        fn dot_pairs(self, acc: Two<__m256i>, a: Two<__m256i>, b: i32) -> Two<__m256i> {
+            let b = _mm256_set1_epi32(b);
+            let (low, high) = (_mm256_madd_epi16(a[0], b), _mm256_madd_epi16(a[1], b));
+            [_mm256_add_epi32(acc[0], low), _mm256_add_epi32(acc[1], high)]
         }
 
         fn bytes(self, x: &[u8; 4 * LANES]) -> Two<__m256i> {

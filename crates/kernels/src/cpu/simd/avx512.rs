@@ -107,7 +107,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn max(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn min(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn round(self, v: __m512) -> __m512 { _mm512_roundscale_ps(v, 0) }
-        fn exp2(self, n: __m512) -> __m512 { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        fn scale(self, v: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(v, n) }
         fn within(self, range: Range<usize>, v: __m512, other: __m512) -> __m512 {
             let lanes = ((1u32 << range.end) - 1) & !((1u32 << range.start) - 1);
             _mm512_mask_blend_ps(lanes as __mmask16, other, v)
@@ -128,6 +128,20 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let mut out = [0; LANES];
             _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
             out
+        }
+        fn narrow_pairs(self, v: __m512) -> [i32; LANES / 2] {
+            let mut out = [0; LANES / 2];
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+            out
+        }
+
+        fn pairs(self, x: &[i16; 2 * LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }
+        fn widen_pairs(self, x: &[i8; 2 * LANES]) -> __m512i {
+            _mm512_cvtepi8_epi16(_mm256_loadu_si256(x.as_ptr().cast()))
+        }
+        fn dot_pairs(self, acc: __m512i, a: __m512i, b: i32) -> __m512i {
+            let b = _mm512_set1_epi32(b);
+            if VNNI { _mm512_dpwssd_epi32(acc, a, b) } else { _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)) }
         }
 
         fn bytes(self, x: &[u8; 4 * LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }

@@ -86,8 +86,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// The nearest integer, ties to even.
     fn round(self, v: Self::F) -> Self::F;
-    /// 2ⁿ for integers n in −126 … 127.
-    fn exp2(self, n: Self::F) -> Self::F;
+    /// v · 2ⁿ for integers n in −126 … 127.
+    fn scale(self, v: Self::F, n: Self::F) -> Self::F;
     /// `v` in the lanes of `range`, `other` elsewhere.
     fn within(self, range: Range<usize>, v: Self::F, other: Self::F) -> Self::F;
     /// Sum of the lanes, by halves: (0 + 8), … then (0 + 4), (0 + 2), (0 + 1).
@@ -103,6 +103,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn float(self, v: Self::I) -> Self::F;
     /// Nearest integers (ties to even) of lanes in −127 … 127.
     fn narrow(self, v: Self::F) -> [i8; LANES];
+    /// Nearest integers (ties to even) of lanes in −32,767 … 32,767: pairs, the first of each in the lower half.
+    fn narrow_pairs(self, v: Self::F) -> [i32; LANES / 2];
 
     /// 64 bytes; lane r is bytes 4r … 4r + 3.
     fn bytes(self, x: &[u8; 4 * LANES]) -> Self::B;
@@ -116,6 +118,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn signed(self, v: Self::B) -> Self::W;
     /// `acc + Σ (w + BIAS) x` over the four bytes of each lane.
     fn dot_signed(self, acc: Self::I, w: Self::W, x: i32) -> Self::I;
+
+    /// 16 pairs of 16 bits.
+    fn pairs(self, x: &[i16; 2 * LANES]) -> Self::B;
+    /// 16 pairs of bytes, as 16 bits.
+    fn widen_pairs(self, x: &[i8; 2 * LANES]) -> Self::B;
+    /// `acc + Σ a b` over the pair of each lane and the two numbers of `b`; wraps.
+    fn dot_pairs(self, acc: Self::I, a: Self::B, b: i32) -> Self::I;
 
     /// Whether any lane of `v` is larger than that of `limit`.
     #[inline(always)]
@@ -167,7 +176,20 @@ pub trait Simd: Copy + Send + Sync + 'static {
         for c in &EXP[1..] {
             p = self.mul_add(p, r, self.splat(*c));
         }
-        self.mul(p, self.exp2(n))
+        self.scale(p, n)
+    }
+
+    /// 2ᵛ to about 1e-7 of it for v in −126 … 127, −126 below; NaN stays NaN.
+    #[inline(always)]
+    fn pow2(self, v: Self::F) -> Self::F {
+        let v = self.max(self.splat(-126.0), v);
+        let n = self.round(v);
+        let r = self.sub(v, n);
+        let mut p = self.splat(POW2[0]);
+        for c in &POW2[1..] {
+            p = self.mul_add(p, r, self.splat(*c));
+        }
+        self.scale(p, n)
     }
 }
 
@@ -175,6 +197,10 @@ const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Taylor coefficients of eʳ, highest first: 1/7!, …, 1/0!. For |r| ≤ ln 2 / 2 the rest is below 1e-8.
 const EXP: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+
+/// Taylor coefficients of 2ʳ, highest first: (ln 2)⁶/6!, …, 1. For |r| ≤ ½ the rest is below 1.2e-7.
+const POW2: [f32; 7] =
+    [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0];
 
 /// The lanes as an array.
 #[inline(always)]

@@ -106,8 +106,8 @@ impl Simd for Scalar {
         v.map(|x| x + SHIFT - SHIFT)
     }
     #[inline(always)]
-    fn exp2(self, n: F) -> F {
-        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    fn scale(self, v: F, n: F) -> F {
+        zip(v, n, |v, n| v * f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
     fn within(self, range: Range<usize>, v: F, other: F) -> F {
@@ -137,6 +137,25 @@ impl Simd for Scalar {
     #[inline(always)]
     fn narrow(self, v: F) -> [i8; LANES] {
         self.round(v).map(|x| x as i8)
+    }
+    #[inline(always)]
+    fn narrow_pairs(self, v: F) -> [i32; LANES / 2] {
+        let v = self.round(v);
+        from_fn(|i| i32::from(v[2 * i + 1] as i16) << 16 | i32::from(v[2 * i] as i16 as u16))
+    }
+
+    #[inline(always)]
+    fn pairs(self, x: &[i16; 2 * LANES]) -> [u8; 4 * LANES] {
+        from_fn(|i| x[i / 2].to_le_bytes()[i % 2])
+    }
+    #[inline(always)]
+    fn widen_pairs(self, x: &[i8; 2 * LANES]) -> [u8; 4 * LANES] {
+        self.pairs(&x.map(i16::from))
+    }
+    #[inline(always)]
+    fn dot_pairs(self, acc: [i32; LANES], a: [u8; 4 * LANES], b: i32) -> [i32; LANES] {
+        let product = |i: usize, b: i32| i32::from(i16::from_le_bytes([a[i], a[i + 1]])) * i32::from(b as i16);
+        from_fn(|r| acc[r].wrapping_add(product(4 * r, b)).wrapping_add(product(4 * r + 2, b >> 16)))
     }
 
     #[inline(always)]

@@ -1,14 +1,18 @@
-//! Attention over pages: scores of 16 tokens in one register, values added token by token.
+//! Attention over pages: scores of 16 tokens in one register, then the weighted sum of their values.
 //!
 //! The law: positions are cut into splits of [`SPLIT`] at fixed places. Within a split a row's softmax runs over its
 //! pages in order; splits are merged in order. So a row's result depends on its own positions only: prefill, decode and
-//! any chunking between them agree bit for bit. Tokens that a row may not see are never multiplied, only skipped.
+//! any chunking between them agree bit for bit. What a row may not see weighs nothing, whatever is in its place. Scores
+//! are in base 2.
 
-use super::kv::{with_pages, Kv, Pages};
+mod float;
+mod quant;
+
+use super::kv::{number, with_pages, Kv};
 use super::pool::{Pool, TileMut};
-use super::simd::{lanes, update, Element, Isa, Kernel, Simd, LANES};
-use super::slab::Plain;
-use crate::device::{Heads, Span, PAGE};
+use super::simd::{lanes, update, Isa, Kernel, Simd, LANES};
+use crate::device::{Heads, KvShape, Span, PAGE};
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// Positions of one split.
@@ -85,7 +89,7 @@ pub fn attention(
     let bands: Vec<Band> = spans.iter().flat_map(Band::of).collect();
     let splits = bands.iter().map(Band::splits).max().unwrap_or(0);
     with_pages!(&kv.pages, pages => {
-        let step = Step { isa, ask, pages, bands: &bands };
+        let step = Step { isa, ask, shape: &kv.shape, pages, bands: &bands };
         if splits > 1 && bands.len() * ask.heads.kv < 3 * pool.threads() {
             step.by_split(pool, scratch, splits, out);
         } else {
@@ -95,23 +99,24 @@ pub fn attention(
 }
 
 /// The work of one call.
-struct Step<'a, E: Plain> {
+struct Step<'a, P> {
     isa: Isa,
     ask: Ask<'a>,
-    pages: &'a Pages<E>,
+    shape: &'a KvShape,
+    pages: &'a P,
     bands: &'a [Band<'a>],
 }
 
-impl<E: Element + Plain> Step<'_, E> {
+impl<P: Pages> Step<'_, P> {
     /// Floats of one row's partial result: values, maximum, total.
     fn stride(&self) -> usize {
-        self.pages.value_vectors() * LANES + TAIL
+        self.ask.heads.size.next_multiple_of(LANES) + TAIL
     }
 
     /// Adds the splits of one band and head to `states`, one per query.
     fn attend(&self, band: &Band, head: usize, splits: Range<usize>, states: &mut [f32]) {
-        let (ask, pages) = (self.ask, self.pages);
-        self.isa.run(Attend { ask, pages, band, head, splits, stride: self.stride(), states });
+        let Step { ask, shape, pages, .. } = *self;
+        self.isa.run(Attend { ask, shape, pages, band, head, splits, stride: self.stride(), states });
     }
 
     /// Gives each tile of the output to `f`, with the number of its band and its head.
@@ -194,16 +199,57 @@ fn merge<S: Simd>(s: S, state: &mut [f32], partial: &[f32]) {
         return state.copy_from_slice(partial);
     }
     let max = if pm > m { pm } else { m };
-    let (a, b) = (s.exp(s.splat(m - max)), s.exp(s.splat(pm - max)));
+    let (a, b) = (s.pow2(s.splat(m - max)), s.pow2(s.splat(pm - max)));
     update!(s, state[..values], partial[..values], |x, y| s.mul_add(x, a, s.mul(y, b)));
     let total = s.mul_add(s.splat(l), a, s.mul(s.splat(pl), b));
     state[values..values + 2].copy_from_slice(&[max, lanes(s, total)[0]]);
 }
 
+/// How the pages of a format are attended to.
+pub trait Pages: Sync {
+    /// A word of a query, as it is multiplied with a vector of keys.
+    type Word: Copy + Default;
+
+    /// Writes the words of a query as column `i`, and returns what its scores are to be multiplied by besides `scale`.
+    fn ready<S: Simd, const Q: usize>(&self, s: S, query: &[f32], scale: f32, i: usize, tile: &mut Tile<Self::Word, Q>);
+    /// Values, maximum and total of the pages from `start` on, whose blocks are given, for each query of the tile. `P`
+    /// pages are scored and `C` vectors of values summed at a time.
+    fn partial<S: Simd, const Q: usize, const P: usize, const C: usize>(
+        &self,
+        s: S,
+        tile: &Tile<Self::Word, Q>,
+        start: usize,
+        blocks: &[usize],
+        partial: &mut [f32],
+    );
+}
+
+/// Queries that are attended together.
+pub struct Tile<W, const Q: usize> {
+    /// `[words][Q]`.
+    words: Vec<[W; Q]>,
+    /// Factors of the scores.
+    factors: [f32; Q],
+    /// Positions that each sees; later queries see later ones.
+    seen: [Range<usize>; Q],
+    /// Floats of one partial result.
+    stride: usize,
+}
+
+impl<W, const Q: usize> Tile<W, Q> {
+    /// Lanes of page `page` that query `i` sees.
+    #[inline(always)]
+    fn lanes(&self, i: usize, page: usize) -> Range<usize> {
+        let lane = |position: usize| position.saturating_sub(page * PAGE).min(PAGE);
+        lane(self.seen[i].start)..lane(self.seen[i].end)
+    }
+}
+
 /// One band and key/value head: the rows' queries that share its keys and values.
-struct Attend<'a, E: Plain> {
+struct Attend<'a, P> {
     ask: Ask<'a>,
-    pages: &'a Pages<E>,
+    shape: &'a KvShape,
+    pages: &'a P,
     band: &'a Band<'a>,
     head: usize,
     splits: Range<usize>,
@@ -212,7 +258,7 @@ struct Attend<'a, E: Plain> {
     states: &'a mut [f32],
 }
 
-impl<E: Element + Plain> Kernel for Attend<'_, E> {
+impl<P: Pages> Kernel for Attend<'_, P> {
     type Output = ();
 
     #[inline(always)]
@@ -221,10 +267,10 @@ impl<E: Element + Plain> Kernel for Attend<'_, E> {
         let mut first = 0;
         while first < queries {
             first += match (queries - first).min(S::QUERIES) {
-                8.. => self.queries::<S, 8, 1, 2>(s, first),
+                8.. => self.queries::<S, 8, 2, 2>(s, first),
                 4.. if S::QUERIES == 4 => self.queries::<S, 4, 1, 1>(s, first),
-                4.. => self.queries::<S, 4, 2, 4>(s, first),
-                3 => self.queries::<S, 3, 2, 4>(s, first),
+                4.. => self.queries::<S, 4, 4, 4>(s, first),
+                3 => self.queries::<S, 3, 4, 4>(s, first),
                 2 => self.queries::<S, 2, 4, 4>(s, first),
                 _ => self.queries::<S, 1, 4, 4>(s, first),
             };
@@ -232,18 +278,22 @@ impl<E: Element + Plain> Kernel for Attend<'_, E> {
     }
 }
 
-impl<E: Element + Plain> Attend<'_, E> {
-    /// Attends `Q` queries from `first` on, scores `P` pages and sums `C` vectors of values at a time; returns `Q`.
+impl<P: Pages> Attend<'_, P> {
+    /// Attends `Q` queries from `first` on; returns `Q`.
     #[inline(always)]
-    fn queries<S: Simd, const Q: usize, const P: usize, const C: usize>(&mut self, s: S, first: usize) -> usize {
-        let q = self.scaled::<Q>(first);
-        let seen = std::array::from_fn::<_, Q, _>(|i| {
-            self.ask.seen(self.band.position(self.band.rows.start + (first + i) / self.ask.group()))
-        });
-        let (start, end) = (seen[0].start, seen[Q - 1].end);
+    fn queries<S: Simd, const Q: usize, const A: usize, const C: usize>(&mut self, s: S, first: usize) -> usize {
+        let tile = self.tile::<S, Q>(s, first);
+        let (start, end) = (tile.seen[0].start, tile.seen[Q - 1].end);
         let mut partial = vec![0.0; Q * self.stride];
         for split in self.splits.start.max(start / SPLIT)..self.splits.end.min(end.div_ceil(SPLIT)) {
-            self.split::<S, Q, P, C>(s, &q, &seen, split, &mut partial);
+            let first_page = (split * PAGES).max(start / PAGE);
+            let last_page = ((split + 1) * PAGES).min(end.div_ceil(PAGE));
+            let mut blocks = [0; PAGES];
+            for (block, &page) in blocks.iter_mut().zip(&self.band.span.pages[first_page..last_page]) {
+                *block = number(self.shape, self.ask.layer, page, self.head);
+            }
+            let blocks = &blocks[..last_page - first_page];
+            self.pages.partial::<S, Q, A, C>(s, &tile, first_page, blocks, &mut partial);
             let states = self.states[first * self.stride..].chunks_exact_mut(self.stride);
             for (state, partial) in states.zip(partial.chunks_exact(self.stride)) {
                 merge(s, state, partial);
@@ -252,166 +302,17 @@ impl<E: Element + Plain> Attend<'_, E> {
         Q
     }
 
-    /// The queries times the scale, `[S][Q]`.
     #[inline(always)]
-    fn scaled<const Q: usize>(&self, first: usize) -> Vec<[f32; Q]> {
+    fn tile<S: Simd, const Q: usize>(&self, s: S, first: usize) -> Tile<P::Word, Q> {
         let (Heads { size, .. }, group) = (self.ask.heads, self.ask.group());
-        let mut q = vec![[0.0; Q]; size];
+        let seen =
+            std::array::from_fn(|i| self.ask.seen(self.band.position(self.band.rows.start + (first + i) / group)));
+        let mut tile = Tile { words: Vec::new(), factors: [0.0; Q], seen, stride: self.stride };
         for i in 0..Q {
             let (row, head) = (self.band.rows.start + (first + i) / group, self.head * group + (first + i) % group);
-            let values = &self.ask.qkv[row * self.ask.heads.row() + head * size..][..size];
-            q.iter_mut().zip(values).for_each(|(q, v)| q[i] = v * self.ask.scale);
+            let query = &self.ask.qkv[row * self.ask.heads.row() + head * size..][..size];
+            self.pages.ready(s, query, self.ask.scale * LOG2_E, i, &mut tile);
         }
-        q
+        tile
     }
-
-    /// Values, maximum and total of one split.
-    #[inline(always)]
-    fn split<S: Simd, const Q: usize, const P: usize, const C: usize>(
-        &self,
-        s: S,
-        q: &[[f32; Q]],
-        seen: &[Range<usize>; Q],
-        split: usize,
-        partial: &mut [f32],
-    ) {
-        let start = (split * PAGES).max(seen[0].start / PAGE);
-        let end = ((split + 1) * PAGES).min(seen[Q - 1].end.div_ceil(PAGE));
-        let numbers = &self.band.span.pages[start..end];
-        let mut weights = [[[0.0; LANES]; PAGES]; Q];
-        let largest = self.scores::<S, Q, P>(s, q, seen, start, numbers, &mut weights);
-        for i in 0..Q {
-            let max = s.largest(largest[i]);
-            let total = soften(s, &seen[i], start, max, &mut weights[i][..numbers.len()]);
-            let tail = (i + 1) * self.stride - TAIL;
-            partial[tail..tail + 2].copy_from_slice(&[max, total]);
-        }
-        let count = self.pages.value_vectors();
-        let wide = count / C * C;
-        for c in (0..wide).step_by(C) {
-            self.values::<S, Q, C>(s, c, seen, start, numbers, &weights, partial);
-        }
-        for c in wide..count {
-            self.values::<S, Q, 1>(s, c, seen, start, numbers, &weights, partial);
-        }
-    }
-
-    /// Scores of the pages, −∞ where a row does not see, and the largest of each lane.
-    #[inline(always)]
-    fn scores<S: Simd, const Q: usize, const P: usize>(
-        &self,
-        s: S,
-        q: &[[f32; Q]],
-        seen: &[Range<usize>; Q],
-        start: usize,
-        numbers: &[u32],
-        weights: &mut [[[f32; LANES]; PAGES]; Q],
-    ) -> [S::F; Q] {
-        let mut largest = [s.splat(f32::NEG_INFINITY); Q];
-        let mut page = 0;
-        while page < numbers.len() {
-            let mut dots = [[s.zero(); Q]; P];
-            let several = numbers[page..].first_chunk::<P>();
-            match several {
-                Some(numbers) => dots = self.dots::<S, Q, P>(s, q, numbers),
-                None => dots[0] = self.dots::<S, Q, 1>(s, q, &[numbers[page]])[0],
-            }
-            for dots in &dots[..several.map_or(1, |n| n.len())] {
-                for i in 0..Q {
-                    let lanes = lanes_seen(&seen[i], start + page);
-                    let score = s.within(lanes, dots[i], s.splat(f32::NEG_INFINITY));
-                    largest[i] = s.max(score, largest[i]);
-                    s.store(score, &mut weights[i][page]);
-                }
-                page += 1;
-            }
-        }
-        largest
-    }
-
-    /// `Σ_d q[d] · key[d]` of `P` pages.
-    #[inline(always)]
-    fn dots<S: Simd, const Q: usize, const P: usize>(
-        &self,
-        s: S,
-        q: &[[f32; Q]],
-        numbers: &[u32; P],
-    ) -> [[S::F; Q]; P] {
-        let mut pages = [&[][..]; P];
-        for p in 0..P {
-            pages[p] = &self.pages.block(self.ask.layer, numbers[p], self.head).0[..q.len()];
-        }
-        let mut dots = [[s.zero(); Q]; P];
-        for (d, q) in q.iter().enumerate() {
-            let mut keys = [s.zero(); P];
-            for p in 0..P {
-                keys[p] = E::load(s, &pages[p][d]);
-            }
-            for i in 0..Q {
-                let q = s.splat(q[i]);
-                for p in 0..P {
-                    dots[p][i] = s.mul_add(keys[p], q, dots[p][i]);
-                }
-            }
-        }
-        dots
-    }
-
-    /// `C` vectors of the weighted sum of values, from vector `c` on.
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn values<S: Simd, const Q: usize, const C: usize>(
-        &self,
-        s: S,
-        c: usize,
-        seen: &[Range<usize>; Q],
-        start: usize,
-        numbers: &[u32],
-        weights: &[[[f32; LANES]; PAGES]; Q],
-        partial: &mut [f32],
-    ) {
-        let count = self.pages.value_vectors();
-        let mut sums = [[s.zero(); C]; Q];
-        for (page, &number) in numbers.iter().enumerate() {
-            let values = self.pages.block(self.ask.layer, number, self.head).1;
-            let rows = seen.each_ref().map(|seen| lanes_seen(seen, start + page));
-            let all = rows.iter().all(|lanes| lanes.len() == PAGE);
-            for (t, values) in values.chunks_exact(count).enumerate() {
-                let values: &[[E; LANES]; C] = values[c..].first_chunk().expect("C vectors from c");
-                for i in 0..Q {
-                    if all || rows[i].contains(&t) {
-                        let weight = s.splat(weights[i][page][t]);
-                        for j in 0..C {
-                            sums[i][j] = s.mul_add(E::load(s, &values[j]), weight, sums[i][j]);
-                        }
-                    }
-                }
-            }
-        }
-        for (i, sums) in sums.iter().enumerate() {
-            let out = partial[i * self.stride + c * LANES..].as_chunks_mut().0;
-            for (out, &sum) in out.iter_mut().zip(sums) {
-                s.store(sum, out);
-            }
-        }
-    }
-}
-
-/// Lanes of page `page` that are within `seen`.
-#[inline(always)]
-fn lanes_seen(seen: &Range<usize>, page: usize) -> Range<usize> {
-    let lane = |position: usize| position.saturating_sub(page * PAGE).min(PAGE);
-    lane(seen.start)..lane(seen.end)
-}
-
-/// Turns scores into `e^(score − max)` and returns their sum; 0 where a row does not see.
-#[inline(always)]
-fn soften<S: Simd>(s: S, seen: &Range<usize>, start: usize, max: f32, pages: &mut [[f32; LANES]]) -> f32 {
-    let (max, mut total) = (s.splat(max), s.zero());
-    for (page, scores) in pages.iter_mut().enumerate() {
-        let weight = s.within(lanes_seen(seen, start + page), s.exp(s.sub(s.load(scores), max)), s.zero());
-        total = s.add(total, weight);
-        s.store(weight, scores);
-    }
-    s.sum(total)
 }

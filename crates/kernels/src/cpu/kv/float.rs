@@ -1,0 +1,67 @@
+//! Keys and values as floats.
+//!
+//! The law: a block is S vectors of keys (vector d holds dimension d of the page's 16 tokens, so that 16 scores come out
+//! of one register), then 16 rows of values, padded with zeros to whole vectors.
+
+use super::Blocks;
+use crate::cpu::simd::{Element, Simd, LANES};
+use crate::cpu::slab::{Plain, Slab};
+use crate::device::{KvShape, Result, PAGE};
+
+/// Blocks of `S + 16 · ⌈S / 16⌉` vectors.
+pub struct Floats<E: Plain> {
+    size: usize,
+    vectors: Slab<[E; LANES]>,
+}
+
+impl<E: Element + Plain> Floats<E> {
+    /// All zeros.
+    pub fn new(shape: &KvShape) -> Result<Floats<E>> {
+        let size = shape.head_size;
+        let block = size + PAGE * size.div_ceil(LANES);
+        Ok(Floats { size, vectors: Slab::zeros(super::count(shape).saturating_mul(block))? })
+    }
+
+    /// Vectors of a row of values.
+    #[inline(always)]
+    pub fn value_vectors(&self) -> usize {
+        self.size.div_ceil(LANES)
+    }
+
+    /// Vectors of a block.
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.size + PAGE * self.value_vectors()
+    }
+
+    /// Keys `[S]` and values `[16][⌈S / 16⌉]`.
+    #[inline(always)]
+    pub fn block(&self, block: usize) -> (&[[E; LANES]], &[[E; LANES]]) {
+        self.vectors[block * self.len()..][..self.len()].split_at(self.size)
+    }
+}
+
+impl<E: Element + Plain> Blocks for Floats<E> {
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, s: S, block: usize, row: usize, key: &[f32], value: &[f32]) {
+        let (len, count) = (self.len(), self.value_vectors());
+        let (keys, values) = self.vectors[block * len..][..len].split_at_mut(self.size);
+        for (k, keys) in key.chunks(LANES).zip(keys.chunks_mut(LANES)) {
+            let k = E::narrow_all(s, s.load_part(k));
+            keys.iter_mut().zip(k).for_each(|(vector, k)| vector[row] = k);
+        }
+        for (v, vector) in value.chunks(LANES).zip(&mut values[row * count..]) {
+            *vector = E::narrow_all(s, s.load_part(v));
+        }
+    }
+
+    fn copy(&mut self, from: usize, to: usize, rows: usize) {
+        let (from, to) = (from * self.len(), to * self.len());
+        for d in 0..self.size {
+            let keys = self.vectors[from + d];
+            self.vectors[to + d][..rows].copy_from_slice(&keys[..rows]);
+        }
+        let values = rows * self.value_vectors();
+        self.vectors.copy_within(from + self.size..from + self.size + values, to + self.size);
+    }
+}

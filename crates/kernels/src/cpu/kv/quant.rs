@@ -1,0 +1,192 @@
+//! Keys and values as integers, each head's key and value of a token with a scale of its own.
+//!
+//! The law: |q| ≤ R, where R is 127 for int8 and for int16 the largest for which a product of two vectors of S such
+//! numbers fits 32 bits (5,792 for heads of 64: a 25,000th of the range is the error, a third of what f16 costs at worst).
+//! So scores are exact sums of integers. A value that is not finite makes its scale NaN, and with it what is computed.
+
+use super::Blocks;
+use crate::cpu::simd::{fold, Simd, LANES};
+use crate::cpu::slab::{Plain, Slab};
+use crate::device::{KvShape, Result, PAGE};
+
+/// Numbers of a vector: 16 pairs.
+pub const WIDE: usize = 2 * LANES;
+
+/// A stored integer.
+pub trait Quant: Plain {
+    /// R for heads of `size`.
+    fn range(size: usize) -> f32;
+    /// 16 pairs, as 16 bits.
+    fn load<S: Simd>(s: S, x: &[Self; WIDE]) -> S::B;
+    /// A number of at most R.
+    fn of(x: i16) -> Self;
+}
+
+impl Quant for i16 {
+    fn range(size: usize) -> f32 {
+        (f64::from(i32::MAX) / size as f64).sqrt().min(f64::from(i16::MAX)).floor() as f32
+    }
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[i16; WIDE]) -> S::B {
+        s.pairs(x)
+    }
+    #[inline(always)]
+    fn of(x: i16) -> i16 {
+        x
+    }
+}
+
+impl Quant for i8 {
+    fn range(_: usize) -> f32 {
+        127.0
+    }
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[i8; WIDE]) -> S::B {
+        s.widen_pairs(x)
+    }
+    #[inline(always)]
+    fn of(x: i16) -> i8 {
+        x as i8
+    }
+}
+
+/// Blocks of `⌈S / 2⌉` vectors of keys (vector d holds dimensions 2d and 2d + 1 of the page's 16 tokens) and 8 rows of
+/// `⌈S / 16⌉` vectors of values (row p holds tokens 2p and 2p + 1, side by side in each dimension), padded with zeros.
+pub struct Quants<E: Plain> {
+    size: usize,
+    range: f32,
+    vectors: Slab<[E; WIDE]>,
+    /// Per block: the scales of the 16 keys, the scales of the 16 values.
+    scales: Slab<[[f32; LANES]; 2]>,
+}
+
+/// What a block holds.
+pub struct Block<'a, E> {
+    /// `[⌈S / 2⌉]`.
+    pub keys: &'a [[E; WIDE]],
+    /// `[8][⌈S / 16⌉]`.
+    pub values: &'a [[E; WIDE]],
+    /// Of keys and values.
+    pub scales: &'a [[f32; LANES]; 2],
+}
+
+impl<E: Quant> Quants<E> {
+    /// All zeros.
+    pub fn new(shape: &KvShape) -> Result<Quants<E>> {
+        let (size, count) = (shape.head_size, super::count(shape));
+        let block = size.div_ceil(2) + PAGE / 2 * size.div_ceil(LANES);
+        Ok(Quants {
+            size,
+            range: E::range(size),
+            vectors: Slab::zeros(count.saturating_mul(block))?,
+            scales: Slab::zeros(count)?,
+        })
+    }
+
+    /// R.
+    pub fn range(&self) -> f32 {
+        self.range
+    }
+
+    /// Vectors of the keys of a page.
+    #[inline(always)]
+    pub fn key_vectors(&self) -> usize {
+        self.size.div_ceil(2)
+    }
+
+    /// Vectors of two rows of values.
+    #[inline(always)]
+    pub fn value_vectors(&self) -> usize {
+        self.size.div_ceil(LANES)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.key_vectors() + PAGE / 2 * self.value_vectors()
+    }
+
+    /// A block, to read.
+    #[inline(always)]
+    pub fn block(&self, block: usize) -> Block<'_, E> {
+        let (keys, values) = self.vectors[block * self.len()..][..self.len()].split_at(self.key_vectors());
+        Block { keys, values, scales: &self.scales[block] }
+    }
+}
+
+impl<E: Quant> Blocks for Quants<E> {
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, s: S, block: usize, row: usize, key: &[f32], value: &[f32]) {
+        let (len, count) = (self.len(), self.value_vectors());
+        let (keys, values) = self.vectors[block * len..][..len].split_at_mut(self.size.div_ceil(2));
+        let (key, value) = (Steps::of(s, key, self.range), Steps::of(s, value, self.range));
+        for (x, keys) in key.x.chunks(LANES).zip(keys.chunks_mut(LANES / 2)) {
+            for (vector, pair) in keys.iter_mut().zip(key.pairs(s, x)) {
+                let [a, b] = both(pair);
+                vector[2 * row] = E::of(a);
+                vector[2 * row + 1] = E::of(b);
+            }
+        }
+        for (x, vector) in value.x.chunks(LANES).zip(&mut values[row / 2 * count..]) {
+            for (i, pair) in value.pairs(s, x).into_iter().enumerate() {
+                let [a, b] = both(pair);
+                vector[4 * i + row % 2] = E::of(a);
+                vector[4 * i + 2 + row % 2] = E::of(b);
+            }
+        }
+        self.scales[block][0][row] = key.step;
+        self.scales[block][1][row] = value.step;
+    }
+
+    fn copy(&mut self, from: usize, to: usize, rows: usize) {
+        let (len, count) = (self.len(), self.value_vectors());
+        let (at, onto) = (from * len, to * len);
+        for d in 0..self.key_vectors() {
+            let keys = self.vectors[at + d];
+            self.vectors[onto + d][..2 * rows].copy_from_slice(&keys[..2 * rows]);
+        }
+        let (at, onto) = (at + self.key_vectors(), onto + self.key_vectors());
+        let pairs = rows / 2 * count;
+        self.vectors.copy_within(at..at + pairs, onto);
+        if rows % 2 == 1 {
+            for c in pairs..pairs + count {
+                let values = self.vectors[at + c];
+                let halves = self.vectors[onto + c].iter_mut().zip(values);
+                halves.step_by(2).for_each(|(to, from)| *to = from);
+            }
+        }
+        let scales = self.scales[from];
+        for (to, from) in self.scales[to].iter_mut().zip(scales) {
+            to[..rows].copy_from_slice(&from[..rows]);
+        }
+    }
+}
+
+/// The two numbers of a pair.
+#[inline(always)]
+fn both(pair: i32) -> [i16; 2] {
+    [pair as i16, (pair >> 16) as i16]
+}
+
+/// A vector as whole multiples of a step, the largest of which is R.
+pub struct Steps<'a> {
+    x: &'a [f32],
+    /// The step; NaN where a value is not finite.
+    pub step: f32,
+    inverse: f32,
+}
+
+impl<'a> Steps<'a> {
+    /// Chooses the step.
+    #[inline(always)]
+    pub fn of<S: Simd>(s: S, x: &'a [f32], range: f32) -> Steps<'a> {
+        let largest = s.largest(fold!(s, x, s.zero(), 0.0, |most, v| s.max(s.abs(v), most)));
+        let nothing = s.sum(fold!(s, x, s.zero(), 0.0, |sum, v| s.mul_add(v, s.zero(), sum)));
+        Steps { x, step: largest / range + nothing, inverse: if largest > 0.0 { range / largest } else { 0.0 } }
+    }
+
+    /// Up to 16 of the values as pairs.
+    #[inline(always)]
+    pub fn pairs<S: Simd>(&self, s: S, x: &[f32]) -> [i32; LANES / 2] {
+        s.narrow_pairs(s.mul(s.load_part(x), s.splat(self.inverse)))
+    }
+}
