@@ -14,65 +14,39 @@ import type {
   SharedV3Warning,
 } from '@ai-sdk/provider';
 import { SglangError } from '../engine/errors.ts';
-import { nearestChoice } from '../lang/choices.ts';
 import { contentText } from '../lang/prompt.ts';
-import { refuseMethod, refuseUnsupported, type UnsupportedOptions } from './api-options.ts';
-import type { Backend, Content, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
+import type { UnsupportedOptions } from './api-options.ts';
+import type { Backend, Content, Delta, GenerateOptions, GenMeta, Turn } from './backend.ts';
 import { imageUrl } from './image-source.ts';
-import { choiceRoom, choiceTurns, valueSchemas, valueText, wholeOf, wrapped } from './json-values.ts';
+import { wholeOf } from './json-values.ts';
+import { SchemaBackend } from './schema-backend.ts';
 
 const SUPPORTED = [
   ...(['temperature', 'topP', 'topK', 'frequencyPenalty', 'presencePenalty', 'stop', 'seed'] as const),
   'jsonSchema' as const,
 ];
-const INSTEAD = 'use choices, type or schema, or a RuntimeEndpoint or Engine';
 
 /** A model of the AI SDK as a backend. */
 export function aiSdkBackend(model: LanguageModelV3, options: UnsupportedOptions = {}): Backend {
   return new AiSdkBackend(model, options);
 }
 
-class AiSdkBackend implements Backend {
+class AiSdkBackend extends SchemaBackend {
   readonly kind: string;
 
   constructor(
     readonly model: LanguageModelV3,
-    readonly options: UnsupportedOptions,
+    options: UnsupportedOptions,
   ) {
+    super(`${model.modelId}: the AI SDK`, SUPPORTED, options);
     this.kind = `ai-sdk ${model.provider}`;
   }
 
-  async *stream(turns: readonly Turn[], options: GenerateOptions): AsyncGenerator<Delta, void> {
-    const { valueType, jsonSchema } = options;
-    if (valueType) return yield await this.#value(turns, { ...options, regex: undefined }, valueSchemas[valueType]);
-    if (jsonSchema === undefined) return yield* this.#complete(turns, options);
-    const schema = JSON.parse(jsonSchema) as { type?: string };
-    if (schema.type === 'object') yield* this.#complete(turns, { ...options, stop: [] }, schema);
-    else yield await this.#value(turns, { ...options, jsonSchema: undefined }, schema);
-  }
-
-  async select(
+  protected async *complete(
     turns: readonly Turn[],
-    choices: readonly string[],
-    { method, temperature, signal }: SelectOptions,
-  ): Promise<Selection> {
-    refuseMethod(this.#name, method, this.options);
-    const options = { temperature, signal, maxTokens: choiceRoom(choices) };
-    const { text, meta } = await this.#value(choiceTurns(turns, choices), options, { type: 'string', enum: choices });
-    return { index: nearestChoice(text, choices), scores: null, meta };
-  }
-
-  get #name(): string {
-    return `${this.model.modelId}: the AI SDK`;
-  }
-
-  async #value(turns: readonly Turn[], options: GenerateOptions, schema: object): Promise<Required<Delta>> {
-    const { text, meta } = await wholeOf(this.#complete(turns, { ...options, stop: [] }, wrapped(schema)));
-    return { text: valueText(text, 'enum' in schema), meta };
-  }
-
-  async *#complete(turns: readonly Turn[], options: GenerateOptions, schema?: object): AsyncGenerator<Delta, void> {
-    refuseUnsupported(this.#name, options, SUPPORTED, this.options, INSTEAD);
+    options: GenerateOptions,
+    schema?: object,
+  ): AsyncGenerator<Delta, void> {
     const { maxTokens = 128, temperature, topP, topK = -1, seed, stop = [], signal } = options;
     const { stream } = await this.model.doStream({
       prompt: await Promise.all(turns.filter(({ content }) => content.length > 0).map((turn) => this.#message(turn))),
@@ -97,7 +71,7 @@ class AiSdkBackend implements Backend {
 
   /** A provider warns of what it leaves out. */
   #heed(warnings: readonly SharedV3Warning[]): void {
-    if (this.options.ignoreUnsupported) return;
+    if (this.unsupported.ignoreUnsupported) return;
     for (const warning of warnings) {
       if (warning.type !== 'unsupported') continue;
       const { feature, details = 'create the backend with { ignoreUnsupported: true } to do without' } = warning;

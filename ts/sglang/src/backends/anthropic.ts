@@ -3,13 +3,13 @@
  * turn that was begun is gone on with. A schema is asked for as the input of a tool that the model must call.
  */
 import { SglangError } from '../engine/errors.ts';
-import { nearestChoice } from '../lang/choices.ts';
 import { contentText } from '../lang/prompt.ts';
-import { refuseMethod, refuseUnsupported, type UnsupportedOptions } from './api-options.ts';
-import type { Backend, Content, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
+import type { UnsupportedOptions } from './api-options.ts';
+import type { Content, Delta, GenerateOptions, GenMeta, Turn } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
-import { choiceRoom, choiceTurns, Repetition, valueSchemas, valueText, wholeOf, wrapped } from './json-values.ts';
+import { Repetition } from './json-values.ts';
+import { SchemaBackend } from './schema-backend.ts';
 
 export interface AnthropicOptions extends HttpOptions, UnsupportedOptions {
   /** Default: the environment's ANTHROPIC_BASE_URL, then Anthropic itself. */
@@ -19,8 +19,6 @@ export interface AnthropicOptions extends HttpOptions, UnsupportedOptions {
 const ANTHROPIC_URL = 'https://api.anthropic.com';
 const VERSION = '2023-06-01';
 const TOOL = 'answer';
-const SUPPORTED = ['temperature', 'topP', 'topK', 'stop', 'jsonSchema'] as const;
-const INSTEAD = 'use choices, type or schema, or a RuntimeEndpoint or Engine';
 
 interface Usage {
   input_tokens?: number;
@@ -38,53 +36,31 @@ interface Event {
 }
 
 /** A model of Anthropic. The key is `apiKey` or the environment's ANTHROPIC_API_KEY. */
-export class Anthropic implements Backend {
+export class Anthropic extends SchemaBackend {
   readonly kind = 'anthropic';
-  readonly #options: AnthropicOptions;
+  protected override readonly choiceTemperature = 0;
   readonly #server: HttpServer;
 
   constructor(
     readonly model: string,
     options: AnthropicOptions = {},
   ) {
+    super(`${model}: Anthropic's API`, ['temperature', 'topP', 'topK', 'stop', 'jsonSchema'], options);
     const { baseURL = process.env.ANTHROPIC_BASE_URL || ANTHROPIC_URL, apiKey = process.env.ANTHROPIC_API_KEY } =
       options;
     if (!apiKey && baseURL === ANTHROPIC_URL) {
       throw new SglangError('bad_request', 'Anthropic: no API key; set ANTHROPIC_API_KEY or pass { apiKey }', 'apiKey');
     }
     const headers = { ...(apiKey && { 'x-api-key': apiKey }), 'anthropic-version': VERSION, ...options.headers };
-    this.#options = options;
     this.#server = new HttpServer(baseURL, { ...options, apiKey: undefined, headers });
   }
 
-  async *stream(turns: readonly Turn[], options: GenerateOptions): AsyncGenerator<Delta, void> {
-    const { valueType, jsonSchema } = options;
-    if (valueType) return yield await this.#value(turns, { ...options, regex: undefined }, valueSchemas[valueType]);
-    if (jsonSchema === undefined) return yield* this.#complete(turns, options);
-    const schema = JSON.parse(jsonSchema) as { type?: string };
-    if (schema.type === 'object') yield* this.#complete(turns, { ...options, stop: [] }, schema);
-    else yield await this.#value(turns, { ...options, jsonSchema: undefined }, schema);
-  }
-
-  async select(
-    turns: readonly Turn[],
-    choices: readonly string[],
-    { method, temperature = 0, signal }: SelectOptions,
-  ): Promise<Selection> {
-    refuseMethod(`${this.model}: Anthropic's API`, method, this.#options);
-    const options = { temperature, signal, maxTokens: choiceRoom(choices) };
-    const { text, meta } = await this.#value(choiceTurns(turns, choices), options, { type: 'string', enum: choices });
-    return { index: nearestChoice(text, choices), scores: null, meta };
-  }
-
-  async #value(turns: readonly Turn[], options: GenerateOptions, schema: object): Promise<Required<Delta>> {
-    const { text, meta } = await wholeOf(this.#complete(turns, { ...options, stop: [] }, wrapped(schema)));
-    return { text: valueText(text, 'enum' in schema), meta };
-  }
-
   /** With a schema the text is JSON: what the model passes to a tool that takes it. */
-  async *#complete(turns: readonly Turn[], options: GenerateOptions, schema?: object): AsyncGenerator<Delta, void> {
-    refuseUnsupported(`${this.model}: Anthropic's API`, options, SUPPORTED, this.#options, INSTEAD);
+  protected async *complete(
+    turns: readonly Turn[],
+    options: GenerateOptions,
+    schema?: object,
+  ): AsyncGenerator<Delta, void> {
     const { begun, ...prompt } = await promptOf(turns, schema === undefined);
     const body = { model: this.model, ...prompt, ...samplingOf(options), ...(schema && toolOf(schema)), stream: true };
     const counts = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 };

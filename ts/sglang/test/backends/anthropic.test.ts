@@ -118,6 +118,7 @@ test('types, choices and schemas of other things than objects stand in an object
       .assistant(select('tool', ['calculator', 'web browser'])),
   );
   t.deepEqual((await program.run({}, claude(url))).vars, { n: 7, list: [1, 2], tool: 'web browser' });
+  t.is(asked[2]!.body.temperature, 0);
   const last = asked.map(({ body }) => body.messages.at(-1).role);
   t.deepEqual(last, ['user', 'user', 'user'], 'a message that was begun cannot be gone on with by a tool');
   t.deepEqual(asked[2]!.body.tools[0].input_schema.properties.value, {
