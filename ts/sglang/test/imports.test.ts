@@ -16,7 +16,7 @@ const edges: Record<string, string[]> = {
   models: ['engine/errors.ts'],
   engine: ['backends', 'models', 'templates'],
   server: ['engine/errors.ts', 'models', 'templates'],
-  cli: ['engine', 'models', 'server'],
+  cli: ['backends', 'engine', 'lang', 'models', 'server', 'trace'],
   'index.ts': ['backends', 'cli/progress.ts', 'engine', 'lang', 'trace'],
 };
 

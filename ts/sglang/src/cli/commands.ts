@@ -1,5 +1,5 @@
 /**
- * The command line: `serve`, `generate`, `pull`. A mistake in the call ends with 2, any other failure with 1, each told in
+ * The command line: `serve`, `run`, `chat`, `generate`, `pull`. A mistake in the call ends with 2, any other failure with 1, each told in
  * one line on stderr. The engine is loaded by the commands that need it, so that `--help` is instant.
  */
 import { readFile } from 'node:fs/promises';
@@ -8,6 +8,7 @@ import { version } from '../../package.json';
 import type { EngineOptions, LoadProgress } from '../engine/engine.ts';
 import type { EngineLike } from '../engine/types.ts';
 import { resolveModel } from '../models/resolve.ts';
+import type { OpenBackend } from './backend.ts';
 import { progressView } from './load-progress.ts';
 import { createLogger } from './log.ts';
 import { addFlags, readFlags, UsageError, wireNames } from './options.ts';
@@ -16,6 +17,7 @@ import type { Options } from './options.ts';
 /** What the commands touch outside themselves; tests put an engine of their own in its place. */
 export interface Surroundings {
   env: NodeJS.ProcessEnv;
+  stdin: NodeJS.ReadableStream;
   stdout: NodeJS.WriteStream;
   stderr: NodeJS.WriteStream;
   createEngine(options: EngineOptions): Promise<EngineLike>;
@@ -23,6 +25,7 @@ export interface Surroundings {
 
 const real: Surroundings = {
   env: process.env,
+  stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   createEngine: async (options) => (await import('../engine/engine.ts')).Engine.create(options),
@@ -49,8 +52,13 @@ function program(around: Surroundings): Command {
   const serve = all.command('serve').description('serve a model over HTTP: the OpenAI API and the native one');
   addFlags(serve, ['engine', 'server']).action(() => runServe(serve, around));
   const generate = all.command('generate').description('print the continuation of a prompt');
-  addFlags(generate.argument('<prompt>', 'the prompt'), ['engine', 'sampling']);
+  addFlags(generate.argument('<prompt>', 'the prompt'), ['engine', 'sampling', 'generate']);
   generate.action((prompt: string) => runGenerate(prompt, generate, around));
+  const run = all.command('run').description('run a program of a file, on rows of arguments');
+  addFlags(run.argument('<file>', 'exports a program'), ['run', 'backend', 'engine', 'sampling']);
+  run.action((file: string) => runRun(file, run, around));
+  const chat = all.command('chat').description('talk with a model');
+  addFlags(chat, ['chat', 'backend', 'engine', 'sampling']).action(() => runChat(chat, around));
   const pull = all
     .command('pull')
     .description('fetch a model and print its path')
@@ -71,7 +79,8 @@ async function runPull(name: string, around: Surroundings): Promise<void> {
 }
 
 async function runGenerate(prompt: string, command: Command, around: Surroundings): Promise<void> {
-  const { chat, ...samplingParams } = readFlags(command, 'sampling', around.env);
+  const samplingParams = readFlags(command, 'sampling', around.env);
+  const { chat } = readFlags(command, 'generate', around.env);
   const stop = stopSignal();
   const engine = await loadEngine(readFlags(command, 'engine', around.env), around, stop);
   try {
@@ -81,6 +90,44 @@ async function runGenerate(prompt: string, command: Command, around: Surrounding
   } finally {
     await engine.close();
   }
+}
+
+async function runRun(file: string, command: Command, around: Surroundings): Promise<void> {
+  const { env, stdout, stderr } = around;
+  const options = readFlags(command, 'run', env);
+  const { maxNewTokens: maxTokens, temperature } = readFlags(command, 'sampling', env);
+  const { baseUrl } = readFlags(command, 'backend', env);
+  const stop = stopSignal();
+  const { loadProgram } = await import('./load-program.ts');
+  const { program, backend: own } = await loadProgram(file, options.export);
+  const open = () =>
+    own && baseUrl === undefined
+      ? Promise.resolve({ backend: own, close: async () => {} })
+      : backendOf(command, around, stop);
+  const { runProgram } = await import('./run.ts');
+  const batch = { temperature, maxTokens, signal: stop };
+  await runProgram({ program, file, options, batch, stdout, stderr, openBackend: open });
+}
+
+async function runChat(command: Command, around: Surroundings): Promise<void> {
+  const { env, stdin, stdout, stderr } = around;
+  const { system } = readFlags(command, 'chat', env);
+  const { maxNewTokens: maxTokens, temperature } = readFlags(command, 'sampling', env);
+  const { backend, close } = await backendOf(command, around);
+  const { chat } = await import('./chat.ts');
+  const { chatHistory } = await import('./chat-history.ts');
+  const sampling = { temperature, maxTokens };
+  await chat({ backend, system, sampling, stdin, stdout, stderr, history: chatHistory(env) }).finally(close);
+}
+
+/** What the flags ask for: a server, or the model loaded here. */
+async function backendOf(command: Command, around: Surroundings, stop?: AbortSignal): Promise<OpenBackend> {
+  const { env } = around;
+  const model = readFlags(command, 'engine', env);
+  const { baseUrl } = readFlags(command, 'backend', env);
+  const { openBackend } = await import('./backend.ts');
+  const loadHere = () => loadEngine(model, around, stop);
+  return openBackend({ baseUrl, modelPath: model.modelPath, env, loadEngine: loadHere });
 }
 
 async function runServe(command: Command, around: Surroundings): Promise<void> {
@@ -109,7 +156,7 @@ function readyLine(url: string, name: string, { model }: EngineLike): string {
   return `ready: ${url}, model ${name}, ${model.device}, context ${model.contextLength}, KV ${model.maxTotalTokens} tokens`;
 }
 
-async function loadEngine(options: Options<'engine'>, around: Surroundings, signal: AbortSignal): Promise<EngineLike> {
+async function loadEngine(options: Options<'engine'>, around: Surroundings, signal?: AbortSignal): Promise<EngineLike> {
   const view = progressView(around.stderr);
   const onProgress = (progress: LoadProgress) => view.show(progress);
   try {

@@ -10,7 +10,7 @@ export interface Flag {
   readonly aliases?: readonly string[];
   readonly kind: 'text' | 'integer' | 'number' | 'switch';
   /** What it configures; a command takes whole groups. */
-  readonly group: 'engine' | 'server' | 'sampling';
+  readonly group: 'engine' | 'server' | 'sampling' | 'generate' | 'backend' | 'run' | 'chat';
   readonly help: string;
   readonly default?: string | number;
   readonly choices?: readonly string[];
@@ -149,9 +149,36 @@ export const flags = [
   {
     name: 'chat',
     kind: 'switch',
-    group: 'sampling',
+    group: 'generate',
     help: "the prompt is a user's message, put into the chat template",
   },
+
+  {
+    name: 'base-url',
+    kind: 'text',
+    group: 'backend',
+    help:
+      'ask a server in place of a model in this process: http://localhost:30000, or an API like OpenAI’s at …/v1 ' +
+      '(with --model-path as its name of the model, and the key from SGLANG_API_KEY or OPENAI_API_KEY)',
+  },
+
+  {
+    name: 'input',
+    kind: 'text',
+    group: 'run',
+    help: 'JSON Lines, an object of arguments each (default: one run without)',
+  },
+  {
+    name: 'output',
+    kind: 'text',
+    group: 'run',
+    help: 'where finished rows are kept as JSON Lines; the same command goes on where it broke off (default: print them)',
+  },
+  { name: 'export', kind: 'text', group: 'run', help: 'which program of the file (default: the only one, or default)' },
+  { name: 'concurrency', kind: 'integer', group: 'run', range: count, help: 'rows that run at once (default: 64)' },
+  { name: 'trace', kind: 'text', group: 'run', help: 'write what happened, and when, as an HTML page; - prints it' },
+
+  { name: 'system', kind: 'text', group: 'chat', help: 'what the model is told first' },
 ] as const satisfies readonly Flag[];
 
 /** Flags of the original whose function does not exist here yet: refused by name, so that none is ignored. */

@@ -26,13 +26,14 @@ export async function runAll(
   list: readonly object[],
   options: BatchOptions & { backend: Backend },
 ): Promise<Outcome[] | Result<Vars>[]> {
-  const { concurrency = DEFAULT_CONCURRENCY, onProgress, progress, settled, ...rest } = options;
+  const { concurrency = DEFAULT_CONCURRENCY, onProgress, onSettled, progress, settled, ...rest } = options;
   if (!Number.isInteger(concurrency) || concurrency < 1) {
     throw new RangeError(`concurrency: expected a positive integer, got ${concurrency}`);
   }
   const bar = progress ? showProgress(list.length) : undefined;
-  const report = (done: number) => {
+  const report = (done: number, outcome: Outcome, index: number) => {
     bar?.advance(done);
+    onSettled?.(outcome, index);
     onProgress?.(done, list.length);
   };
   try {
@@ -55,7 +56,7 @@ class Batch {
     readonly list: readonly object[],
     readonly options: RunOptions,
     readonly stopAtError: boolean,
-    readonly report: (done: number) => void,
+    readonly report: (done: number, outcome: Outcome, index: number) => void,
   ) {}
 
   async run(concurrency: number): Promise<Outcome[]> {
@@ -76,8 +77,9 @@ class Batch {
   async #lane(): Promise<void> {
     while (this.#next < this.list.length) {
       const index = this.#next++;
-      this.#outcomes[index] = await this.#item(index);
-      this.report(++this.#done);
+      const outcome = await this.#item(index);
+      this.#outcomes[index] = outcome;
+      this.report(++this.#done, outcome, index);
     }
   }
 

@@ -175,6 +175,8 @@ export interface BatchOptions extends RunOptions {
   /** Programs that run at once. Default 64. */
   concurrency?: number;
   onProgress?: (done: number, total: number) => void;
+  /** Called with each outcome as it comes; `index` is that of its arguments. */
+  onSettled?: (outcome: PromiseSettledResult<Result<any>>, index: number) => void;
   /** Shows a bar where standard error is a terminal. */
   progress?: boolean;
   /** Waits for all and reports each outcome, in place of stopping at the first error (`BatchError`). */

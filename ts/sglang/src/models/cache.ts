@@ -8,10 +8,13 @@ import { mkdir, readdir, rename } from 'node:fs/promises';
 import { homedir, hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 
-/** `SGLANG_CACHE`, else `$XDG_CACHE_HOME/sglang`, else `~/.cache/sglang`; under it `models`. */
+/** `SGLANG_CACHE`, else `$XDG_CACHE_HOME/sglang`, else `~/.cache/sglang`. */
+export function cacheFolder(env: NodeJS.ProcessEnv): string {
+  return env['SGLANG_CACHE'] || join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'sglang');
+}
+
 export function modelsFolder(env: NodeJS.ProcessEnv): string {
-  const root = env['SGLANG_CACHE'] || join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'sglang');
-  return join(root, 'models');
+  return join(cacheFolder(env), 'models');
 }
 
 /** An unfinished file of this process: `keep` leaves it for a later attempt, `finish` gives it its final name. */

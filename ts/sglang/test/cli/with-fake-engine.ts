@@ -5,6 +5,7 @@ import { FakeEngine } from '../server/fake-engine.ts';
 
 process.exitCode = await runCommand(process.argv.slice(2), {
   env: process.env,
+  stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   createEngine: async ({ onProgress, signal, ...options }) => {
