@@ -74,4 +74,8 @@ export const cannedReplies: readonly (readonly [pattern: string | RegExp, reply:
   [/6 times 7\?\nassistant: \{"tool": "$/, 'multiply'],
   [/6 times 7\?\nassistant: \{"tool": "multiply", "args": $/, '{"a":6,"b":7}'],
   ['Result: 42', '6 times 7 is 42.'],
+  ['What is Rome?', 'Rome is a city in Italy.'],
+  ['about its food.', 'Much of it is pasta.'],
+  ['The sea.', ' It was blue.'],
+  ['The storm.', ' Then the wind rose, and the waves with it.'],
 ];

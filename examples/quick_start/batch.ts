@@ -9,11 +9,13 @@ const questions = [
 ];
 
 async function main(): Promise<void> {
+  // #region run
   const states = await textQa.runBatch(
     questions.map((question) => ({ question })),
     { progress: true },
   );
   for (const state of states) console.log(state.text());
+  // #endregion run
 }
 
 await runAsMain(import.meta.url, main);

@@ -2,9 +2,11 @@
 import { fn, gen, image } from 'sglang';
 import { runAsMain } from '../backend.ts';
 
+// #region program
 export const imageQa = fn((s, { file, question }: { file: string; question: string }) =>
   s.user(image(file), question).assistant(gen('answer', { maxTokens: 256 })),
 );
+// #endregion program
 
 /** A red square of 8 × 8 pixels. */
 const RED_SQUARE =

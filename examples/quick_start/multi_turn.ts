@@ -2,6 +2,7 @@
 import { fn, gen } from 'sglang';
 import { runAsMain } from '../backend.ts';
 
+// #region program
 export const multiTurn = fn((s, q: { q1: string; q2: string }) =>
   s.system`You are a helpful assistant.`
     .user(q.q1)
@@ -9,13 +10,16 @@ export const multiTurn = fn((s, q: { q1: string; q2: string }) =>
     .user(q.q2)
     .assistant(gen('answer2', { maxTokens: 256 })),
 );
+// #endregion program
 
 async function main(): Promise<void> {
+  // #region run
   const state = await multiTurn.run({
     q1: 'What is the capital of the United States?',
     q2: 'List two local attractions.',
   });
   for (const { role, content } of state.messages()) console.log(`${role}: ${content}`);
+  // #endregion run
 }
 
 await runAsMain(import.meta.url, main);

@@ -2,6 +2,7 @@
 import { fn, gen } from 'sglang';
 import { runAsMain } from '../backend.ts';
 
+// #region program
 export const tipSuggestion = fn(async (s) => {
   const head = s`Here are two tips for staying healthy: 1. Balanced Diet. 2. Regular Exercise.\n\n`;
   const [a, b] = head.fork(2);
@@ -11,6 +12,7 @@ export const tipSuggestion = fn(async (s) => {
   ]);
   return head`Tip 1:${first.vars.tip}\nTip 2:${second.vars.tip}\nIn summary${gen('summary')}`;
 });
+// #endregion program
 
 async function main(): Promise<void> {
   console.log((await tipSuggestion.run()).text());

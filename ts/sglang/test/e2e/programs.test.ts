@@ -2,8 +2,10 @@
  * Every program of `examples/programs`: what it prints on canned answers, word for word, and on the default model, where
  * a pattern tells sane output from nonsense. Uses the built package, as users do.
  */
+import { execFile } from 'node:child_process';
 import { readdirSync } from 'node:fs';
-import { inspect } from 'node:util';
+import { fileURLToPath } from 'node:url';
+import { inspect, promisify } from 'node:util';
 import test from 'ava';
 import { Engine, FakeBackend, setDefaultBackend, type Backend } from 'sglang';
 import { cannedReplies } from '../../../../examples/canned.ts';
@@ -117,6 +119,11 @@ On the coast. (0 of 31 prompt tokens from the cache)`,
 best: Swift.`,
     sane: /^(-\d\.\d\d \S.*\n){4}best: \S/,
   },
+  composition: {
+    canned: 'Rome is a city in Italy.\nMuch of it is pasta.',
+    sane: /^Rome is .*\.\n.*food.*\.$/,
+  },
+  abort_and_keep: { canned: 'AbortError; kept: first', sane: /^AbortError; kept: first$/ },
   tool_calls: {
     canned: `user: What is 6 times 7?
 assistant: {"tool": "multiply", "args": {"a":6,"b":7}}
@@ -124,6 +131,12 @@ user: Result: 42
 assistant: 6 times 7 is 42.`,
     sane: /"multiply"[^]*Result: 42\nassistant: .*42/,
   },
+};
+
+/** Where what is printed has times in it. */
+const timed: Record<string, RegExp> = {
+  traced_run:
+    /^run program .*\n├ warm .*\n├ branch 1 .*\n│ └ gen tip .*\n├ branch 2 .*\n│ └ gen tip .*\n└ gen summary .*\n$/,
 };
 
 let engine: Engine;
@@ -150,7 +163,7 @@ async function printed(name: string, backend: Backend): Promise<string> {
 
 test('every program is expected to print something', (t) => {
   const files = readdirSync(folder).filter((file) => file.endsWith('.ts'));
-  t.deepEqual(files.map((file) => file.replace(/\.ts$/, '')).sort(), Object.keys(programs).sort());
+  t.deepEqual(files.map((file) => file.replace(/\.ts$/, '')).sort(), Object.keys({ ...programs, ...timed }).sort());
 });
 
 for (const [name, { canned, sane }] of Object.entries(programs)) {
@@ -161,3 +174,17 @@ for (const [name, { canned, sane }] of Object.entries(programs)) {
     t.regex(await printed(name, engine), sane);
   });
 }
+
+for (const [name, pattern] of Object.entries(timed)) {
+  test.serial(name, async (t) => {
+    t.regex(await printed(name, new FakeBackend({ replies: cannedReplies })), pattern);
+    t.regex(await printed(name, engine), pattern);
+  });
+}
+
+test('the tests of the examples pass on their recording', async (t) => {
+  const file = fileURLToPath(new URL('../testing/few_shot_qa.test.ts', folder));
+  const args = ['--import=tsx', '--test', '--test-reporter=tap', file];
+  const { NODE_TEST_CONTEXT: _none, ...env } = process.env;
+  t.regex((await promisify(execFile)(process.execPath, args, { env })).stdout, /^# pass 2$/m);
+});
