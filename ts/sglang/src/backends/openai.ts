@@ -70,7 +70,11 @@ export class OpenAI implements Backend {
       const { regex: _r, lark: _l, ...rest } = options;
       return yield await this.#called(turns, wire.grammarTool(regex === undefined ? 'lark' : 'regex', grammar), rest);
     }
-    const format = jsonSchema === undefined ? {} : { response_format: wire.schemaFormat(JSON.parse(jsonSchema)) };
+    const schema = jsonSchema === undefined ? undefined : (JSON.parse(jsonSchema) as { type?: string });
+    if (schema && schema.type !== 'object' && this.isChatModel && !this.#options.extensions) {
+      return yield await this.#value(turns, { ...options, jsonSchema: undefined }, schema);
+    }
+    const format = schema && { response_format: wire.schemaFormat(schema) };
     yield* this.#complete({ ...(await this.#prompt(turns)), ...format }, options, this.#begun(turns));
   }
 

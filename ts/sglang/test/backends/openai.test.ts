@@ -13,6 +13,7 @@ const said = (...pieces: string[]): Answer => ({
 });
 const valued = (value: unknown) => said(JSON.stringify({ value }));
 const chat = (url: string) => ({ backend: new OpenAI('m', { baseURL: `${url}/v1`, apiKey: 'k', retryDelay: 1 }) });
+const asks = (options: GenOptions) => fn((s) => s.user('x').assistant(gen('a', options)));
 
 test('turns are messages; pieces are text; usage is meta', async (t) => {
   const { url, asked } = await scriptedServer(t, () => said('Wash', 'ington'));
@@ -84,6 +85,14 @@ test('a schema goes along and its value comes back', async (t) => {
   });
 });
 
+test('a schema of something else than an object has one around it', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => valued([1, 2]));
+  const program = asks({ schema: z.array(z.int()) });
+  t.deepEqual((await program.run({}, chat(url))).vars.a as unknown, [1, 2]);
+  const { schema } = asked[0]!.body.response_format.json_schema;
+  t.like(schema, { type: 'object', properties: { value: { type: 'array' } } });
+});
+
 test('typed values are asked for as values of a schema', async (t) => {
   const { url, asked } = await scriptedServer(t, ({ body }) =>
     valued(
@@ -127,7 +136,6 @@ test('select takes the nearest of a free answer where schemas are refused, and r
   );
 });
 
-const asks = (options: GenOptions) => fn((s) => s.user('x').assistant(gen('a', options)));
 for (const [what, program, message] of [
   ['a regex', asks({ regex: /a/ }), /m: OpenAI's API has no option regex; use choices or schema/],
   ['a grammar', asks({ ebnf: 'root ::= "a"' }), /has no option ebnf/],
