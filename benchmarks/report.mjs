@@ -14,6 +14,7 @@ const columns = [
   ['inter-token p50 / p99 ms', of(({ interTokenP50Ms, interTokenP99Ms }) => pair(interTokenP50Ms, interTokenP99Ms))],
   ['prompt from cache, of ideal', of(({ hitRate, oracleHitRate }) => cached(hitRate, oracleHitRate))],
   ['constraint costs', of(({ constraintOverhead }) => percent(constraintOverhead))],
+  ['after the long prefix', of(({ longPrefixShare }) => percent(longPrefixShare))],
   ['valid', of(({ validShare }) => percent(validShare))],
   ['first token s', of(({ firstTokenSeconds }) => number(firstTokenSeconds))],
   ['wall s', of(({ wallSeconds }) => number(wallSeconds))],

@@ -34,6 +34,7 @@ export const rates = {
   decode({ served }) {
     const times = served.map(({ startMs, tokenTimesMs }) => tokenTimesMs.map((time) => startMs + time));
     const [from, to] = [Math.max(...times.map((each) => each[0])), Math.min(...times.map((each) => each.at(-1)))];
+    if (to <= from) throw new Error('there was no time at which all streams decoded');
     return (1000 * times.flat().filter((time) => time > from && time <= to).length) / (to - from);
   },
 };
@@ -57,6 +58,7 @@ export function figures({ served, ...run }) {
     hitRate: hitRate(served),
     oracleHitRate: run.oracleHitRate,
     constraintOverhead: constrained.length ? mean(gaps(constrained)) / mean(gaps(free)) - 1 : null,
+    longPrefixShare: longPrefixShare(served),
     validShare: constrained.length ? mean(constrained.map(isValid)) : null,
     firstTokenSeconds: run.firstTokenSeconds,
     peakRssMiB: run.peakRssMiB,
@@ -64,6 +66,12 @@ export function figures({ served, ...run }) {
     loadSeconds: run.loadSeconds,
     othersCpu: run.othersCpu,
   };
+}
+
+/** Speed of decoding after a long common prefix, as a share of that after a short one. */
+function longPrefixShare(all) {
+  const [long, short] = ['long', 'short'].map((after) => all.filter(({ request }) => request.after === after));
+  return long.length ? rates.decode({ served: long }) / rates.decode({ served: short }) : null;
 }
 
 function gaps(served) {

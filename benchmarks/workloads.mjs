@@ -9,6 +9,7 @@
  * @property {number} [temperature]
  * @property {number} [seed]
  * @property {{ properties: Record<string, any> }} [jsonSchema]
+ * @property {'long' | 'short'} [after]  the prefix it follows, where two are compared
  *
  * @typedef {object} Answer
  * @property {number[]} outputIds
@@ -221,6 +222,40 @@ export const workloads = {
   batched: decode([4, 8, 16, 32], [kernels[0].filter((name) => !/^(roof|transformers)/.test(name))]),
   'large-prefill': prefill(512, largeFields),
   'large-decode': decode([1], largeFields),
+  'common-prefix': {
+    title: 'decoding 32 streams after 50 tokens that they share, then after 2,000',
+    streams: [32],
+    size: { short: 50, long: 2000, own: 8, tokens: 64 },
+    quick: { short: 10, long: 100, own: 8, tokens: 8 },
+    rate: 'output',
+    fields: [['sglang']],
+    contextLength: ({ long, own, tokens }) => long + own + tokens,
+    phases({ own, tokens, ...prefixes }, encode, count) {
+      const follow = (prefix, after) =>
+        each(count, (i) => ask([...prefix, ...passage(encode, 14 * THOUSAND + i, own)], tokens, { after }));
+      return ['short', 'long'].flatMap((after, p) => {
+        const prefix = opening(encode, 13 * THOUSAND + p, prefixes[after]);
+        return [[ask(prefix, 1)], follow(prefix, after)];
+      });
+    },
+  },
+  'long-prompt': {
+    title: 'a prompt of 4,000 tokens while 4 streams decode: the time between their tokens',
+    streams: [5],
+    size: { prompt: 32, long: 4000, tokens: 256, before: 32 },
+    quick: { prompt: 32, long: 100, tokens: 16, before: 4 },
+    rate: 'output',
+    fields: servers,
+    contextLength: ({ prompt, long, tokens }) => Math.max(prompt + tokens, long + 1),
+    phases({ prompt, long, tokens, before }, encode) {
+      const start = (i) => opening(encode, 15 * THOUSAND + i, prompt);
+      const arrives = async (generate) => {
+        await generate({ prompt: start(4), maxTokens: before });
+        await generate({ prompt: opening(encode, 15 * THOUSAND + 5, long), maxTokens: 1 });
+      };
+      return [[...each(4, (i) => ask(start(i), tokens)), arrives]];
+    },
+  },
   cold: {
     title: 'a fresh process: load, memory, 8 tokens after 32',
     streams: [1],

@@ -53,6 +53,15 @@ test('decoding counts what all do together: after the last first token, up to th
   assert.equal(rates.decode({ served }), 300);
   served[1].startMs = 5;
   assert.equal(rates.decode({ served }), 300);
+  served[1].startMs = 50;
+  assert.throws(() => rates.decode({ served }), /no time at which all streams decoded/);
+});
+
+test('decoding after a long prefix is a share of that after a short one', () => {
+  const of = (after, times) => run([times], { request: { after } }).served;
+  const served = [...of('short', [0, 10, 20]), ...of('long', [0, 20, 40])];
+  assert.equal(figures({ ...run([]), served }).longPrefixShare, 0.5);
+  assert.equal(figures(run([[1, 2]])).longPrefixShare, null);
 });
 
 test('a hit rate is of all prompt tokens, and unknown if a peer does not tell', () => {

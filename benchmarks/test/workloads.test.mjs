@@ -36,6 +36,8 @@ const shapes = {
   'prefill-512': [3, 3 * 512, 3, 0],
   'prefill-2048': [3, 3 * 2048, 3, 0],
   decode: [1, 32, 128, 0],
+  'common-prefix': [66, 50 + 2000 + 32 * (58 + 2008), 2 + 64 * 64, 0.96],
+  'long-prompt': [6, 5 * 32 + 4000, 4 * 256 + 32 + 1, 0],
 };
 
 for (const [id, [requests, promptTokens, outputTokens, shared]] of Object.entries(shapes)) {
