@@ -4,7 +4,14 @@
  */
 import { expectTypeOf } from 'expect-type';
 import { z } from 'zod';
+import { aiSdkBackend, createSglang } from '../../src/backends/ai-sdk.ts';
 import {
+  Anthropic,
+  Engine,
+  FakeBackend,
+  OpenAI,
+  RuntimeEndpoint,
+  Speculative,
   assistant,
   fn,
   gen,
@@ -13,6 +20,10 @@ import {
   image,
   select,
   user,
+  type Backend,
+  type BatchError,
+  type Meta,
+  type OutputLogprob,
   type Program,
   type Result,
   type RunOptions,
@@ -157,5 +168,15 @@ expectTypeOf(tips.runBatch([{}], { settled: true })).resolves.items.toEqualTypeO
 expectTypeOf(tips.run().textStream('summary')).toEqualTypeOf<AsyncIterable<string>>();
 expectTypeOf(tips.run().events()).toEqualTypeOf<AsyncIterable<{ name: 'summary' | null; delta: string }>>();
 expectTypeOf<RunOptions['signal']>().toEqualTypeOf<AbortSignal | undefined>();
+expectTypeOf<Meta['logprobs']>().toEqualTypeOf<OutputLogprob[] | undefined>();
+expectTypeOf<Meta['speculated']>().toEqualTypeOf<true | undefined>();
+expectTypeOf<BatchError['results']>().items.toEqualTypeOf<Result<Record<string, unknown>> | undefined>();
+expectTypeOf<Backend>().toExtend<RunOptions['backend']>();
+for (const backend of [OpenAI, Anthropic, RuntimeEndpoint, Speculative, FakeBackend, Engine])
+  expectTypeOf(backend.prototype).toExtend<Backend>();
+expectTypeOf(aiSdkBackend).returns.toExtend<Backend>();
+expectTypeOf(createSglang).parameter(0).toEqualTypeOf<Backend>();
+// @ts-expect-error a backend is what a model of the AI SDK becomes
+void tips.run({}, { backend: createSglang(new FakeBackend())('m') });
 // @ts-expect-error a program returns a state
 fn(async (s) => void s`x`);
