@@ -26,6 +26,7 @@ const listed = (entries) => entries.map(([name, text]) => `${name.padEnd(14)} ${
 export const usage = `npm run bench -- [workload …] [options]
 npm run bench -- peers      gets and builds every rival (half an hour the first time)
 npm run bench -- kernels    each op of the kernels beside the machine's roof
+npm run bench -- language   programs beside the same ones by hand with OpenAI's client
   workloads      ${listed(Object.entries(workloads).map(([id, { title }]) => [id, title]))}
                  ${listed(Object.entries(groups).map(([id, ids]) => [id, ids.join(' ')]))}
   --peers a,b    whom to measure beside ${OURS}, in place of the workload's own; "" for nobody

@@ -21,9 +21,9 @@ export function saveRecord(file, record) {
   writeFileSync(file.replace(/json$/, 'svg'), renderPlot(record));
 }
 
-/** Keeps what the kernels' bench printed, as `<date>-kernels.txt`. */
-export function saveText(machine, date, text) {
-  const file = unused(kept, machine, `${date.slice(0, 10)}-kernels`, '.txt');
+/** Keeps what a bench printed, as `<date>-<name>.txt`. */
+export function saveText(machine, date, text, name = 'kernels') {
+  const file = unused(kept, machine, `${date.slice(0, 10)}-${name}`, '.txt');
   writeFileSync(file, text);
   return file;
 }

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { measureApart } from './cell.mjs';
 import { comparison } from './comparison.mjs';
 import { benchKernels } from './kernels.mjs';
+import { benchLanguage } from './language.mjs';
 import { describeMachine } from './machine.mjs';
 import { defaultModel, modelFile } from './models.mjs';
 import { readOptions, usage } from './options.mjs';
@@ -130,6 +131,7 @@ async function installAll() {
 async function main([first, ...rest]) {
   if (first === 'peers') return installAll();
   if (first === 'kernels') return benchKernels(rest);
+  if (first === 'language') return benchLanguage();
   const options = readOptions(first === undefined ? [] : [first, ...rest]);
   if (options.help) console.log(usage);
   else if (!(await bench(options))) process.exitCode = 1;
