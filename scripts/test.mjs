@@ -18,13 +18,22 @@ const checks = [
   [
     'TypeScript format',
     'npx',
-    ['prettier', '--check', 'ts/sglang/{src,test}/**/*.ts', 'examples/**/*.ts', 'scripts/*.mjs', 'benchmarks/**/*.mjs'],
+    [
+      'prettier',
+      '--check',
+      'ts/sglang/{src,test}/**/*.ts',
+      'examples/**/*.ts',
+      '{scripts,docs}/*.mjs',
+      'docs/.vitepress/*.ts',
+      'benchmarks/**/*.mjs',
+    ],
   ],
   ['TypeScript linter', 'npm', ['run', '-s', 'lint', '-w', 'sglang']],
   ['types', 'npm', ['run', '-s', 'types', '-w', 'sglang']],
   ['types of the examples', 'npx', ['tsc', '--noEmit', '-p', 'examples']],
   ['TypeScript tests', 'npm', ['test', '-w', 'sglang'], avaCounts],
   ['benchmark tests', 'node', ['--test', '--test-reporter=tap', ...benchmarkTests()], nodeCounts],
+  ['documentation: reference, snippets, links', 'npm', ['run', '-s', 'build', '-w', 'sglang-docs']],
   ['packages, installed into an empty folder', 'node', ['scripts/check-package.mjs']],
 ];
 

@@ -1,4 +1,8 @@
-/** The public API: the language, its backends and the engine. Law: what is not exported here may change at any time. */
+/**
+ * The public API: the language, its backends and the engine. Law: what is not exported here may change at any time.
+ *
+ * @module sglang
+ */
 import { progressBar } from './cli/progress.ts';
 import { setProgressReporter } from './lang/batch.ts';
 import { setRunObserver } from './lang/trace.ts';

@@ -1,6 +1,8 @@
 /**
  * The AI SDK, both ways (its language model specification v3): any of its models as a backend, any backend as one of
  * its models. Law: what one side asks for and the other lacks is said, by an error here and by a warning there.
+ *
+ * @module ai-sdk
  */
 import type {
   LanguageModelV3,
