@@ -15,6 +15,7 @@ export const install = buildLlamaCpp;
  * @returns {Promise<import('./peer.mjs').Measured>}
  */
 export async function measure(modelPath, { threads, streams, size: { prompt, tokens }, rate }) {
+  if (rate === 'output') throw new Error(`${name} measures prefill and decoding only`);
   const common = ['-m', modelPath, '-t', threads];
   const many = [...common, '-c', streams * (prompt + tokens), '-npp', prompt, '-ntg', tokens, '-npl', streams];
   const counts = rate === 'prefill' ? ['-p', prompt, '-n', 0] : ['-p', 0, '-n', tokens];

@@ -24,6 +24,7 @@ export const install = () => setUpWith('building the bench of the kernels', 'car
  * @returns {Promise<import('./peer.mjs').Measured>}
  */
 export async function measure(modelPath, { threads, size, rate }) {
+  if (!roofs[rate]) throw new Error('there is a roof for prefill and decoding only');
   const line = await collect('cargo', [...bench, '--', `${threads}`, ...ROOF_ONLY], { cwd });
   const speeds = parseRoof(line);
   return { version: '', device: line.trim(), tokensPerSecond: roofs[rate](modelSize(modelPath), speeds, size) };
