@@ -35,10 +35,10 @@ export async function chat(call: ChatCall): Promise<void> {
   const ask = () => terminal && lines.prompt();
   ask();
   for await (const line of lines) {
-    if (!(await conversation.hear(line.trim()))) break;
+    if (!(await conversation.hear(line.trim()))) return lines.close();
     ask();
   }
-  lines.close();
+  if (terminal) stdout.write('\n');
 }
 
 function clearOrClose(lines: Interface): void {

@@ -32,7 +32,7 @@ export function endOf({ startMs, endMs, children }: TraceSpan): number {
 }
 
 export interface TraceTotals {
-  /** Of `gen` and `select`. */
+  /** Of the model, by `gen` and `select`; what was generated ahead needed none. */
   calls: number;
   promptTokens: number;
   cachedTokens: number;
@@ -42,7 +42,7 @@ export interface TraceTotals {
 /** Sums over a span and all it holds. */
 export function totalsOf({ meta, children }: TraceSpan): TraceTotals {
   const { promptTokens = 0, cachedTokens = 0, completionTokens = 0 } = meta ?? {};
-  const own = { calls: meta ? 1 : 0, promptTokens, cachedTokens, completionTokens };
+  const own = { calls: meta && !meta.speculated ? 1 : 0, promptTokens, cachedTokens, completionTokens };
   return children.map(totalsOf).reduce(
     (sum, one) => ({
       calls: sum.calls + one.calls,

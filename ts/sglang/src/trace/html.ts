@@ -89,6 +89,7 @@ function meter(ratio: number): string {
 function details({ text, meta, error }: TraceSpan, depth: number): string {
   const notes = [
     ...(meta ? [`finished by ${meta.finishReason}`] : []),
+    ...(meta?.speculated ? ['generated ahead by an earlier call'] : []),
     ...(meta?.scores ? [`scores ${meta.scores.map((score) => score.toFixed(3)).join(', ')}`] : []),
   ];
   const problem = error === undefined ? '' : `<p class="error">${escaped(error)}</p>`;

@@ -1,6 +1,17 @@
 /** The tree of a run: what it holds, in which order, and what it adds up to. */
 import test from 'ava';
-import { endOf, FakeBackend, fn, gen, select, totalsOf, Trace, type TraceSpan } from '../../src/index.ts';
+import {
+  endOf,
+  FakeBackend,
+  fn,
+  gen,
+  select,
+  Speculative,
+  totalsOf,
+  Trace,
+  traceHtml,
+  type TraceSpan,
+} from '../../src/index.ts';
 
 const inner = fn(function summarize(s) {
   return s.user`Sum up.`.assistant(gen('summary'));
@@ -92,6 +103,16 @@ test('an aborted run leaves no span open', async (t) => {
   const left = everySpan(trace.runs[0]!).filter(({ kind, endMs }) => kind === 'gen' && endMs === undefined);
   t.deepEqual(left, []);
   t.is(trace.runs[0]!.error, 'enough');
+});
+
+test('what was generated ahead is not counted as a call', async (t) => {
+  const trace = new Trace();
+  const replies = [['Name:', ' Ada\nJob: engineer\n']] as const;
+  const form = fn((s) => s`Name:${gen('name', { stop: '\n' })}\nJob:${gen('job', { stop: '\n' })}`);
+  await form.run({}, { backend: new Speculative(new FakeBackend({ replies })), trace });
+  t.is(everySpan(trace.runs[0]!).filter(({ kind }) => kind === 'gen').length, 2);
+  t.is(totalsOf(trace.runs[0]!).calls, 1);
+  t.regex(traceHtml(trace), /generated ahead by an earlier call/);
 });
 
 test('a batch is a run per row', async (t) => {
