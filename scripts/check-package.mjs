@@ -1,6 +1,7 @@
 /**
  * Installs the tarballs of `npm run package` into an empty folder, as a user without Rust would, and uses them: the
- * README's program and the AI SDK's provider, each as an ES module and as CommonJS, and `npx sglang serve`.
+ * README's program and the AI SDK's provider, each as an ES module and as CommonJS, a program in TypeScript by
+ * `npx sglang run`, and `npx sglang serve`.
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -23,6 +24,14 @@ const multiTurn = fn((s, q) =>
   s.system\`You are a helpful assistant.\`
     .user(q.q1).assistant(gen('answer1', { maxTokens: 32, temperature: 0 }))
     .user(q.q2).assistant(gen('answer2', { maxTokens: 32, temperature: 0 })));
+`;
+/** Loaded by the command itself: nothing that reads TypeScript is installed. */
+const typescript = `
+import { fn, gen } from 'sglang';
+import { FakeBackend } from 'sglang/testing';
+
+export const backend = new FakeBackend({ replies: [['capital', ' Paris']] });
+export const capital = fn((s, { of = 'France' }: { of?: string }) => s\`The capital of \${of} is\${gen('capital')}\`);
 `;
 const names = '{ fn, gen, setDefaultBackend, Engine }';
 
@@ -110,6 +119,8 @@ try {
   for (const file of ['ai-sdk.mjs', 'ai-sdk.cjs']) await run('node', [file], { cwd: folder, env });
   await run('node', ['program.mjs'], { cwd: folder, env });
   await run('node', ['program.cjs'], { cwd: folder, env });
+  writeFileSync(path.join(folder, 'capital.ts'), typescript);
+  await run('npx', ['sglang', 'run', 'capital.ts'], { cwd: folder, env });
   await serveOnce(folder, { ...process.env, ...env });
 } finally {
   rmSync(folder, { recursive: true, force: true });
