@@ -126,7 +126,8 @@ async function backendOf(command: Command, around: Surroundings, stop?: AbortSig
   const model = readFlags(command, 'engine', env);
   const { baseUrl } = readFlags(command, 'backend', env);
   const { openBackend } = await import('./backend.ts');
-  const loadHere = () => loadEngine(model, around, stop);
+  const isTold = ({ phase }: LoadProgress) => around.stderr.isTTY === true || phase === 'download';
+  const loadHere = () => loadEngine(model, around, stop, isTold);
   return openBackend({ baseUrl, modelPath: model.modelPath, env, loadEngine: loadHere });
 }
 
@@ -156,9 +157,16 @@ function readyLine(url: string, name: string, { model }: EngineLike): string {
   return `ready: ${url}, model ${name}, ${model.device}, context ${model.contextLength}, KV ${model.maxTotalTokens} tokens`;
 }
 
-async function loadEngine(options: Options<'engine'>, around: Surroundings, signal?: AbortSignal): Promise<EngineLike> {
+async function loadEngine(
+  options: Options<'engine'>,
+  around: Surroundings,
+  signal?: AbortSignal,
+  isTold: (progress: LoadProgress) => boolean = () => true,
+): Promise<EngineLike> {
   const view = progressView(around.stderr);
-  const onProgress = (progress: LoadProgress) => view.show(progress);
+  const onProgress = (progress: LoadProgress) => {
+    if (isTold(progress)) view.show(progress);
+  };
   try {
     const chatTemplate = options.chatTemplate && (await templateText(options.chatTemplate));
     return await around.createEngine({ ...options, chatTemplate, onProgress, signal });
