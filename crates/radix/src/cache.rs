@@ -46,6 +46,15 @@ pub struct CopyRows {
     pub rows: usize,
 }
 
+/// A cached prefix; holds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// Tokens.
+    pub len: usize,
+    /// Where it ends, perhaps inside; `None` in a namespace without a tree.
+    pub(crate) node: Option<NodeId>,
+}
+
 /// More pages were wanted than are free or can be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfPages {
@@ -91,9 +100,11 @@ impl PrefixCache {
         PrefixCache { pool: PagePool::new(n_pages), tree: Tree::default(), evicted_pages: 0, evicted_tokens: 0 }
     }
 
-    /// How many of the first `tokens` are cached in `namespace`. Changes nothing, not even what is evicted next.
-    pub fn match_len(&self, namespace: u64, tokens: &[Token]) -> usize {
-        self.tree.find_root(namespace).map_or(0, |root| self.tree.descend(root, tokens).1)
+    /// The longest cached prefix of `tokens` in `namespace`. Changes nothing, not even what is evicted next.
+    pub fn find(&self, namespace: u64, tokens: &[Token]) -> Match {
+        let Some(root) = self.tree.find_root(namespace) else { return Match::default() };
+        let (node, len) = self.tree.descend(root, tokens);
+        Match { len, node: Some(node) }
     }
 
     /// Pins the longest cached prefix of `tokens`. Namespaces share nothing with one another.
@@ -114,6 +125,7 @@ impl PrefixCache {
             self.tree.unpin(node);
             return self.acquire(namespace, &tokens[..matched - rows]);
         }
+        self.tree.count_hit(node);
         let copy = source.map(|from| CopyRows { from, to: pages[matched / PAGE], rows });
         Lease { node, matched, committed: matched, pages, n_cached: matched / PAGE, copy, released: false }
     }

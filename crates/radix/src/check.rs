@@ -109,7 +109,7 @@ impl PrefixCache {
     }
 
     /// The path from `id` up to the root.
-    fn ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+    pub(crate) fn ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         std::iter::successors(Some(id), |&id| self.tree[id].parent)
     }
 }

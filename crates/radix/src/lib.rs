@@ -40,12 +40,15 @@
 
 mod cache;
 mod check;
+mod order;
 mod page;
 mod tree;
 
-pub use cache::{CopyRows, Lease, OutOfPages, PrefixCache, Stats};
+pub use cache::{CopyRows, Lease, Match, OutOfPages, PrefixCache, Stats};
 pub use page::{PageId, PAGE};
 pub use tree::Node;
 
-/// A token id of the model's vocabulary.
+/// What stands at one position of a prompt: a token id of the model's vocabulary or, where an image fills the position, a
+/// number above the vocabulary that the caller derives from the image's content. The positions of an image together
+/// spell its hash, so that equal images share pages and different ones do not.
 pub type Token = u32;

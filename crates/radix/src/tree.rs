@@ -38,6 +38,8 @@ pub struct Node {
     pub borrows: bool,
     /// Leases whose path runs through this node or ends in it.
     pub leases: u32,
+    /// Leases ever acquired with a match that runs through this node or ends in it.
+    pub hits: u64,
     /// Verbs that pinned or released something before this node was last pinned or released.
     pub last_used: u64,
 }
@@ -92,6 +94,7 @@ impl Node {
             pages,
             borrows: mem::replace(&mut self.borrows, inside_page),
             leases: self.leases,
+            hits: self.hits,
             last_used: self.last_used,
             children: HashMap::new(),
         }
@@ -225,6 +228,15 @@ impl Tree {
     /// Counts one lease less on each node from `id` up to the root.
     pub fn unpin(&mut self, id: NodeId) {
         self.touch(id, None, |leases| leases - 1);
+    }
+
+    /// Counts a match that ends at `id`.
+    pub fn count_hit(&mut self, id: NodeId) {
+        let mut next = Some(id);
+        while let Some(id) = next {
+            self[id].hits += 1;
+            next = self[id].parent;
+        }
     }
 
     fn touch(&mut self, id: NodeId, above: Option<NodeId>, leases: impl Fn(u32) -> u32) {

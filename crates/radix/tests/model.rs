@@ -136,7 +136,7 @@ impl World {
     }
 
     fn acquire(&mut self, namespace: u64, prompt: Vec<Token>) {
-        let found = self.cache.match_len(namespace, &prompt);
+        let found = self.cache.find(namespace, &prompt).len;
         let lease = self.cache.acquire(namespace, &prompt);
         let matched = lease.matched();
         self.check_match(namespace, &prompt, found);
@@ -210,7 +210,7 @@ impl World {
         self.cache.commit(lease, &tokens[..n_tokens]);
         assert_eq!(lease.committed(), n_tokens);
         self.committed.push((*namespace, tokens[..n_tokens].to_vec()));
-        assert_eq!(self.cache.match_len(*namespace, &tokens[..n_tokens]), n_tokens);
+        assert_eq!(self.cache.find(*namespace, &tokens[..n_tokens]).len, n_tokens);
     }
 
     fn release(&mut self, i: usize) {

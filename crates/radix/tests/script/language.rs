@@ -2,7 +2,8 @@
 //!
 //! A script is made of lines: `acquire a 1-20` (tokens 1 to 20, in namespace 0; `acquire a 1-20 in 7` for another),
 //! `extend a 40`, `commit a 1-20 50 51`, `write a 1-20` (extend, then commit), `release a`, `cache 1-20` (a whole
-//! request), `pages a`, `match 1-20`, `available`, `evict 2`, `clear`, `show`.
+//! request; also `in 7`), `pages a`, `match 1-20` (also `in 7`), `order 1-20 | 5 6` (prompts by `depth_first`), `hits`,
+//! `available`, `evict 2`, `clear`, `show`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -61,10 +62,14 @@ impl Machine {
                 self.extend(name, tokens(sequence).len());
                 self.run(&format!("commit {name} {}", sequence.join(" ")));
             }
-            ["cache", ref sequence @ ..] => self.cache(&tokens(sequence)),
+            ["cache", ref sequence @ .., "in", namespace] => self.cache(&tokens(sequence), number(namespace)),
+            ["cache", ref sequence @ ..] => self.cache(&tokens(sequence), 0),
             ["release", name] => self.cache.release(self.leases.remove(name).expect(line)),
             ["pages", name] => self.print(format!("{name}: {}", pages(&self.leases[name]))),
-            ["match", ref prompt @ ..] => self.print(format!("match {}", self.cache.match_len(0, &tokens(prompt)))),
+            ["match", ref prompt @ .., "in", namespace] => self.find(prompt, number(namespace)),
+            ["match", ref prompt @ ..] => self.find(prompt, 0),
+            ["order", ref prompts @ ..] => self.order(prompts),
+            ["hits"] => self.hits(),
             ["available"] => self.print(format!("available {}", self.cache.available())),
             ["evict", n_pages] => {
                 let freed = self.cache.evict(number(n_pages));
@@ -87,11 +92,31 @@ impl Machine {
         assert!(before.is_none(), "{name} is acquired already");
     }
 
-    fn cache(&mut self, sequence: &[Token]) {
-        let mut lease = self.cache.acquire(0, sequence);
+    fn cache(&mut self, sequence: &[Token], namespace: u64) {
+        let mut lease = self.cache.acquire(namespace, sequence);
         self.cache.extend(&mut lease, sequence.len()).expect("room to cache");
         self.cache.commit(&mut lease, sequence);
         self.cache.release(lease);
+    }
+
+    fn find(&mut self, prompt: &[&str], namespace: u64) {
+        self.print(format!("match {}", self.cache.find(namespace, &tokens(prompt)).len));
+    }
+
+    /// Prints the prompts, which `|` parts, in the order of their ranks.
+    fn order(&mut self, words: &[&str]) {
+        let prompts: Vec<_> = words.split(|word| *word == "|").collect();
+        let matches: Vec<_> = prompts.iter().map(|prompt| self.cache.find(0, &tokens(prompt))).collect();
+        let mut ranked: Vec<_> = self.cache.depth_first(&matches).into_iter().zip(&prompts).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let names: Vec<_> = ranked.into_iter().map(|(_, prompt)| prompt.join(" ")).collect();
+        self.print(names.join(" | "));
+    }
+
+    /// Prints each node's first position and its hits.
+    fn hits(&mut self) {
+        let hits: Vec<_> = self.cache.nodes().map(|(_, node)| format!("{}:{}", node.start, node.hits)).collect();
+        self.print(format!("hits {}", hits.join(" ")));
     }
 
     fn extend(&mut self, name: &str, n_tokens: usize) {

@@ -455,6 +455,86 @@ fn namespaces_share_nothing() {
 }
 
 #[test]
+fn a_namespace_is_stored_found_and_evicted_on_its_own() {
+    check(
+        8,
+        "
+        cache 1-20
+        cache 1-20 in 7
+        cache 1-20 30 31 in 7
+        match 1-20
+        match 1-20 30 31
+        match 1-20 30 31 in 7
+        match 1-20 in 8
+        acquire a 1-20 30 31 in 7
+        evict 9
+        show
+        match 1-20
+        match 1-20 in 7",
+        "
+        match 20
+        match 20
+        match 22
+        match 0
+        a: matched 22, pages [2, 5], copy 6 rows 4->5
+        evicted 2
+        namespace 7 leases 1
+          0: 1-20 [2 3] leases 1
+            20: 30 31 [4] leases 1
+        free 4 cached 3 leased 1
+        match 0
+        match 20",
+    );
+}
+
+/// Positions of an image hold numbers above the vocabulary that spell the hash of its content.
+#[test]
+fn images_are_keyed_by_content() {
+    check(
+        16,
+        "
+        cache 1-5 4000000001 4000000002 4000000003 6-20
+        match 1-5 4000000001 4000000002 4000000003 6-20 7
+        match 1-5 4000000001 4000000009 4000000003 6-20",
+        "
+        match 23
+        match 6",
+    );
+}
+
+#[test]
+fn a_node_counts_the_matches_that_ran_through_it() {
+    check(
+        8,
+        "
+        cache 1-40
+        cache 1-40
+        cache 1-20
+        hits
+        cache 1-20 50
+        hits",
+        "
+        hits 0:3 0:2 20:1
+        hits 0:4 0:3 20:1 20:0",
+    );
+}
+
+/// Three requests end below 1-16, two of them below 17-20; one ends below 50-60. What most share is served first, the
+/// deepest before what it extends, and what is unknown last.
+#[test]
+fn depth_first_serves_the_heaviest_subtree_first() {
+    check(
+        8,
+        "
+        cache 1-20
+        cache 1-16 30 31
+        cache 50-60
+        order 9 | 50-60 1 | 1-16 | 1-16 30 31 1 | 1-20 7 | 1-20 8",
+        "1-20 7 | 1-20 8 | 1-16 30 31 1 | 1-16 | 50-60 1 | 9",
+    );
+}
+
+#[test]
 fn clear_drops_all_but_what_is_leased() {
     check(
         8,
