@@ -10,6 +10,7 @@ use crate::runner::{Local, Runner};
 use crate::scheduler::{Limits, Policy};
 use crate::text::Tokenizer;
 use crate::weights::{self, ModelFiles};
+use serde::Serialize;
 use sglang_kernels::cpu::{Cpu, Level};
 use sglang_kernels::device::{KvFormat, KvShape, PAGE};
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ const CHUNK: usize = 256;
 const MAX_RUNNING: usize = 64;
 /// Sequences that wait, unless the caller says otherwise.
 const MAX_QUEUED: usize = 4096;
+/// Output tokens for which a sequence takes pages at once.
+const AHEAD: usize = 256;
 /// Share of the free memory that the KV cache may take.
 const KV_SHARE: f64 = 0.4;
 /// The KV cache holds this many sequences of full length, where memory allows.
@@ -55,14 +58,15 @@ pub struct LoadOptions {
     pub max_queued_requests: Option<usize>,
     /// Most prompt rows of a step.
     pub chunked_prefill_size: Option<usize>,
-    /// `lpm` or `fcfs`.
+    /// A name of [`Policy::NAMED`].
     pub schedule_policy: Option<String>,
     /// Whether prefixes are kept for later requests.
     pub reuse: bool,
 }
 
 /// What was loaded.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ModelCard {
     /// As given.
     pub model_path: String,
@@ -94,6 +98,13 @@ pub struct ModelCard {
     pub dtype: String,
     /// Size of the KV cache in tokens.
     pub max_total_tokens: usize,
+}
+
+impl ModelCard {
+    /// All of it under its names in camelCase.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("names and numbers are JSON")
+    }
 }
 
 /// A loaded model, ready to start.
@@ -131,20 +142,18 @@ pub fn load_as(
 ) -> Result<Loaded> {
     check_choice("device", options.device.as_deref(), &["auto", "cpu"])?;
     check_choice("dtype", options.dtype.as_deref(), &["auto", "float32"])?;
-    check_choice("schedule policy", options.schedule_policy.as_deref(), &["lpm", "fcfs"])?;
-    let policy = if options.schedule_policy.as_deref() == Some("fcfs") { Policy::Fcfs } else { Policy::Lpm };
+    let float32 = options.dtype.as_deref() == Some("float32");
+    let sizes = Sizes::choose(options, &config, float32, files.weights.bytes())?;
+    let limits = sizes.limits(options)?;
     let tokenizer = Arc::new(match &options.tokenizer_path {
         Some(path) => Tokenizer::at(path, &config)?,
         None => Tokenizer::of(files, &config)?,
     });
     let mut device = open_device(options)?;
-    let float32 = options.dtype.as_deref() == Some("float32");
     let total = files.weights.bytes();
     let assembled = assemble(&*files.weights, &config, &mut device, float32, &mut |done| on_progress(done, total))?;
     on_progress(total, total);
-    let sizes = Sizes::choose(options, &config, float32)?;
-    let limits = sizes.limits(options, policy);
-    let decoder = Decoder::new(device, config.clone(), assembled, sizes.kv, limits.chunk + limits.max_running)?;
+    let decoder = Decoder::new(device, config.clone(), assembled, sizes.kv, limits.max_rows())?;
     let card = ModelCard {
         device: decoder.describe(),
         dtype: options.dtype.clone().unwrap_or_else(|| "auto".into()),
@@ -157,11 +166,13 @@ pub fn load_as(
 
 fn check_choice(option: &str, value: Option<&str>, choices: &[&str]) -> Result<()> {
     match value {
-        Some(value) if !choices.contains(&value) => {
-            Err(Error::load(format!("{option} {value:?}: expected one of {}", choices.join(", "))))
-        }
+        Some(value) if !choices.contains(&value) => Err(unknown(option, value, choices)),
         _ => Ok(()),
     }
+}
+
+fn unknown(option: &str, value: &str, choices: &[&str]) -> Error {
+    Error::load(format!("{option} {value:?}: expected one of {}", choices.join(", ")))
 }
 
 fn open_device(options: &LoadOptions) -> Result<Cpu> {
@@ -200,7 +211,8 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn choose(options: &LoadOptions, config: &ModelConfig, float32: bool) -> Result<Self> {
+    /// Before the weights are loaded, whose `weight_bytes` the memory must hold too.
+    fn choose(options: &LoadOptions, config: &ModelConfig, float32: bool, weight_bytes: u64) -> Result<Self> {
         let format = kv_format(options, float32)?;
         let (layers, kv_heads, head_size) = (config.layers, config.kv_heads, config.head_size);
         let token_bytes = 2 * layers * kv_heads * format.vector_bytes(head_size);
@@ -209,7 +221,8 @@ impl Sizes {
             let most = config.context;
             return Err(Error::load(format!("context length {wanted}: the model was made for 1 to {most} tokens")));
         }
-        let affordable = (available_memory() as f64 * KV_SHARE) as usize / token_bytes;
+        let free = available_memory().saturating_sub(weight_bytes);
+        let affordable = (free as f64 * KV_SHARE) as usize / token_bytes;
         let tokens = options.max_total_tokens.unwrap_or(affordable.min(KV_CONTEXTS * wanted));
         let pages = tokens.div_ceil(PAGE);
         if pages <= SPARE_PAGES {
@@ -222,16 +235,24 @@ impl Sizes {
         Ok(Sizes { kv: KvShape { layers, kv_heads, head_size, pages, format }, context })
     }
 
-    fn limits(&self, options: &LoadOptions, policy: Policy) -> Limits {
-        Limits {
+    fn limits(&self, options: &LoadOptions) -> Result<Limits> {
+        Ok(Limits {
             chunk: options.chunked_prefill_size.unwrap_or(CHUNK).max(1),
             max_running: options.max_running_requests.unwrap_or(MAX_RUNNING).max(1),
             max_queued: options.max_queued_requests.unwrap_or(MAX_QUEUED),
+            ahead: AHEAD,
             pages: self.kv.pages,
-            policy,
+            policy: policy(options)?,
             reuse: options.reuse,
-        }
+        })
     }
+}
+
+fn policy(options: &LoadOptions) -> Result<Policy> {
+    let Some(name) = options.schedule_policy.as_deref() else { return Ok(Policy::default()) };
+    let named = Policy::NAMED.iter().find(|(known, _)| *known == name);
+    let names = Policy::NAMED.map(|(name, _)| name);
+    named.map(|(_, policy)| *policy).ok_or_else(|| unknown("schedule policy", name, &names))
 }
 
 fn kv_format(options: &LoadOptions, float32: bool) -> Result<KvFormat> {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::grammar::Constraint;
+use std::time::Duration;
 
 /// Chosen by the caller; unique among open requests.
 pub type RequestId = u64;
@@ -213,8 +214,21 @@ pub struct Event {
     pub logprobs: Vec<TokenLogprob>,
     /// New entries for prompt positions, where asked for.
     pub prompt_logprobs: Vec<TokenLogprob>,
+    /// Set once, when the request is admitted; never for one that ends in the queue.
+    pub admitted: Option<Admitted>,
     /// Set on the last event of the request.
     pub finish: Option<Finish>,
+}
+
+/// The start of a request's computation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Prompt tokens whose KV came from the cache.
+    pub cached_tokens: usize,
+    /// How long it waited for pages and rows.
+    pub queued: Duration,
 }
 
 /// The end of a request.
@@ -255,6 +269,16 @@ pub enum FinishReason {
 }
 
 impl FinishReason {
+    /// `stop`, `length`, `abort` or `error`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            FinishReason::StopToken(_) | FinishReason::StopText(_) | FinishReason::Complete => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Aborted => "abort",
+            FinishReason::Failed { .. } => "error",
+        }
+    }
+
     /// The end by an error.
     pub fn failed(error: &Error) -> Self {
         let param = match error {

@@ -6,12 +6,13 @@
 use crate::batch::{Output, OutputRow, Pick, Picked, SampleParams, NO_TOKEN};
 use crate::error::Error;
 use crate::grammar::Grammar;
-use crate::request::{Event, Finish, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
+use crate::request::{Admitted, Event, Finish, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
 use crate::runner::mix;
 use crate::text::{StopMatcher, TextStream, Tokenizer};
-use sglang_radix::Lease;
+use sglang_radix::{Lease, Match};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A request whose prompt is encoded and whose parameters are checked.
 pub struct Prepared {
@@ -45,9 +46,14 @@ pub struct Sequence {
     pub arrival: u64,
     /// How often a later arrival was admitted before this one.
     pub passed_over: u32,
+    /// Cached prefix of [`Sequence::reusable`] when the queue was last sorted.
+    pub found: Match,
+    /// Place that the policy gave it then; the smallest goes first.
+    pub rank: u64,
     /// Set once it is over.
     pub finish: Option<FinishReason>,
     asked: Prepared,
+    arrived: Instant,
     prompt_len: usize,
     /// Prompt tokens found in the cache at first admission.
     cached: Option<usize>,
@@ -77,6 +83,8 @@ impl Sequence {
             lease: None,
             arrival,
             passed_over: 0,
+            found: Match::default(),
+            rank: 0,
             finish: None,
             cached: None,
             scored: asked.logprobs.prompt_start.unwrap_or(tokens.len()),
@@ -88,6 +96,7 @@ impl Sequence {
             event: Event { id: asked.id, ..Event::default() },
             tokens,
             asked,
+            arrived: Instant::now(),
             tokenizer,
         };
         sequence.report_first_prompt_token();
@@ -108,6 +117,11 @@ impl Sequence {
     /// Of the request.
     pub fn namespace(&self) -> u64 {
         self.asked.namespace
+    }
+
+    /// A number drawn by lot for a round.
+    pub fn lot(&self, round: u64) -> u64 {
+        mix(round, self.arrival)
     }
 
     /// Tokens generated so far.
@@ -140,8 +154,12 @@ impl Sequence {
     /// Takes pages whose first tokens are computed.
     pub fn start(&mut self, lease: Lease) {
         self.computed = lease.matched();
-        self.cached.get_or_insert(self.computed.min(self.prompt_len));
         self.lease = Some(lease);
+        if self.cached.is_none() {
+            let (prompt_tokens, cached_tokens) = (self.prompt_len, self.computed);
+            self.cached = Some(cached_tokens);
+            self.event.admitted = Some(Admitted { prompt_tokens, cached_tokens, queued: self.arrived.elapsed() });
+        }
     }
 
     /// Prompt tokens found in the cache.
@@ -325,8 +343,8 @@ impl Sequence {
             completion_tokens: self.n_output(),
             cached_tokens: self.n_cached(),
         });
-        let empty = event.text.is_empty() && event.tokens.is_empty() && event.prompt_logprobs.is_empty();
-        (event.finish.is_some() || !empty).then_some(event)
+        let silent = event.text.is_empty() && event.tokens.is_empty() && event.prompt_logprobs.is_empty();
+        (event.admitted.is_some() || event.finish.is_some() || !silent).then_some(event)
     }
 }
 

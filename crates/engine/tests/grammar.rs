@@ -167,7 +167,8 @@ impl Grammar for GivesUp {
 fn a_grammar_that_gives_up_fails_its_request() {
     let files = weights::open(&fixture("llama3")).unwrap();
     let tokenizer = Arc::new(Tokenizer::of(&files, &ModelConfig::of(&files).unwrap()).unwrap());
-    let limits = Limits { chunk: 64, max_running: 4, max_queued: 4, pages: 64, policy: Policy::Fcfs, reuse: true };
+    let limits =
+        Limits { chunk: 64, max_running: 4, max_queued: 4, ahead: 256, pages: 64, policy: Policy::Fcfs, reuse: true };
     let mut fake = Fake::new(tokenizer.vocab() as u32, limits.pages);
     for n in 0..5 {
         let mut scheduler = Scheduler::new(limits.clone(), tokenizer.clone());

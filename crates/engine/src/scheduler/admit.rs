@@ -4,23 +4,22 @@ use super::{Policy, Scheduler};
 use crate::batch::CopyRows;
 use crate::sequence::Sequence;
 use sglang_radix::PAGE;
+use std::cmp::Reverse;
 
 /// A sequence that was passed over this often goes before all matches.
 const PATIENCE: u32 = 64;
-/// Output tokens for which a sequence beside others takes pages at once, so that few are retracted later.
-const AHEAD: usize = 256;
-/// Beyond this many waiting sequences, matching each against the tree costs more than a good order brings.
-const MATCHED: usize = 256;
+/// Most waiting sequences that are looked up in the tree, and may be admitted, in one step.
+const LOOKED_UP: usize = 256;
 
 impl Scheduler {
     /// Starts waiting sequences, best first, until rows or pages run out.
     pub fn admit(&mut self) {
-        if self.waiting.is_empty() || self.running.len() >= self.limits.max_running {
+        if self.waiting.is_empty() || self.is_full() {
             return;
         }
-        self.sort_waiting();
-        let mut i = 0;
-        while i < self.waiting.len() && self.running.len() < self.limits.max_running {
+        let (mut left, mut i) = (self.sort_waiting(), 0);
+        while left > 0 && !self.is_full() {
+            left -= 1;
             if self.is_prefix_under_way(&self.waiting[i]) {
                 i += 1;
                 continue;
@@ -33,29 +32,52 @@ impl Scheduler {
         }
     }
 
-    /// Priority first; then those who waited too long; then the longest match; then arrival.
-    fn sort_waiting(&mut self) {
-        let by_match = self.limits.policy == Policy::Lpm && self.waiting.len() <= MATCHED;
-        let cache = &self.cache;
-        self.waiting.sort_by_cached_key(|s| {
-            let hurry = s.passed_over >= PATIENCE;
-            let matched = if by_match && !hurry { cache.match_len(s.namespace(), s.reusable()) } else { 0 };
-            (-i64::from(s.priority()), !hurry, std::cmp::Reverse(matched), s.arrival)
+    fn is_full(&self) -> bool {
+        self.running.len() >= self.limits.max_running
+    }
+
+    /// Priority first; then those who waited too long; then what the policy prefers; then arrival. The policy knows the
+    /// first [`LOOKED_UP`] only; returns how many these are.
+    fn sort_waiting(&mut self) -> usize {
+        self.waiting.sort_by_key(|s| (Reverse(s.priority()), s.passed_over < PATIENCE, s.arrival));
+        let n = self.waiting.len().min(LOOKED_UP);
+        let candidates = &mut self.waiting[..n];
+        if self.limits.reuse {
+            candidates.iter_mut().for_each(|s| s.found = self.cache.find(s.namespace(), s.reusable()));
+        }
+        match self.limits.policy {
+            Policy::Fcfs => {}
+            Policy::Lpm => candidates.iter_mut().for_each(|s| s.rank = u64::MAX - s.found.len as u64),
+            Policy::Random => candidates.iter_mut().for_each(|s| s.rank = s.lot(self.totals.steps)),
+            Policy::DfsWeight => {
+                let found: Vec<_> = candidates.iter().map(|s| s.found).collect();
+                let ranks = self.cache.depth_first(&found);
+                // Of those that end in the same node, the longest first.
+                candidates
+                    .iter_mut()
+                    .zip(ranks)
+                    .for_each(|(s, rank)| s.rank = ((rank as u64) << 32) - s.found.len as u64);
+            }
+        }
+        candidates.sort_by_key(|s| {
+            let patient = s.passed_over < PATIENCE;
+            (Reverse(s.priority()), patient, if patient { s.rank } else { 0 }, s.arrival)
         });
+        n
     }
 
     /// A running sequence is just computing a prefix that this one could take from the cache soon: waiting for it is
     /// cheaper than computing it twice.
     fn is_prefix_under_way(&self, sequence: &Sequence) -> bool {
-        let reusable = sequence.reusable();
-        let mut prefilling = self.running.iter().filter(|r| r.is_prefilling() && r.namespace() == sequence.namespace());
-        if !self.limits.reuse || reusable.len() < PAGE {
+        let (reusable, known) = (sequence.reusable(), sequence.found.len);
+        if !self.limits.reuse || reusable.len() < known + PAGE {
             return false;
         }
-        let matched = self.cache.match_len(sequence.namespace(), reusable);
+        let enough = known + PAGE;
+        let mut prefilling = self.running.iter().filter(|r| r.is_prefilling() && r.namespace() == sequence.namespace());
         prefilling.any(|running| {
-            let common = running.tokens.iter().zip(reusable).take_while(|(a, b)| a == b).count();
-            common >= matched + PAGE
+            running.tokens.get(known..enough).is_some_and(|t| t == &reusable[known..enough])
+                && running.tokens[..known] == reusable[..known]
         })
     }
 
@@ -63,7 +85,7 @@ impl Scheduler {
     fn start(&mut self, mut sequence: Sequence) -> Result<(), Box<Sequence>> {
         let reusable = if self.limits.reuse { sequence.reusable() } else { &[] };
         let mut lease = self.cache.acquire(sequence.namespace(), reusable);
-        let ahead = if self.running.is_empty() { 0 } else { sequence.n_remaining().min(AHEAD) };
+        let ahead = if self.running.is_empty() { 0 } else { sequence.n_remaining().min(self.limits.ahead) };
         if self.cache.extend(&mut lease, sequence.tokens.len() + ahead).is_err() {
             self.cache.release(lease);
             return Err(Box::new(sequence));

@@ -11,34 +11,55 @@ use crate::error::Error;
 use crate::request::{Event, FinishReason, RequestId};
 use crate::sequence::{Prepared, Sequence};
 use crate::text::Tokenizer;
-use sglang_radix::PrefixCache;
+use sglang_radix::{Node, PrefixCache};
 use std::sync::Arc;
 
-/// Order in which waiting requests are admitted, after their priority.
+/// Order in which waiting requests of the same priority are admitted. Under each, nobody is passed over forever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {
-    /// Longest prefix match first; nobody is passed over forever.
+    /// Longest prefix match first.
     #[default]
     Lpm,
     /// First come, first served.
     Fcfs,
+    /// Depth first through the tree, the subtree that most requests wait for before others.
+    DfsWeight,
+    /// By lot, drawn again at each step.
+    Random,
+}
+
+impl Policy {
+    /// All policies by name.
+    pub const NAMED: [(&str, Policy); 4] =
+        [("lpm", Policy::Lpm), ("fcfs", Policy::Fcfs), ("dfs-weight", Policy::DfsWeight), ("random", Policy::Random)];
 }
 
 /// Sizes of the scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Most rows of a step.
+    /// Most rows of a step, unless the decoding sequences leave prompts less than their share of them: see
+    /// [`Limits::max_rows`].
     pub chunk: usize,
-    /// Most sequences that run at once; at most `chunk`.
+    /// Most sequences that run at once.
     pub max_running: usize,
     /// Most sequences that wait.
     pub max_queued: usize,
+    /// Output tokens for which a sequence beside others takes pages at once: the more, the fewer run, and the fewer are
+    /// retracted.
+    pub ahead: usize,
     /// Pages of the KV cache.
     pub pages: usize,
     /// Order of admission.
     pub policy: Policy,
     /// Whether prefixes are kept for later requests.
     pub reuse: bool,
+}
+
+impl Limits {
+    /// Rows that no step exceeds.
+    pub fn max_rows(&self) -> usize {
+        self.chunk + self.max_running
+    }
 }
 
 /// Counters since the start.
@@ -60,6 +81,23 @@ pub struct Totals {
     pub finished: u64,
     /// Steps run.
     pub steps: u64,
+}
+
+/// A node of the prefix tree, for people and their tools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeNode {
+    /// Place of the parent in the list; `None` for the root of a namespace, which has no tokens.
+    pub parent: Option<usize>,
+    /// Of its requests.
+    pub namespace: u64,
+    /// The run of tokens.
+    pub tokens: Vec<u32>,
+    /// Pages the node owns.
+    pub pages: usize,
+    /// Matches that ran through it or ended in it, since it was made.
+    pub hits: u64,
+    /// Running sequences that hold it.
+    pub leases: u32,
 }
 
 /// All open sequences and the cache they share.
@@ -222,6 +260,19 @@ impl Scheduler {
         let before = self.cache.stats().cached_tokens;
         self.cache.clear();
         before - self.cache.stats().cached_tokens
+    }
+
+    /// All nodes of the prefix tree, parents before children.
+    pub fn tree(&self) -> Vec<TreeNode> {
+        let mut path = Vec::new();
+        let node = |(i, (depth, node)): (usize, (usize, &Node))| {
+            path.truncate(depth);
+            let parent = path.last().copied();
+            path.push(i);
+            let (tokens, pages) = (node.tokens.clone(), node.owned().len());
+            TreeNode { parent, namespace: node.namespace, tokens, pages, hits: node.hits, leases: node.leases }
+        };
+        self.cache.nodes().enumerate().map(node).collect()
     }
 
     /// Sequences that wait and that run.

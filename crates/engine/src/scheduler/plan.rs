@@ -1,8 +1,13 @@
 //! Rows of a step: one for each sequence that decodes, then prompt chunks in the order of admission while the budget
-//! lasts. When pages run out, the sequence admitted last is retracted: it gives back its pages, waits, and is computed
-//! again later, with the same text.
+//! lasts. So a prompt of any length delays a decoding sequence by at most one chunk per token, and a prompt always moves
+//! on, however many sequences decode. When pages run out, the sequence of the lowest priority, among equals the one
+//! admitted last, is retracted: it gives back its pages, waits, and is computed again later, with the same text.
 
 use super::Scheduler;
+use std::cmp::Reverse;
+
+/// One in so many rows of a chunk is for prompts, even where that makes the step longer than a chunk.
+const PROMPT_SHARE: usize = 4;
 
 impl Scheduler {
     /// Rows per running sequence, with pages for them at hand.
@@ -12,13 +17,14 @@ impl Scheduler {
             if self.extend_leases(&rows) {
                 return rows;
             }
-            self.retract_last();
+            self.retract_one();
         }
     }
 
     fn plan_rows(&self) -> Vec<usize> {
         let decoding = self.running.iter().filter(|s| s.n_pending() == 1).count();
-        let mut budget = self.limits.chunk.saturating_sub(decoding);
+        let chunk = self.limits.chunk;
+        let mut budget = chunk.saturating_sub(decoding).max(chunk.div_ceil(PROMPT_SHARE));
         let mut rows_of = |pending: usize| {
             if pending == 1 {
                 return 1;
@@ -38,8 +44,11 @@ impl Scheduler {
         })
     }
 
-    fn retract_last(&mut self) {
-        let mut sequence = self.running.pop().expect("pages for a lone sequence were promised when it was accepted");
+    fn retract_one(&mut self) {
+        let order = |&i: &usize| (self.running[i].priority(), Reverse(i));
+        let i = (0..self.running.len()).min_by_key(order);
+        let i = i.expect("pages for a lone sequence were promised when it was accepted");
+        let mut sequence = self.running.remove(i);
         self.release(&mut sequence);
         sequence.computed = 0;
         self.totals.retracted += 1;
