@@ -224,6 +224,8 @@ test('without a reason of its own an abort is an AbortError, a timeout a Timeout
     { is: error },
   );
   t.deepEqual(kept, ['begun']);
+  const awake = setInterval(() => {}, 1000); // the timer of a signal does not keep the process alive
+  t.teardown(() => clearInterval(awake));
   t.is((await caught(program.run({}, { backend: deaf, signal: AbortSignal.timeout(5) }))).name, 'TimeoutError');
   const batch = program.runBatch([{}, {}], { backend: deaf, signal: AbortSignal.abort() });
   t.is((await caught(batch)).name, 'AbortError');
