@@ -1,4 +1,4 @@
-/** The process of one measurement: reads a cell from its argument, sends `{ run }` or `{ error }` to its parent, ends. */
+/** The process of one measurement: reads a cell from its argument, sends `{ run }` or `{ error }` to its parent, ends; with its parent too. */
 import { statSync } from 'node:fs';
 import { peakRssMiB, watchCpu } from './machine.mjs';
 import { modelSize } from './model-size.mjs';
@@ -72,6 +72,7 @@ function inOrder(served) {
   return sorted.map(({ request: { prompt }, outputIds }) => ({ prompt, outputIds }));
 }
 
+process.on('disconnect', () => process.exit(1));
 const report = await measure(JSON.parse(process.argv[2])).then(
   (run) => ({ run }),
   (error) => ({ error: error.message }),
