@@ -48,7 +48,7 @@ class Running implements Run<Vars> {
 
   constructor(body: Body, args: never, { backend = defaultBackend, signal, trace, ...defaults }: RunOptions) {
     const own = this.#controller.signal;
-    const { span, end } = traceRun(nameOf(body), trace);
+    const { span, end } = traceRun(nameOf(body), args, trace);
     const session = { backend, defaults, span, signal: signal ? AbortSignal.any([signal, own]) : own };
     this.#scope = Scope.root(session);
     this.#outcome = quiet(this.#run(body, args, session));

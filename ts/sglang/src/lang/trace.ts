@@ -20,6 +20,7 @@ export interface TraceSpan {
   firstMs?: number;
   /** Not there while it runs, and for a branch or a text, which end with what they hold. */
   endMs?: number;
+  /** What it added to the prompt; of a run, its arguments as JSON. */
   text: string;
   meta?: Meta;
   error?: string;
@@ -30,6 +31,8 @@ export interface TraceSpan {
 export function endOf({ startMs, endMs, children }: TraceSpan): number {
   return endMs ?? Math.max(startMs, ...children.map(endOf));
 }
+
+const MAX_ARGS = 200;
 
 export interface TraceTotals {
   /** Of the model, by `gen` and `select`; what was generated ahead needed none. */
@@ -70,10 +73,15 @@ export function setRunObserver(observer: RunObserver): void {
 }
 
 /** The span of a run, and what ends it. */
-export function traceRun(name: string, trace: Trace | undefined): { span: Span; end(error?: unknown): void } {
+export function traceRun(
+  name: string,
+  args: object,
+  trace: Trace | undefined,
+): { span: Span; end(error?: unknown): void } {
   const record = newSpan('run', name, null);
   const onEnd = observe(record);
   if (!trace && !onEnd) return { span: new Span(), end: () => {} };
+  record.text = described(args);
   trace?.runs.push(record);
   const span = new Span(record);
   const end = (error?: unknown) => {
@@ -82,6 +90,16 @@ export function traceRun(name: string, trace: Trace | undefined): { span: Span; 
     onEnd?.();
   };
   return { span, end };
+}
+
+/** Arguments in short; programs may have any. */
+function described(args: object): string {
+  try {
+    const text = JSON.stringify(args);
+    return text === '{}' ? '' : text.slice(0, MAX_ARGS);
+  } catch {
+    return '';
+  }
 }
 
 /** What an aborted run left under way ends with it. */

@@ -20,7 +20,7 @@ export function traceHtml({ runs }: Trace, title = 'Trace'): string {
 <style>${style}</style>
 <h1>${escaped(title)}</h1>
 ${summary(runs)}
-${runs.map((run) => runTree(run, open)).join('\n')}
+${runs.length > 0 ? tree(runs, open) : ''}
 </html>
 `;
 }
@@ -28,7 +28,7 @@ ${runs.map((run) => runTree(run, open)).join('\n')}
 function summary(runs: readonly TraceSpan[]): string {
   const all: TraceSpan = { kind: 'run', name: '', role: null, startMs: 0, text: '', children: [...runs] };
   const { calls, promptTokens, cachedTokens, completionTokens } = totalsOf(all);
-  const wallMs = Math.max(0, ...runs.map(endOf)) - Math.min(...runs.map(({ startMs }) => startMs), Infinity);
+  const wallMs = Math.max(...runs.map(endOf)) - Math.min(...runs.map(({ startMs }) => startMs));
   const cards: [string, string][] = [
     [seconds(runs.length > 0 ? wallMs : 0), 'from start to end'],
     [String(runs.length), runs.length === 1 ? 'run' : 'runs'],
@@ -40,21 +40,30 @@ function summary(runs: readonly TraceSpan[]): string {
   return `<dl class="cards">${cards.map(([value, name]) => `<div><dd>${value}</dd><dt>${name}</dt></div>`).join('')}</dl>`;
 }
 
-function runTree(run: TraceSpan, open: boolean): string {
-  const time = 'time: <i class="prefill">prompt</i> <i class="decode">text</i>';
-  const head = ['', time, 'took', 'first', 'in', 'cached', 'out'].map((name) => `<span>${name}</span>`).join('');
-  return `<section><div class="row head">${head}</div>${node(run, run, 0, open)}</section>`;
+/** Times from the start of the first run to the end of the last. */
+interface Range {
+  startMs: number;
+  wholeMs: number;
 }
 
-function node(span: TraceSpan, run: TraceSpan, depth: number, open: boolean): string {
+function tree(runs: readonly TraceSpan[], open: boolean): string {
+  const time = 'time: <i class="prefill">prompt</i> <i class="decode">text</i>';
+  const head = ['', time, 'took', 'first', 'in', 'cached', 'out'].map((name) => `<span>${name}</span>`).join('');
+  const startMs = Math.min(...runs.map((run) => run.startMs));
+  const range = { startMs, wholeMs: Math.max(...runs.map(endOf), startMs + 1e-6) - startMs };
+  const rows = runs.map((run) => node(run, range, 0, open || run.error !== undefined));
+  return `<section><div class="row head">${head}</div>${rows.join('\n')}</section>`;
+}
+
+function node(span: TraceSpan, range: Range, depth: number, open: boolean): string {
   const opens = (child: TraceSpan) => child.children.length > 0 || child.error !== undefined;
-  const inner = span.children.map((child) => node(child, run, depth + 1, opens(child))).join('');
+  const inner = span.children.map((child) => node(child, range, depth + 1, opens(child))).join('');
   const body = span.kind === 'text' || span.meta || span.error !== undefined ? details(span, depth) : '';
-  const row = `<summary class="row" style="--depth:${depth}">${cells(span, run)}</summary>`;
+  const row = `<summary class="row" style="--depth:${depth}">${cells(span, range)}</summary>`;
   return `<details class="${span.kind}${span.error === undefined ? '' : ' failed'}"${open ? ' open' : ''}>${row}${body}${inner}</details>`;
 }
 
-function cells(span: TraceSpan, run: TraceSpan): string {
+function cells(span: TraceSpan, range: Range): string {
   const { calls, promptTokens, cachedTokens, completionTokens } = totalsOf(span);
   const label = `<span class="label">${name(span)} <q>${escaped(span.text)}</q></span>`;
   if (span.kind === 'text') return label;
@@ -62,7 +71,7 @@ function cells(span: TraceSpan, run: TraceSpan): string {
   const ratio = promptTokens > 0 ? cachedTokens / promptTokens : 0;
   const tokens = calls > 0 ? [`${promptTokens}`, meter(ratio), `${completionTokens}`] : ['', '', ''];
   const numbers = [seconds(endOf(span) - span.startMs), first, ...tokens].map((cell) => `<span>${cell}</span>`);
-  return `${label}${bar(span, run)}${numbers.join('')}`;
+  return `${label}${bar(span, range)}${numbers.join('')}`;
 }
 
 function name(span: TraceSpan): string {
@@ -71,13 +80,12 @@ function name(span: TraceSpan): string {
 }
 
 /** The part before the first piece of text, which computes the prompt, is lighter. */
-function bar(span: TraceSpan, run: TraceSpan): string {
-  const whole = Math.max(endOf(run) - run.startMs, 1e-6);
-  const share = (ms: number) => `${((ms / whole) * 100).toFixed(2)}%`;
+function bar(span: TraceSpan, { startMs, wholeMs }: Range): string {
+  const share = (ms: number) => `${((ms / wholeMs) * 100).toFixed(2)}%`;
   const [start, end] = [span.startMs, endOf(span)];
   const first = Math.min(span.firstMs ?? end, end);
   const part = (kind: string, from: number, to: number) =>
-    `<i class="${kind}" style="left:${share(from - run.startMs)};width:${share(to - from)}"></i>`;
+    `<i class="${kind}" style="left:${share(from - startMs)};width:${share(to - from)}"></i>`;
   const parts = span.meta ? part('prefill', start, first) + part('decode', first, end) : part('span', start, end);
   return `<span class="bar">${parts}</span>`;
 }

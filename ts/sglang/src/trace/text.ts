@@ -49,6 +49,6 @@ function numbers(span: TraceSpan): string[] {
 
 function quoted({ kind, text, error }: TraceSpan): string {
   if (error !== undefined) return `✗ ${error}`;
-  if (kind !== 'gen' && kind !== 'select') return '';
-  return JSON.stringify(text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT - 1)}…` : text);
+  const short = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT - 1)}…` : text;
+  return kind === 'gen' || kind === 'select' ? JSON.stringify(short) : short;
 }

@@ -40,7 +40,7 @@ test('a run is told in order, with its branches and calls', async (t) => {
   await talk.run({ topic: 'seas' }, { backend: new FakeBackend({ replies }), trace });
   t.is(
     outline(trace.runs[0]!),
-    `- run talk ""
+    `- run talk "{\\"topic\\":\\"seas\\"}"
   system text "Be brief."
   user text "About seas."
   assistant text "Well,"
