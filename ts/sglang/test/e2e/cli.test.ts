@@ -7,6 +7,11 @@ import { defaultModel } from '../engine/fixtures.ts';
 
 const at = (relative: string) => fileURLToPath(new URL(`../../../../${relative}`, import.meta.url));
 
+test('the smallest program answers', async (t) => {
+  const args = ['--import=tsx', at('examples/quick_start/hello.ts')];
+  t.regex((await promisify(execFile)(process.execPath, args)).stdout, /Paris/);
+});
+
 test('sglang run loads TypeScript and runs it on the model', async (t) => {
   const flags = ['--export', 'tipSuggestion', '--max-new-tokens', '8', '--temperature', '0'];
   const args = [at('ts/sglang/dist/cli.js'), 'run', at('examples/quick_start/parallel.ts'), ...flags];

@@ -1,6 +1,8 @@
 /** The README's programs on the default model: their form, not their wisdom. Uses the built package, as users do. */
+import { isIPv4 } from 'node:net';
 import test from 'ava';
 import { Engine, setDefaultBackend } from 'sglang';
+import { dnsServer } from '../../../../examples/quick_start/constrained.ts';
 import { controlFlow } from '../../../../examples/quick_start/control_flow.ts';
 import { multiTurn } from '../../../../examples/quick_start/multi_turn.ts';
 import { tipSuggestion } from '../../../../examples/quick_start/parallel.ts';
@@ -51,6 +53,11 @@ test.serial('a batch', async (t) => {
   const alone = await textQa.run(rows[2]!, { temperature: 0, maxTokens: 32 });
   t.is(states[2]!.vars.answer, alone.vars.answer, 'a row of a batch says what it says alone');
   t.true(states.every(({ vars }) => !vars.answer.includes('\n')));
+});
+
+test.serial('a constraint holds for any model', async (t) => {
+  const { vars } = await dnsServer.run();
+  t.true(isIPv4(vars.answer), vars.answer);
 });
 
 test.serial('a stream', async (t) => {
