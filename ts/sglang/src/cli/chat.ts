@@ -4,6 +4,7 @@
  */
 import { createInterface, type Interface } from 'node:readline';
 import type { Backend, GenerateOptions, Turn } from '../backends/backend.ts';
+import { abortablePieces } from '../lang/abort.ts';
 import type { ChatHistory } from './chat-history.ts';
 
 export interface ChatCall {
@@ -13,7 +14,6 @@ export interface ChatCall {
   stdin: NodeJS.ReadableStream;
   stdout: NodeJS.WriteStream;
   stderr: NodeJS.WriteStream;
-
   history: ChatHistory;
 }
 
@@ -81,13 +81,13 @@ class Conversation {
     const { backend, sampling, stdout, stderr } = this.#call;
     const { signal } = (this.#answering = new AbortController());
     const asked = [...this.#turns, turn('user', question)];
+    const prompt = [...asked, { ...turn('assistant', ''), open: true }];
     const options = { maxTokens: DEFAULT_MAX_TOKENS, ...defined(sampling), signal };
     let answer = '';
     try {
-      for await (const { text } of backend.stream([...asked, { ...turn('assistant', ''), open: true }], options)) {
+      for await (const { text } of abortablePieces(backend.stream(prompt, options), signal)) {
         answer += text;
         stdout.write(text);
-        signal.throwIfAborted();
       }
     } catch (error) {
       if (!signal.aborted) {

@@ -32,8 +32,6 @@ export function endOf({ startMs, endMs, children }: TraceSpan): number {
   return endMs ?? Math.max(startMs, ...children.map(endOf));
 }
 
-const MAX_ARGS = 200;
-
 export interface TraceTotals {
   /** Of the model, by `gen` and `select`; what was generated ahead needed none. */
   calls: number;
@@ -61,6 +59,9 @@ export function totalsOf({ meta, children }: TraceSpan): TraceTotals {
 export class Trace {
   readonly runs: TraceSpan[] = [];
 }
+
+/** Characters of a run's arguments that a trace keeps. */
+const MAX_ARGS = 200;
 
 /** Called when a run starts; what it returns is called when the run is over. */
 export type RunObserver = (run: TraceSpan) => (() => void) | undefined;
