@@ -18,7 +18,8 @@ const packages = { 'node-llama-cpp': version, ...(binary && { [`@node-llama-cpp/
 export const install = () => installPackages(name, packages, ['--omit=optional']);
 export const notes = [
   'EOS is ignored by yieldEogToken: an end-of-generation token is handed on like any other and evaluation goes on. Nothing is added to sampling, unlike with a ban of the token.',
-  'No text is made of the tokens, which spares it the detokenizer.',
+  'No text is made of the tokens, which spares it the detokenizer; with a schema it is made of the last four, to see the end.',
+  'Its grammars do not know minimum and maximum.',
   'A prompt goes to the idle sequence that it shares most with, and what they share is not computed again.',
 ];
 
@@ -65,12 +66,17 @@ async function generate({ llama, model, idle }, { prompt, maxTokens, temperature
     for await (const token of sequence.evaluate(prompt.slice(cachedTokens), { temperature, seed, ...constraint })) {
       onToken();
       outputIds.push(token);
-      if (outputIds.length === maxTokens) break;
+      if (outputIds.length === maxTokens || (jsonSchema && isPadding(model, outputIds))) break;
     }
     return { cachedTokens, outputIds, text: jsonSchema && model.detokenize(outputIds) };
   } finally {
     idle.push(sequence);
   }
+}
+
+/** Whether the grammar's object has ended: what may follow it is line breaks, and the library stops at four. */
+function isPadding(model, outputIds) {
+  return model.detokenize(outputIds.slice(-4)).endsWith('\n'.repeat(4));
 }
 
 /** Takes the idle sequence that holds most of the start of this prompt. */
