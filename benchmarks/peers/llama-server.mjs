@@ -1,9 +1,9 @@
 /** llama.cpp's own server, over HTTP on this machine, with a cache for each of its 16 slots. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import http from 'node:http';
 import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
-import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { buildLlamaCpp, llamaProgram, version } from '../llama-cpp.mjs';
 
@@ -61,11 +61,20 @@ async function freePort() {
 /** Resolves when the model is loaded; until then the port is closed, or the answer is 503. */
 async function ready(url) {
   const isReady = () =>
-    fetch(`${url}/health`).then(
-      ({ ok }) => ok,
+    call(`${url}/health`).then(
+      ({ statusCode }) => statusCode === 200,
       () => false,
     );
   while (!(await isReady())) await delay(POLL_MS);
+}
+
+/** Asks on a connection of its own: the server closes connections that were kept without a word. */
+async function call(url, body) {
+  const request = http.request(url, { method: body ? 'POST' : 'GET', agent: false });
+  request.end(body && JSON.stringify(body));
+  const [response] = await once(request, 'response');
+  if (!body) response.resume();
+  return response;
 }
 
 /**
@@ -75,12 +84,11 @@ async function ready(url) {
 async function generate(url, { prompt, maxTokens, temperature = 0, seed = 0, jsonSchema, onToken }) {
   const constraint = jsonSchema ? { json_schema: jsonSchema } : { ignore_eos: true };
   const body = { prompt, n_predict: maxTokens, temperature, seed, stream: true, cache_prompt: true, ...constraint };
-  const response = await fetch(`${url}/completion`, { method: 'POST', body: JSON.stringify(body) });
-  if (!response.ok || !response.body)
-    throw new Error(`llama-server answers ${response.status}: ${await response.text()}`);
+  const response = await call(`${url}/completion`, body);
+  if (response.statusCode !== 200) throw new Error(`llama-server answers ${response.statusCode}`);
   const outputIds = [];
   let [text, cachedTokens] = ['', 0];
-  for await (const line of createInterface({ input: Readable.fromWeb(response.body) })) {
+  for await (const line of createInterface({ input: response })) {
     if (!line.startsWith('data: ')) continue;
     const {
       content,
