@@ -70,7 +70,7 @@ fn bytes(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
 }
 
 fn matrix(cpu: &mut Cpu, dtype: DType, rows: usize, cols: usize) -> Result<<Cpu as Device>::Matrix> {
-    cpu.matrix(&HostMatrix { rows, cols, dtype, bytes: &bytes(dtype, rows, cols) }, false)
+    cpu.matrix(&[HostMatrix { rows, cols, dtype, bytes: &bytes(dtype, rows, cols) }], false)
 }
 
 fn wave(cpu: &mut Cpu, len: usize) -> Result<<Cpu as Device>::Buffer> {

@@ -183,9 +183,9 @@ pub trait Device: Send + 'static {
     fn write(&mut self, buffer: &mut Self::Buffer, values: &[f32]) -> Result<()>;
     /// Copies the first `len` values to the host.
     fn read(&mut self, buffer: &Self::Buffer, len: usize) -> Result<Vec<f32>>;
-    /// Repacks a weight matrix for [`Device::matmul`]. `keep_rows` says that rows are also looked up by
+    /// Repacks a weight matrix for [`Device::matmul`]: `parts` of one width, one below the other. `keep_rows` says that rows are also looked up by
     /// [`Device::embed`] (tied embeddings).
-    fn matrix(&mut self, host: &HostMatrix, keep_rows: bool) -> Result<Self::Matrix>;
+    fn matrix(&mut self, parts: &[HostMatrix], keep_rows: bool) -> Result<Self::Matrix>;
     /// An empty KV cache.
     fn kv(&mut self, shape: KvShape) -> Result<Self::Kv>;
 

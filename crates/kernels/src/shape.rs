@@ -25,8 +25,16 @@ pub fn below(what: &str, indices: impl IntoIterator<Item = usize>, end: usize) -
     }
 }
 
+/// Parts of one width.
+pub fn matrix(parts: &[HostMatrix]) -> Result<()> {
+    if let Some(pair) = parts.windows(2).find(|pair| pair[0].cols != pair[1].cols) {
+        return refuse(format!("{} columns below {}: parts of a matrix have one width", pair[1].cols, pair[0].cols));
+    }
+    parts.iter().try_for_each(part)
+}
+
 /// Whole blocks, and as many bytes as the shape says.
-pub fn matrix(host: &HostMatrix) -> Result<()> {
+fn part(host: &HostMatrix) -> Result<()> {
     let HostMatrix { rows, cols, dtype, bytes } = *host;
     if !cols.is_multiple_of(dtype.block_len()) {
         return refuse(format!("a {dtype} matrix with {cols} columns; a multiple of {} is needed", dtype.block_len()));
@@ -112,9 +120,9 @@ mod tests {
         assert_eq!(text(enough("x", 3, 4)), "x holds 3 values; 4 are needed");
         assert_eq!(text(below("page", [1, 9], 8)), "page 9 is out of range; there are 8");
         let host = HostMatrix { rows: 2, cols: 33, dtype: DType::Q4_0, bytes: &[] };
-        assert_eq!(text(matrix(&host)), "a Q4_0 matrix with 33 columns; a multiple of 32 is needed");
+        assert_eq!(text(matrix(&[host])), "a Q4_0 matrix with 33 columns; a multiple of 32 is needed");
         let host = HostMatrix { rows: 2, cols: 32, dtype: DType::Q4_0, bytes: &[0; 5] };
-        assert_eq!(text(matrix(&host)), "a 2 × 32 Q4_0 matrix is 36 bytes, not 5");
+        assert_eq!(text(matrix(&[host])), "a 2 × 32 Q4_0 matrix is 36 bytes, not 5");
         let uneven = Heads { q: 9, kv: 2, size: 64 };
         assert_eq!(text(heads(uneven)), "9 query heads cannot share 2 key/value heads of size 64");
     }

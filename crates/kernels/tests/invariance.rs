@@ -6,21 +6,6 @@ use fixture::{buffer, Case, MatMul, Random};
 use sglang_kernels::device::{Device, Heads, KvFormat, KvShape, Result, Span, PAGE};
 use sglang_kernels::{Cpu, DType, Level};
 
-const NATIVE: [DType; 12] = [
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::Q4_0,
-    DType::Q4_1,
-    DType::Q5_0,
-    DType::Q5_1,
-    DType::Q8_0,
-    DType::Q4K,
-    DType::Q5K,
-    DType::IQ4NL,
-    DType::IQ4XS,
-];
-
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
@@ -28,7 +13,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 #[test]
 fn a_row_does_not_see_its_batch() {
     let mut r = Random(21);
-    for dtype in NATIVE {
+    for dtype in DType::all() {
         let (n, k, rows) = (53, 2 * dtype.block_len().max(48), 141);
         let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
         r.outliers(&mut case.x, k, 5);
@@ -199,10 +184,7 @@ impl Case for Layer {
         device.rms_norm(&x, &weight, 1e-5, rows, &mut normed)?;
         let gate_up = MatMul::random(r, DType::Q4_1, 2 * 160, d, 0);
         let down = MatMul::random(r, DType::Q8_0, d, 160, 0);
-        let [up, down] = [gate_up, down].map(|m| {
-            let host = sglang_kernels::device::HostMatrix { rows: m.n, cols: m.k, dtype: m.dtype, bytes: &m.weights };
-            device.matrix(&host, false)
-        });
+        let [up, down] = [gate_up, down].map(|m| device.matrix(&[m.host()], false));
         let (mut wide, mut narrow) = (device.buffer(rows * 320)?, device.buffer(rows * 160)?);
         device.matmul(&normed, &up?, rows, &mut wide)?;
         device.silu_mul(&wide, rows, 160, &mut narrow)?;

@@ -11,7 +11,7 @@ fn errors<D: Device>(d: &mut D) -> Result<Vec<String>> {
     let shape = KvShape { layers: 1, kv_heads: 1, head_size: 4, pages: 2, format: KvFormat::F32 };
     let mut kv = d.kv(shape)?;
     let weights = HostMatrix { rows: 2, cols: 40, dtype: DType::F32, bytes: &[0; 320] };
-    let w = d.matrix(&weights, false)?;
+    let w = d.matrix(&[weights], false)?;
     let span = |rows, position, pages: &[u32]| [Span { rows, position, pages: pages.to_vec() }];
     let results = [
         d.write(&mut out, &[0.0; 65]),

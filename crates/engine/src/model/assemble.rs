@@ -6,7 +6,6 @@ use super::decoder::{Layer, Weights};
 use crate::error::Result;
 use crate::weights::{Source, Tensor};
 use sglang_kernels::device::{Device, HostMatrix};
-use sglang_kernels::dtype::DType;
 
 /// Loads all weights. `float32` dequantizes every matrix; `on_bytes` is told the bytes read so far.
 pub fn assemble<D: Device>(
@@ -79,10 +78,14 @@ impl<D: Device> Assembly<'_, D> {
     }
 
     fn matrix(&mut self, parts: &[(&str, usize)], cols: usize, keep_rows: bool) -> Result<D::Matrix> {
-        let tensors = parts.iter().map(|&(name, rows)| self.tensor(name, &[rows, cols])).collect::<Result<Vec<_>>>()?;
-        let rows = parts.iter().map(|(_, rows)| rows).sum();
-        let (dtype, bytes) = stack(&tensors, self.float32);
-        Ok(self.device.matrix(&HostMatrix { rows, cols, dtype, bytes: &bytes }, keep_rows)?)
+        let mut tensors =
+            parts.iter().map(|&(name, rows)| self.tensor(name, &[rows, cols])).collect::<Result<Vec<_>>>()?;
+        if self.float32 {
+            tensors.iter_mut().for_each(Tensor::widen);
+        }
+        let parts: Vec<HostMatrix> =
+            tensors.iter().map(|t| HostMatrix { rows: t.shape[0], cols, dtype: t.dtype, bytes: &t.bytes }).collect();
+        Ok(self.device.matrix(&parts, keep_rows)?)
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<D::Buffer> {
@@ -106,17 +109,4 @@ impl<D: Device> Assembly<'_, D> {
         (self.on_bytes)(self.done);
         Ok(tensor)
     }
-}
-
-/// Rows of all tensors in one format: their own where they share it, else f32.
-fn stack<'a>(tensors: &'a [Tensor<'_>], float32: bool) -> (DType, std::borrow::Cow<'a, [u8]>) {
-    let dtype = tensors[0].dtype;
-    if !float32 && tensors.iter().all(|tensor| tensor.dtype == dtype) {
-        return match tensors {
-            [one] => (dtype, (&*one.bytes).into()),
-            many => (dtype, many.iter().flat_map(|tensor| tensor.bytes.iter().copied()).collect::<Vec<_>>().into()),
-        };
-    }
-    let values = tensors.iter().flat_map(|tensor| tensor.to_f32());
-    (DType::F32, values.flat_map(f32::to_le_bytes).collect::<Vec<_>>().into())
 }

@@ -45,6 +45,12 @@ impl Tensor<'_> {
         Err(Error::load(format!("{file}: tensor {name} has shape {found:?}; the configuration asks for {shape:?}")))
     }
 
+    /// Stores the values as f32.
+    pub fn widen(&mut self) {
+        self.bytes = self.to_f32().into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>().into();
+        self.dtype = DType::F32;
+    }
+
     /// The values as f32, in order.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.shape.iter().product()];

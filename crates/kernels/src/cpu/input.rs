@@ -188,21 +188,22 @@ fn put(words: [i32; Fed::WORDS], width: usize, place: &mut [i32]) {
 fn quantize<S: Simd>(s: S, x: &[f32; BLOCK], largest: f32) -> ([i32; Fed::WORDS], [f32; BLOCK]) {
     let scale = largest * (1.0 / 127.0);
     let (step, inverse) = (s.splat(-scale), s.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 }));
-    let (mut words, mut rest, mut sums) = ([0; Fed::WORDS], [0.0; BLOCK], s.zero());
+    let (mut words, mut rest, mut sums) = ([0; Fed::WORDS], [0.0; BLOCK], [0.0; 2]);
     for (half, (x, rest)) in x.as_chunks().0.iter().zip(rest.as_chunks_mut().0).enumerate() {
         let x = s.load(x);
         let rounded = s.round(s.mul(x, inverse));
         s.store(s.mul_add(rounded, step, x), rest);
-        sums = s.add(sums, rounded);
+        // Whole numbers of at most 16 · 127: exact.
+        sums[half] = s.sum(rounded);
         let quants = s.narrow(rounded);
         for (i, q) in quants.as_chunks::<4>().0.iter().enumerate() {
             words[4 * half + i] = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
         }
     }
-    // Whole numbers of at most 32 · 127: exact.
-    let sum = s.sum(sums);
+    let sum = sums[0] + sums[1];
     words[Fed::SCALE] = scale.to_bits() as i32;
     words[Fed::OFFSET] = (scale * sum).to_bits() as i32;
+    words[Fed::FIRST] = (scale * sums[0]).to_bits() as i32;
     words[Fed::SUM] = sum as i32;
     (words, rest)
 }

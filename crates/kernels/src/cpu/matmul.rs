@@ -22,10 +22,15 @@ const FEED: usize = 2;
 
 /// `out[rows, N] = x[rows, K] · wᵀ`.
 pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: &[f32], w: &Matrix, rows: usize, out: &mut [f32]) {
-    if rows > 0 && w.rows > 0 {
-        let width = rows.next_power_of_two().min(isa.tokens());
-        let product = Product { isa, x, rows, n: w.rows, k: w.cols, width };
-        with_records!(&w.tiles, records => product.run(pool, inputs, records, out));
+    if rows == 0 {
+        return;
+    }
+    let width = rows.next_power_of_two().min(isa.tokens());
+    let mut first = 0;
+    for part in &w.parts {
+        let product = Product { isa, x, rows, n: w.rows, k: w.cols, columns: first..first + part.rows, width };
+        with_records!(&part.tiles, records => product.run(pool, inputs, records, out));
+        first += part.rows;
     }
 }
 
@@ -37,6 +42,8 @@ struct Product<'a> {
     rows: usize,
     n: usize,
     k: usize,
+    /// Which of the N are computed.
+    columns: Range<usize>,
     /// Tokens per tile.
     width: usize,
 }
@@ -53,9 +60,12 @@ impl Product<'_> {
         }
         self.feed(pool, &mut kept[..wanted], tile);
         let fed = &kept[..wanted];
-        let stripe = self.n.div_ceil(LANES).div_ceil(CHUNKS * pool.threads()) * LANES;
-        pool.tiles(&mut out[..self.rows * self.n], self.n, &self.bands(), stripe, |_, out| {
-            let records = &records[out.cols.start / LANES * depth..out.cols.end.div_ceil(LANES) * depth];
+        let (first, count) = (self.columns.start, self.columns.len());
+        let stripe = count.div_ceil(LANES).div_ceil(CHUNKS * pool.threads()) * LANES;
+        let out = &mut out[..self.rows * self.n];
+        pool.tiles(out, self.n, &self.bands(), self.columns.clone(), stripe, |_, out| {
+            let (start, end) = (out.cols.start - first, out.cols.end - first);
+            let records = &records[start / LANES * depth..end.div_ceil(LANES) * depth];
             let x = &fed[out.rows.start / self.width * tile..out.rows.end.div_ceil(self.width) * tile];
             multiply(self.isa, Multiply::<R, 1> { records, depth, x, tile, out }, self.width);
         });

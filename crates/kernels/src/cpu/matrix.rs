@@ -1,12 +1,12 @@
 //! A weight matrix as the kernels read it.
 //!
-//! The law: rows come in groups of 16 (the last padded with zeros), a group's records follow each other along K.
-//! Formats with one scale per 32 stay quantized, the others become f32.
+//! The law: rows come in groups of 16 (the last of a part padded with zeros), a group's records follow each other along
+//! K. Every quantized format stays quantized, with its scales in f16 or f32; floats stay as they are.
 
 use super::pool::Pool;
 use super::simd::{Element, LANES};
 use super::slab::{Plain, Slab};
-use super::tile::{Bytes, FromBlock, Nibbles, Record, Signed};
+use super::tile::{Affine, Bytes, FromBlock, Nibbles, Record, Signed};
 use crate::block::Block;
 use crate::device::{HostMatrix, Result};
 use crate::dtype::{dequantize, DType};
@@ -18,6 +18,14 @@ pub struct Matrix {
     pub rows: usize,
     /// Input features K.
     pub cols: usize,
+    /// Rows of one format after rows of another.
+    pub parts: Vec<Part>,
+}
+
+/// Rows of one format.
+pub struct Part {
+    /// Their number.
+    pub rows: usize,
     /// The weights.
     pub tiles: Tiles,
 }
@@ -25,8 +33,10 @@ pub struct Matrix {
 /// `[⌈N / 16⌉][K / steps]` records of one kind.
 #[allow(missing_docs)]
 pub enum Tiles {
-    Nibbles(Slab<Nibbles>),
-    Bytes(Slab<Bytes>),
+    Nibbles(Slab<Affine<Nibbles, 1>>),
+    HalvedNibbles(Slab<Affine<Nibbles, 2>>),
+    Bytes(Slab<Affine<Bytes, 1>>),
+    HalvedBytes(Slab<Affine<Bytes, 2>>),
     Signed(Slab<Signed>),
     F32(Slab<[f32; LANES]>),
     F16(Slab<[f16; LANES]>),
@@ -38,7 +48,9 @@ macro_rules! with_records {
     ($tiles:expr, $records:ident => $body:expr) => {
         match $tiles {
             $crate::cpu::matrix::Tiles::Nibbles($records) => $body,
+            $crate::cpu::matrix::Tiles::HalvedNibbles($records) => $body,
             $crate::cpu::matrix::Tiles::Bytes($records) => $body,
+            $crate::cpu::matrix::Tiles::HalvedBytes($records) => $body,
             $crate::cpu::matrix::Tiles::Signed($records) => $body,
             $crate::cpu::matrix::Tiles::F32($records) => $body,
             $crate::cpu::matrix::Tiles::F16($records) => $body,
@@ -49,28 +61,53 @@ macro_rules! with_records {
 pub(super) use with_records;
 
 impl Matrix {
-    /// Repacks a checked host matrix.
-    pub fn pack(pool: &mut Pool, host: &HostMatrix) -> Result<Matrix> {
-        let tiles = match host.dtype {
-            DType::Q4_0 | DType::Q4_1 | DType::Q4K => Tiles::Nibbles(blocks(pool, host)?),
-            DType::Q5_0 | DType::Q5_1 | DType::Q5K => Tiles::Bytes(blocks(pool, host)?),
-            DType::Q8_0 | DType::IQ4NL | DType::IQ4XS => Tiles::Signed(blocks(pool, host)?),
-            DType::F16 => Tiles::F16(floats(pool, host)?),
-            DType::BF16 => Tiles::BF16(floats(pool, host)?),
-            DType::F32 | DType::Q2K | DType::Q3K | DType::Q6K => Tiles::F32(floats(pool, host)?),
-        };
-        Ok(Matrix { rows: host.rows, cols: host.cols, tiles })
+    /// Repacks checked host matrices of one width, one below the other.
+    pub fn pack(pool: &mut Pool, hosts: &[HostMatrix]) -> Result<Matrix> {
+        let parts = hosts.chunk_by(|a, b| a.dtype == b.dtype).map(|hosts| Part::pack(pool, hosts));
+        let rows = hosts.iter().map(|host| host.rows).sum();
+        Ok(Matrix { rows, cols: hosts.first().map_or(0, |host| host.cols), parts: parts.collect::<Result<_>>()? })
     }
 
     /// Writes row `row` to `out`, `cols` values.
-    pub fn row(&self, row: usize, out: &mut [f32]) {
-        with_records!(&self.tiles, records => row_of(records, row, out))
+    pub fn row(&self, mut row: usize, out: &mut [f32]) {
+        for part in &self.parts {
+            if row < part.rows {
+                return with_records!(&part.tiles, records => row_of(records, row, out));
+            }
+            row -= part.rows;
+        }
     }
 
     /// Bytes of the tiles, what one product reads.
     pub fn bytes(&self) -> usize {
-        with_records!(&self.tiles, records => size_of_val(&**records))
+        self.parts.iter().map(|part| with_records!(&part.tiles, records => size_of_val(&**records))).sum()
     }
+}
+
+impl Part {
+    fn pack(pool: &mut Pool, hosts: &[HostMatrix]) -> Result<Part> {
+        let HostMatrix { dtype, cols, .. } = hosts[0];
+        let bytes = hosts.iter().flat_map(|host| host.bytes.chunks_exact(dtype.row_bytes(cols).max(1)));
+        let rows = &Rows { dtype, cols, bytes: bytes.collect() };
+        let tiles = match dtype {
+            DType::Q4_0 | DType::Q4_1 | DType::Q4K => Tiles::Nibbles(blocks(pool, rows)?),
+            DType::Q2K | DType::Q3K => Tiles::HalvedNibbles(blocks(pool, rows)?),
+            DType::Q5_0 | DType::Q5_1 | DType::Q5K => Tiles::Bytes(blocks(pool, rows)?),
+            DType::Q6K => Tiles::HalvedBytes(blocks(pool, rows)?),
+            DType::Q8_0 | DType::IQ4NL | DType::IQ4XS => Tiles::Signed(blocks(pool, rows)?),
+            DType::F32 => Tiles::F32(floats(pool, rows)?),
+            DType::F16 => Tiles::F16(floats(pool, rows)?),
+            DType::BF16 => Tiles::BF16(floats(pool, rows)?),
+        };
+        Ok(Part { rows: rows.bytes.len(), tiles })
+    }
+}
+
+/// Host rows of one format.
+struct Rows<'a> {
+    dtype: DType,
+    cols: usize,
+    bytes: Vec<&'a [u8]>,
 }
 
 fn row_of<R: Record>(records: &[R], row: usize, out: &mut [f32]) {
@@ -82,33 +119,28 @@ fn row_of<R: Record>(records: &[R], row: usize, out: &mut [f32]) {
 }
 
 /// One group of 16 host rows at a time, in parallel.
-fn groups<R: Record>(
-    pool: &mut Pool,
-    host: &HostMatrix,
-    fill: impl Fn(usize, &[u8], &mut [R]) + Sync,
-) -> Result<Slab<R>> {
-    let depth = host.cols / R::STEPS;
-    let row_bytes = host.dtype.row_bytes(host.cols).max(1);
-    let mut records = Slab::zeros(host.rows.div_ceil(LANES) * depth)?;
+fn groups<R: Record>(pool: &mut Pool, rows: &Rows, fill: impl Fn(usize, &[u8], &mut [R]) + Sync) -> Result<Slab<R>> {
+    let depth = rows.cols / R::STEPS;
+    let mut records = Slab::zeros(rows.bytes.len().div_ceil(LANES) * depth)?;
     let mut groups: Vec<&mut [R]> = records.chunks_exact_mut(depth.max(1)).collect();
     pool.each(&mut groups, |i, group| {
-        let rows = host.bytes.chunks_exact(row_bytes).skip(i * LANES).take(LANES);
+        let rows = rows.bytes.iter().skip(i * LANES).take(LANES);
         rows.enumerate().for_each(|(r, bytes)| fill(r, bytes, group));
     });
     Ok(records)
 }
 
-fn blocks<R: FromBlock>(pool: &mut Pool, host: &HostMatrix) -> Result<Slab<R>> {
-    groups(pool, host, |row, bytes, group: &mut [R]| {
-        let blocks = Block::of_row(host.dtype, bytes);
+fn blocks<R: FromBlock>(pool: &mut Pool, rows: &Rows) -> Result<Slab<R>> {
+    groups(pool, rows, |row, bytes, group: &mut [R]| {
+        let blocks = Block::of_row(rows.dtype, bytes);
         group.iter_mut().zip(blocks).for_each(|(record, block)| record.set(row, &block));
     })
 }
 
-fn floats<E: Element + Plain>(pool: &mut Pool, host: &HostMatrix) -> Result<Slab<[E; LANES]>> {
-    groups(pool, host, |row, bytes, group: &mut [[E; LANES]]| {
-        let mut values = vec![0.0; host.cols];
-        dequantize(host.dtype, bytes, &mut values).expect("the matrix was checked");
+fn floats<E: Element + Plain>(pool: &mut Pool, rows: &Rows) -> Result<Slab<[E; LANES]>> {
+    groups(pool, rows, |row, bytes, group: &mut [[E; LANES]]| {
+        let mut values = vec![0.0; rows.cols];
+        dequantize(rows.dtype, bytes, &mut values).expect("the matrix was checked");
         group.iter_mut().zip(&values).for_each(|(record, &v)| record[row] = E::narrow(v));
     })
 }

@@ -79,9 +79,9 @@ impl Device for Cpu {
     }
 
     /// Rows can be read back from the tiles, so `keep_rows` costs nothing.
-    fn matrix(&mut self, host: &HostMatrix, _keep_rows: bool) -> Result<Matrix> {
-        shape::matrix(host)?;
-        Matrix::pack(&mut self.pool, host)
+    fn matrix(&mut self, parts: &[HostMatrix], _keep_rows: bool) -> Result<Matrix> {
+        shape::matrix(parts)?;
+        Matrix::pack(&mut self.pool, parts)
     }
 
     fn kv(&mut self, shape: KvShape) -> Result<Kv> {

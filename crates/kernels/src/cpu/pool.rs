@@ -143,24 +143,26 @@ impl Pool {
         });
     }
 
-    /// Cuts the matrix `out` of rows of `width` values into `bands` of rows (ascending, apart) and every `step`
-    /// columns, and calls `f` with the number of the band and each tile; tiles of one stripe of columns follow each
+    /// Cuts `columns` of the matrix `out` of rows of `width` values into `bands` of rows (ascending, apart) and every
+    /// `step` columns, and calls `f` with the number of the band and each tile; tiles of one stripe of columns follow each
     /// other.
     pub fn tiles(
         &mut self,
         out: &mut [f32],
         width: usize,
         bands: &[Range<usize>],
+        columns: Range<usize>,
         step: usize,
         f: impl Fn(usize, TileMut) + Sync,
     ) {
         let apart = bands.is_sorted_by(|a, b| a.end <= b.start) && bands.iter().all(|b| b.start <= b.end);
-        assert!(apart && bands.last().is_none_or(|b| b.end * width <= out.len()), "bands {bands:?}");
+        let within = bands.last().is_none_or(|b| b.end * width <= out.len()) && columns.end <= width;
+        assert!(apart && within, "bands {bands:?}, columns {columns:?}");
         let (count, step) = (bands.len(), step.max(1));
         let start = Shareable(out.as_mut_ptr());
-        self.run(count * width.div_ceil(step), &|i| {
-            let (band, first) = (i % count, i / count * step);
-            let cols = first..width.min(first + step);
+        self.run(count * columns.len().div_ceil(step), &|i| {
+            let (band, first) = (i % count, columns.start + i / count * step);
+            let cols = first..columns.end.min(first + step);
             // SAFETY: as the bands are apart, tiles are disjoint and within `out`, and each is made once.
             f(band, unsafe { TileMut::new(start.at(0), width, bands[band].clone(), cols) })
         });
@@ -352,7 +354,12 @@ mod tests {
     fn tiles_cover_the_matrix_once() {
         let mut pool = Pool::new(2).unwrap();
         let mut out = vec![0.0; 7 * 10];
-        pool.tiles(&mut out, 10, &[0..3, 3..3, 3..7], 4, |_, mut tile| {
+        pool.tiles(&mut out, 10, &[0..3, 3..3, 3..7], 0..6, 4, |_, mut tile| {
+            for row in tile.rows.clone() {
+                tile.row(row).iter_mut().for_each(|v| *v += 1.0);
+            }
+        });
+        pool.tiles(&mut out, 10, &[0..3, 3..7], 6..10, 4, |_, mut tile| {
             for row in tile.rows.clone() {
                 tile.row(row).iter_mut().for_each(|v| *v += 1.0);
             }

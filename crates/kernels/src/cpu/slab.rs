@@ -26,6 +26,8 @@ unsafe impl Plain for bf16 {}
 unsafe impl Plain for i16 {}
 // SAFETY: numbers.
 unsafe impl Plain for i8 {}
+// SAFETY: numbers.
+unsafe impl Plain for u8 {}
 // SAFETY: an array of numbers is as plain as they are.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 

@@ -24,38 +24,83 @@ pub trait Record: Plain {
     fn row(&self, row: usize, out: &mut [f32]);
 }
 
-/// Words of one quantized token in a block of 32: eight of four int8 each, then scale, scale · sum and sum.
+/// Words of one quantized token in a block of 32: eight of four int8 each, then what scales and offsets need.
 pub struct Fed;
 
 impl Fed {
     /// Words per block.
-    pub const WORDS: usize = 11;
+    pub const WORDS: usize = 12;
     /// Bits of the f32 factor of the quants.
     pub const SCALE: usize = 8;
     /// Bits of the f32 `scale · sum`, what a weight offset is multiplied by.
     pub const OFFSET: usize = 9;
+    /// Bits of the same for the first 16 alone.
+    pub const FIRST: usize = 10;
     /// Sum of the quants, i32.
-    pub const SUM: usize = 10;
+    pub const SUM: usize = 11;
 }
 
-/// Nibbles: Q4_0, Q4_1, Q4_K. Weight = scale · nibble + offset. 320 bytes.
+/// Small whole numbers with a scale and an offset for each of `H` parts of the 32: weight = scale · quant + offset.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub struct Nibbles {
-    scale: [f16; LANES],
-    offset: [f16; LANES],
-    /// Byte 4r + j of plane p: row r, k = 4p + j in the low nibble, 16 + 4p + j in the high one.
-    planes: [[u8; 4 * LANES]; 4],
+pub struct Affine<Q, const H: usize> {
+    scale: [[f16; LANES]; H],
+    offset: [[f16; LANES]; H],
+    quants: Q,
 }
 
-/// Bytes 0 … 127: Q5_0, Q5_1, Q5_K. Weight = scale · byte + offset. 576 bytes.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Bytes {
-    scale: [f16; LANES],
-    offset: [f16; LANES],
-    /// Byte 4r + j of plane p: row r, k = 4p + j.
-    planes: [[u8; 4 * LANES]; 8],
+/// Quants 0 … 15. Byte 4r + j of plane p: row r, k = 4p + j in the low nibble, 16 + 4p + j in the high one.
+pub type Nibbles = [[u8; 4 * LANES]; 4];
+/// Quants 0 … 127. Byte 4r + j of plane p: row r, k = 4p + j.
+pub type Bytes = [[u8; 4 * LANES]; 8];
+
+/// 32 quants of 16 rows.
+pub trait Planes: Plain {
+    /// Eight vectors; bytes 4r … 4r + 3 of vector p are row r, k = 4p … 4p + 3.
+    fn load<S: Simd>(&self, s: S) -> [S::B; 8];
+    /// The quant of a row at k.
+    fn get(&self, row: usize, k: usize) -> u8;
+    /// Writes the quant of a row at k, which was zero.
+    fn set(&mut self, row: usize, k: usize, quant: u8);
+}
+
+impl Planes for Nibbles {
+    #[inline(always)]
+    fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
+        let mut w = [s.bytes(&self[0]); 8];
+        for p in 0..4 {
+            let packed = s.bytes(&self[p]);
+            (w[p], w[p + 4]) = (s.low(packed), s.high(packed));
+        }
+        w
+    }
+
+    fn get(&self, row: usize, k: usize) -> u8 {
+        self[k % 16 / 4][4 * row + k % 4] >> (k / 16 * 4) & 15
+    }
+
+    fn set(&mut self, row: usize, k: usize, quant: u8) {
+        self[k % 16 / 4][4 * row + k % 4] |= quant << (k / 16 * 4);
+    }
+}
+
+impl Planes for Bytes {
+    #[inline(always)]
+    fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
+        let mut w = [s.bytes(&self[0]); 8];
+        for p in 1..8 {
+            w[p] = s.bytes(&self[p]);
+        }
+        w
+    }
+
+    fn get(&self, row: usize, k: usize) -> u8 {
+        self[k / 4][4 * row + k % 4]
+    }
+
+    fn set(&mut self, row: usize, k: usize, quant: u8) {
+        self[k / 4][4 * row + k % 4] = quant;
+    }
 }
 
 /// Signed bytes: Q8_0, IQ4_NL, IQ4_XS. Weight = scale · (byte − 128). 576 bytes.
@@ -68,34 +113,28 @@ pub struct Signed {
 }
 
 // SAFETY: arrays of numbers; all zeros are records of zero weights (but for the offset 128, whose scale is then 0).
-unsafe impl Plain for Nibbles {}
-// SAFETY: as above.
-unsafe impl Plain for Bytes {}
+unsafe impl<Q: Planes, const H: usize> Plain for Affine<Q, H> {}
 // SAFETY: as above.
 unsafe impl Plain for Signed {}
 
 /// A record that a quantized block can be put into.
 pub trait FromBlock: Record {
-    /// Puts `block` into row `row`.
+    /// Puts `block` into row `row`, which was zero.
     fn set(&mut self, row: usize, block: &Block);
 }
 
-impl FromBlock for Nibbles {
+impl<Q: Planes, const H: usize> FromBlock for Affine<Q, H> {
+    /// Quants below zero are raised, and the offset lowered by as much: a power of two, so that this costs no digit.
     fn set(&mut self, row: usize, block: &Block) {
-        self.scale[row] = f16::from_f32(block.scale[0]);
-        self.offset[row] = f16::from_f32(block.offset[0]);
-        for i in 0..16 {
-            self.planes[i / 4][4 * row + i % 4] = block.quants[i] as u8 | (block.quants[16 + i] as u8) << 4;
+        let least = block.quants.iter().copied().min().unwrap_or(0);
+        let centre = if least < 0 { least.unsigned_abs().next_power_of_two() as i8 } else { 0 };
+        for half in 0..H {
+            self.scale[half][row] = f16::from_f32(block.scale[half]);
+            let raised = f32::from(centre) * self.scale[half][row].to_f32();
+            self.offset[half][row] = f16::from_f32(block.offset[half] - raised);
         }
-    }
-}
-
-impl FromBlock for Bytes {
-    fn set(&mut self, row: usize, block: &Block) {
-        self.scale[row] = f16::from_f32(block.scale[0]);
-        self.offset[row] = f16::from_f32(block.offset[0]);
-        for (i, &q) in block.quants.iter().enumerate() {
-            self.planes[i / 4][4 * row + i % 4] = q as u8;
+        for (k, &q) in block.quants.iter().enumerate() {
+            self.quants.set(row, k, (q + centre) as u8);
         }
     }
 }
@@ -109,7 +148,7 @@ impl FromBlock for Signed {
     }
 }
 
-/// `c` of two chains of four dot products, for token `t`.
+/// Two chains of four dot products for token `t`: of the first 16 values and of the others.
 macro_rules! two_chains {
     ($s:ident.$dot:ident, $start:expr, $w:ident, $x:ident, $t:ident) => {{
         let mut low = $start;
@@ -118,18 +157,24 @@ macro_rules! two_chains {
             low = $s.$dot(low, $w[p], $x[p][$t]);
             high = $s.$dot(high, $w[p + 4], $x[p + 4][$t]);
         }
-        $s.float($s.add_i(low, high))
+        (low, high)
     }};
+}
+
+/// The float whose bits a word is.
+#[inline(always)]
+fn float(word: i32) -> f32 {
+    f32::from_bits(word as u32)
 }
 
 /// `f += c · scale · x.scale + offset · x.offset`, in this order.
 #[inline(always)]
-fn affine<S: Simd>(s: S, c: S::F, scale: S::F, offset: S::F, x: (i32, i32), f: S::F) -> S::F {
-    let f = s.mul_add(c, s.mul(scale, s.splat(f32::from_bits(x.0 as u32))), f);
-    s.mul_add(offset, s.splat(f32::from_bits(x.1 as u32)), f)
+fn affine<S: Simd>(s: S, c: S::I, scale: S::F, offset: S::F, x: (f32, f32), f: S::F) -> S::F {
+    let f = s.mul_add(s.float(c), s.mul(scale, s.splat(x.0)), f);
+    s.mul_add(offset, s.splat(x.1), f)
 }
 
-impl Record for Nibbles {
+impl<Q: Planes, const H: usize> Record for Affine<Q, H> {
     type Word = i32;
     const WORDS: usize = Fed::WORDS;
     const STEPS: usize = 32;
@@ -137,50 +182,30 @@ impl Record for Nibbles {
     #[inline(always)]
     fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let (scale, offset) = (s.load_f16(&self.scale), s.load_f16(&self.offset));
-        let mut w = [s.bytes(&self.planes[0]); 8];
-        for p in 0..4 {
-            let packed = s.bytes(&self.planes[p]);
-            (w[p], w[p + 4]) = (s.low(packed), s.high(packed));
+        let w = self.quants.load(s);
+        let (scale, offset) = (s.load_f16(&self.scale[0]), s.load_f16(&self.offset[0]));
+        if H == 1 {
+            for t in 0..T {
+                let (low, high) = two_chains!(s.dot, s.splat_i(0), w, x, t);
+                let x = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]));
+                f[t] = affine(s, s.add_i(low, high), scale, offset, x, f[t]);
+            }
+            return;
         }
+        let (scale2, offset2) = (s.load_f16(&self.scale[H - 1]), s.load_f16(&self.offset[H - 1]));
         for t in 0..T {
-            let c = two_chains!(s.dot, s.splat_i(0), w, x, t);
-            f[t] = affine(s, c, scale, offset, (x[Fed::SCALE][t], x[Fed::OFFSET][t]), f[t]);
+            let (low, high) = two_chains!(s.dot, s.splat_i(0), w, x, t);
+            let (step, all, first) = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]), float(x[Fed::FIRST][t]));
+            f[t] = affine(s, low, scale, offset, (step, first), f[t]);
+            f[t] = affine(s, high, scale2, offset2, (step, all - first), f[t]);
         }
     }
 
     fn row(&self, row: usize, out: &mut [f32]) {
-        let (scale, offset) = (self.scale[row].to_f32(), self.offset[row].to_f32());
-        for (i, y) in out.iter_mut().enumerate() {
-            let quant = self.planes[i % 16 / 4][4 * row + i % 4] >> (i / 16 * 4) & 15;
-            *y = scale * f32::from(quant) + offset;
-        }
-    }
-}
-
-impl Record for Bytes {
-    type Word = i32;
-    const WORDS: usize = Fed::WORDS;
-    const STEPS: usize = 32;
-
-    #[inline(always)]
-    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
-        let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let (scale, offset) = (s.load_f16(&self.scale), s.load_f16(&self.offset));
-        let mut w = [s.bytes(&self.planes[0]); 8];
-        for (w, plane) in w.iter_mut().zip(&self.planes) {
-            *w = s.bytes(plane);
-        }
-        for t in 0..T {
-            let c = two_chains!(s.dot, s.splat_i(0), w, x, t);
-            f[t] = affine(s, c, scale, offset, (x[Fed::SCALE][t], x[Fed::OFFSET][t]), f[t]);
-        }
-    }
-
-    fn row(&self, row: usize, out: &mut [f32]) {
-        let (scale, offset) = (self.scale[row].to_f32(), self.offset[row].to_f32());
-        for (i, y) in out.iter_mut().enumerate() {
-            *y = scale * f32::from(self.planes[i / 4][4 * row + i % 4]) + offset;
+        for (k, y) in out.iter_mut().enumerate() {
+            let half = k / 16 * H / 2;
+            let (scale, offset) = (self.scale[half][row].to_f32(), self.offset[half][row].to_f32());
+            *y = scale * f32::from(self.quants.get(row, k)) + offset;
         }
     }
 }
@@ -199,9 +224,9 @@ impl Record for Signed {
             *w = s.signed(s.bytes(plane));
         }
         for t in 0..T {
-            let c = two_chains!(s.dot_signed, s.splat_i(-S::BIAS * x[Fed::SUM][t]), w, x, t);
-            let factor = s.mul(scale, s.splat(f32::from_bits(x[Fed::SCALE][t] as u32)));
-            f[t] = s.mul_add(c, factor, f[t]);
+            let (low, high) = two_chains!(s.dot_signed, s.splat_i(-S::BIAS * x[Fed::SUM][t]), w, x, t);
+            let factor = s.mul(scale, s.splat(float(x[Fed::SCALE][t])));
+            f[t] = s.mul_add(s.float(s.add_i(low, high)), factor, f[t]);
         }
     }
 

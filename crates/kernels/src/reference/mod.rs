@@ -52,11 +52,16 @@ impl Device for Reference {
         Ok(buffer[..len].to_vec())
     }
 
-    fn matrix(&mut self, host: &HostMatrix, _keep_rows: bool) -> Result<Matrix> {
-        shape::matrix(host)?;
-        let mut values = vec![0.0; host.rows * host.cols];
-        dequantize(host.dtype, host.bytes, &mut values)?;
-        Ok(Matrix { rows: host.rows, cols: host.cols, values })
+    fn matrix(&mut self, parts: &[HostMatrix], _keep_rows: bool) -> Result<Matrix> {
+        shape::matrix(parts)?;
+        let mut all = Vec::new();
+        for part in parts {
+            let mut values = vec![0.0; part.rows * part.cols];
+            dequantize(part.dtype, part.bytes, &mut values)?;
+            all.extend(values);
+        }
+        let (rows, cols) = (parts.iter().map(|part| part.rows).sum(), parts.first().map_or(0, |part| part.cols));
+        Ok(Matrix { rows, cols, values: all })
     }
 
     fn kv(&mut self, shape: KvShape) -> Result<Kv> {

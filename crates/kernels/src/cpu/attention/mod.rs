@@ -124,7 +124,7 @@ impl<P: Pages> Step<'_, P> {
         let columns = self.ask.group() * self.ask.heads.size;
         let rows: Vec<Range<usize>> = self.bands.iter().map(|b| b.rows.clone()).collect();
         let width = self.ask.heads.q * self.ask.heads.size;
-        pool.tiles(out, width, &rows, columns, |band, tile| f(band, tile.cols.start / columns, tile));
+        pool.tiles(out, width, &rows, 0..width, columns, |band, tile| f(band, tile.cols.start / columns, tile));
     }
 
     /// One chunk per band and head: for many rows.
