@@ -2,11 +2,12 @@
  * Chat templates in Jinja. Law: messages are rendered by the model's own template and nothing else; what a template
  * refuses is the caller's mistake and says so in the template's words.
  */
-import { Template } from '@huggingface/jinja';
+import { Environment, Interpreter, Template } from '@huggingface/jinja';
 import { SglangError } from '../engine/errors.ts';
 import type { ChatMessage, ModelCard } from '../engine/types.ts';
 import { IMAGE_MARK } from '../lang/prompt.ts';
 import { familyNamed, familyOf } from './families.ts';
+import { strftime } from './strftime.ts';
 
 export interface RenderOptions {
   /** Opens an assistant turn at the end. Default: true, unless the last message is continued. */
@@ -26,6 +27,19 @@ export interface SpecialTokens {
 
 /** Put after the last message to find where it ends; no tokenizer or template gives it a meaning. */
 const END_MARK = '\u{F8FF}end\u{F8FF}';
+
+/** What Jinja and transformers give every chat template. */
+const builtIns: Readonly<Record<string, unknown>> = {
+  ...{ true: true, false: false, none: null, True: true, False: false, None: null },
+  raise_exception: (message: string) => {
+    throw new Error(message);
+  },
+  range: (first: number, end?: number, step = 1) => {
+    const [start, stop] = end === undefined ? [0, first] : [first, end];
+    return Array.from({ length: Math.max(0, Math.ceil((stop - start) / step)) }, (_, i) => start + i * step);
+  },
+  strftime_now: (format: string) => strftime(new Date(), format),
+};
 
 /** A compiled template with the special tokens of its model. */
 export class ChatTemplate {
@@ -51,7 +65,13 @@ export class ChatTemplate {
   }
 
   #run(messages: readonly unknown[], variables: Record<string, unknown>): string {
-    return told('messages', 'chat template', () => this.#template.render({ ...this.#tokens, ...variables, messages }));
+    return told('messages', 'chat template', () => {
+      const scope = new Environment();
+      for (const [name, value] of Object.entries({ ...builtIns, ...this.#tokens, ...variables, messages })) {
+        scope.set(name, value);
+      }
+      return String(new Interpreter(scope).run(this.#template.parsed).value);
+    });
   }
 
   /** Contents as this template takes them: text, or lists of parts. */
