@@ -67,7 +67,7 @@ for (const { name, template, variables, expected, refused } of cases) {
     const { bos_token, eos_token, messages = [], ...others } = sets[variables]!;
     const render = () =>
       new ChatTemplate(template, { bosToken: bos_token, eosToken: eos_token }).render(messages, { variables: others });
-    if (refused === undefined) t.is(render(), expected);
+    if (refused === undefined) t.is(render(), expected!);
     else t.true(t.throws(render)!.message.includes(refused!));
   });
 }
