@@ -1,4 +1,8 @@
-/** A record as Markdown: how it was measured, then a line for each workload, number of streams and contestant. */
+/**
+ * A record as Markdown: how it was measured, a line for each workload, number of streams and contestant, and what it says
+ * about the targets.
+ */
+import { verdicts } from './targets.mjs';
 
 /**
  * Columns; one that no line has anything for is left out.
@@ -34,7 +38,13 @@ export function renderRecord(record) {
   );
   const isUsed = (_, i) => lines.some((cells) => cells[i] !== '');
   const table = [columns.map(([title]) => title), columns.map(() => '---'), ...lines];
-  return [...heading(record), '', ...table.map((cells) => `| ${cells.filter(isUsed).join(' | ')} |`)].join('\n');
+  const said = verdicts(record.rows).map((line) => `- ${line}`);
+  return [
+    ...heading(record),
+    '',
+    ...table.map((cells) => `| ${cells.filter(isUsed).join(' | ')} |`),
+    ...(said.length ? ['', ...said] : []),
+  ].join('\n');
 }
 
 function heading({ date, machine, threads, model, node, rounds, peers, trial, rows, failures }) {

@@ -218,12 +218,16 @@ export const workloads = {
       return [each(requests, (i) => ask([...system, ...reads(i), ...asked(i)], tokens))];
     },
   },
-  'prefill-512': prefill(512, kernels),
-  'prefill-2048': prefill(2048, kernels),
-  decode: decode([1], kernels),
-  batched: decode([4, 8, 16, 32], [kernels[0].filter((name) => !/^(roof|transformers)/.test(name))]),
-  'large-prefill': prefill(512, largeFields),
-  'large-decode': decode([1], largeFields),
+  'prefill-512': prefill('a prompt of 512 tokens', 512, kernels),
+  'prefill-2048': prefill('a prompt of 2,048 tokens', 2048, kernels),
+  decode: decode('one stream', [1], kernels),
+  batched: decode(
+    'several streams with prompts of their own',
+    [4, 8, 16, 32],
+    [kernels[0].filter((name) => !/^(roof|transformers)/.test(name))],
+  ),
+  'large-prefill': prefill('a prompt of 512 tokens, 1.1 B random weights', 512, largeFields),
+  'large-decode': decode('one stream, 1.1 B random weights', [1], largeFields),
   'common-prefix': {
     title: 'decoding 32 streams after 50 tokens that they share, then after 2,000',
     streams: [32],
@@ -290,9 +294,9 @@ export const groups = {
  * Prompts one at a time, one token out, so that time to first token is the time of the prompt.
  * @returns {Workload}
  */
-function prefill(tokens, fields) {
+function prefill(title, tokens, fields) {
   return {
-    title: `a prompt of ${tokens} tokens`,
+    title,
     streams: [1],
     size: { requests: 3, prompt: tokens, tokens: 1 },
     quick: { requests: 1, prompt: 64, tokens: 1 },
@@ -310,9 +314,9 @@ function prefill(tokens, fields) {
  * As many prompts as streams, decoded together.
  * @returns {Workload}
  */
-function decode(streams, fields) {
+function decode(title, streams, fields) {
   return {
-    title: 'decoding after distinct prompts',
+    title: `decoding: ${title}`,
     streams,
     size: { prompt: 32, tokens: 128 },
     quick: { prompt: 32, tokens: 8 },

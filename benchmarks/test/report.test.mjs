@@ -39,7 +39,12 @@ Engines: sglang 0.1.0 on cpu; rival ? on ?.
 | workload | streams | engine | tok/s | ours ÷ it | TTFT p50 / p99 ms | inter-token p50 / p99 ms | prompt from cache, of ideal | wall s | peak RSS MiB | load s | CPU used by others |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 | W4 | 8 | sglang | 1,500 |  | 10 / 10 | 10 / 10 | 40 %, 80 % | 0.002 | 1,235 | 0.5 | 2 % |
-| W4 | 8 | rival | 750 | 2.00 × | 100 / 100 | 3 / 3.13 |  | 0.004 | 100 | 0.5 |  |`,
+| W4 | 8 | rival | 750 | 2.00 × | 100 / 100 | 3 / 3.13 |  | 0.004 | 100 | 0.5 |  |
+
+- W4 at 8: 2 × the best rival, at least 4: MISSED
+- W4 at 8: 0.1 of the best rival's TTFT p50, at most 1: met
+- W4 at 8: 0.1 of the best rival's TTFT p99, at most 1: met
+- W4 at 8: 3.2 of the best rival's inter-token p99, at most 1: MISSED`,
   );
 });
 
