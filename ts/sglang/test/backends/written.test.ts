@@ -8,11 +8,17 @@ import { scriptedServer } from './scripted-server.ts';
 
 const read = (file: string) => readFileSync(new URL(file, import.meta.url), 'utf8');
 
-test('the documentation shows this very backend', (t) => {
-  const shown = /<!-- test\/backends\/ollama\.ts -->\n```ts\n(.*?)```/s.exec(
-    read('../../../../docs/guide/backends.md'),
-  )![1]!;
-  t.is(shown, read('ollama.ts').replace("'../../src/index.ts'", "'sglang'"));
+test('the page shows code that is compiled, and the very backend that is tried here', (t) => {
+  const code = [read('ollama.ts'), read('../types/guide.ts')]
+    .join('\n')
+    .replaceAll(/'[^']*\/src\/index\.ts'/g, "'sglang'");
+  const compiled = code.replace("'../../src/backends/ai-sdk.ts'", "'sglang/ai-sdk'");
+  const shown = [...read('../../../../docs/guide/backends.md').matchAll(/```ts\n(.*?)```/gs)].map(
+    ([, block]) => block!,
+  );
+  t.is(shown.length, 4);
+  for (const block of shown.flatMap((text) => (text.includes('class') ? [text] : text.split('\n\n'))))
+    t.true(compiled.includes(block.trim()), block);
 });
 
 test('programs run on it', async (t) => {
