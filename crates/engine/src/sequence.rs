@@ -64,7 +64,7 @@ pub struct Sequence {
     /// Tokens of prompt and output; kept only for a repetition penalty.
     seen: BTreeSet<u32>,
     /// What the grammar allows next.
-    allowed: Option<Vec<u32>>,
+    allowed: Option<Arc<[u32]>>,
     text: TextStream,
     stops: StopMatcher,
     event: Event,
@@ -203,7 +203,8 @@ impl Sequence {
         }
     }
 
-    /// Logit bias, penalties by occurrence, and the ban on stop tokens before `min_new_tokens`.
+    /// Logit bias, penalties by occurrence, and the bans on stop tokens before `min_new_tokens` and on ends that a grammar
+    /// allows and the request ignores.
     fn edits(&self) -> Vec<(u32, f32)> {
         let s = &self.asked.sampling;
         let mut edits = s.logit_bias.clone();
@@ -211,10 +212,11 @@ impl Sequence {
             let penalty = |count: u32| -s.frequency_penalty * count as f32 - s.presence_penalty;
             edits.extend(self.counts.iter().map(|(&token, &count)| (token, penalty(count))));
         }
-        if self.n_output() < s.min_new_tokens {
-            let stops = self.tokenizer.eos().iter().chain(&s.stop_token_ids);
-            edits.extend(stops.map(|&token| (token, f32::NEG_INFINITY)));
-        }
+        let too_short = self.n_output() < s.min_new_tokens;
+        let no_end = too_short || (s.ignore_eos && self.asked.grammar.is_some());
+        let ends = if no_end { self.tokenizer.eos() } else { &[] };
+        let stops = if too_short { &s.stop_token_ids[..] } else { &[] };
+        edits.extend(ends.iter().chain(stops).map(|&token| (token, f32::NEG_INFINITY)));
         edits
     }
 
@@ -244,8 +246,29 @@ impl Sequence {
         }
     }
 
-    /// Appends a sampled token and sees whether it ends the sequence.
+    /// Appends a sampled token and the text that the grammar then forces.
     fn accept(&mut self, token: u32) {
+        for token in self.with_forced(token) {
+            self.append(token);
+            if self.finish.is_some() {
+                return;
+            }
+        }
+        self.update_allowed();
+    }
+
+    /// The token and those that the grammar forces after it. Where each token matters by itself, the model is asked.
+    fn with_forced(&mut self, token: u32) -> Vec<u32> {
+        let is_stop = self.is_stop_token(token);
+        let by_token = self.asked.logprobs.enabled || !self.asked.sampling.logit_bias.is_empty();
+        let Some(grammar) = self.asked.grammar.as_mut().filter(|_| !is_stop) else { return vec![token] };
+        grammar.accept(token);
+        let jump = if by_token { None } else { grammar.jump(token) };
+        jump.unwrap_or_else(|| vec![token])
+    }
+
+    /// Appends a token and sees whether it ends the sequence.
+    fn append(&mut self, token: u32) {
         self.tokens.push(token);
         self.event.tokens.push(token);
         *self.counts.entry(token).or_default() += 1;
@@ -259,13 +282,9 @@ impl Sequence {
             return self.end(FinishReason::StopToken(token));
         }
         self.append_text(token);
-        if let Some(grammar) = &mut self.asked.grammar {
-            grammar.accept(token);
-        }
         if self.finish.is_none() && self.n_remaining() == 0 {
             self.end(FinishReason::Length);
         }
-        self.update_allowed();
     }
 
     fn is_stop_token(&self, token: u32) -> bool {
@@ -296,17 +315,14 @@ impl Sequence {
     /// Asks the grammar what may come next; a grammar that allows nothing more is complete.
     fn update_allowed(&mut self) {
         let Some(grammar) = &mut self.asked.grammar else { return };
-        let mut mask = vec![0; self.tokenizer.vocab().div_ceil(32)];
-        if let Err(error) = grammar.allowed(&mut mask) {
-            return self.fail(&error);
-        }
-        let complete = mask.iter().all(|&word| word == 0);
-        if grammar.is_accepting() && !self.asked.sampling.ignore_eos {
-            self.tokenizer.eos().iter().for_each(|&token| mask[token as usize / 32] |= 1 << (token % 32));
-        }
-        self.allowed = Some(mask);
-        if complete && self.finish.is_none() {
-            self.end(FinishReason::Complete);
+        match grammar.allowed() {
+            Ok(allowed) => {
+                self.allowed = Some(allowed.mask);
+                if allowed.only_end && self.finish.is_none() {
+                    self.end(FinishReason::Complete);
+                }
+            }
+            Err(error) => self.fail(&error),
         }
     }
 

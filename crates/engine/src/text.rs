@@ -106,6 +106,21 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Token ids of a piece from the middle of a text; `None` where the tokenizer has no text tokens that spell just it.
+    pub fn encode_piece(&self, piece: &str) -> Option<Vec<u32>> {
+        let spells = |ids: &[u32]| {
+            let bytes = ids.iter().flat_map(|&id| self.token_bytes(id));
+            bytes.eq(piece.as_bytes()) && !ids.iter().any(|&id| self.is_special(id))
+        };
+        // A vocabulary that puts a space before every text puts none after a line end.
+        let after_line_end = || {
+            let (line_end, both) = (self.encode("\n", false).ok()?, self.encode(&format!("\n{piece}"), false).ok()?);
+            both.strip_prefix(&line_end[..]).map(<[u32]>::to_vec)
+        };
+        let alone = self.encode(piece, false).ok().filter(|ids| spells(ids));
+        alone.or_else(|| after_line_end().filter(|ids| spells(ids)))
+    }
+
     /// The text of `ids`, invalid UTF-8 replaced. Where the vocabulary puts a space before every text, that one is
     /// taken away again.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {

@@ -2,7 +2,7 @@
 
 mod fixtures;
 
-use fixtures::{default_model, fixture};
+use fixtures::{default_model, fixture, text_mask as mask, Scratch};
 use proptest::prelude::*;
 use regex_automata::nfa::thompson::{State, NFA};
 use regex_automata::util::primitives::StateID;
@@ -13,7 +13,7 @@ use sglang_engine::weights;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn load(path: &Path) -> Arc<Tokenizer> {
     let files = weights::open(path).unwrap();
@@ -51,12 +51,6 @@ const PATTERNS: [&str; 20] = [
 fn start(tokenizer: &Arc<Tokenizer>, pattern: &str) -> Box<dyn Grammar> {
     let constraint = Constraint::Regex(pattern.into());
     Grammars::new(tokenizer.clone()).start(&constraint).unwrap_or_else(|e| panic!("{pattern}: {e}"))
-}
-
-fn mask(grammar: &mut dyn Grammar, tokenizer: &Tokenizer) -> Vec<u32> {
-    let mut mask = vec![0; tokenizer.vocab().div_ceil(32)];
-    grammar.allowed(&mut mask).unwrap();
-    mask
 }
 
 fn is_set(mask: &[u32], token: u32) -> bool {
@@ -403,32 +397,71 @@ fn a_kept_pattern_starts_anew() {
     }
 }
 
+/// A vocabulary of 128,000 tokens: those of the default model that are words, and pairs of them.
+fn large_tokenizer(scratch: &Scratch) -> Arc<Tokenizer> {
+    let mut json = fixtures::json("llama3/tokenizer.json");
+    let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+    let is_word = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let words: Vec<&str> = (0..DEFAULT.vocab() as u32).filter_map(|t| DEFAULT.token_text(t)).filter(is_word).collect();
+    let pairs = words.iter().zip(words.iter().cycle().skip(1000)).chain(words.iter().zip(words.iter().rev()));
+    let pairs = pairs.chain(words.iter().zip(words.iter().cycle().skip(77))).map(|(a, b)| format!("{a}{b}"));
+    for word in words.iter().map(|word| (*word).to_owned()).chain(pairs) {
+        let id = vocab.len();
+        if id < 128_000 {
+            vocab.entry(word).or_insert(id.into());
+        }
+    }
+    json["model"]["merges"] = serde_json::json!([]);
+    let path = scratch.write("tokenizer.json", json.to_string());
+    let config = ModelConfig::of(&weights::open(&fixture("llama3")).unwrap()).unwrap();
+    Arc::new(Tokenizer::at(&path, &ModelConfig { vocab: 128_000, ..config }).unwrap())
+}
+
 /// `cargo test --release -p sglang-engine --test grammar_regex -- --ignored --nocapture`
 #[test]
 #[ignore = "prints measurements"]
 fn time_of_compilation_and_masks() {
-    let mut grammars = Grammars::new(DEFAULT.clone());
+    let scratch = Scratch::new();
     let limits = [".{0,100000}", "(a|aa){1,5000}", "(a|b)*a(a|b){20}", r"\p{L}{1,100}", ".{0,1000}", r"[\w ]{1,2000}"];
-    for pattern in PATTERNS.into_iter().chain(limits) {
-        let begin = Instant::now();
-        let compiled = grammars.start(&Constraint::Regex(pattern.into()));
-        let compile = begin.elapsed();
-        let Ok(mut grammar) = compiled else {
-            println!("{compile:>12.1?} refused   {pattern}");
-            continue;
-        };
-        let mut words = vec![0; DEFAULT.vocab().div_ceil(32)];
-        let mut time = || {
+    for tokenizer in [DEFAULT.clone(), large_tokenizer(&scratch)] {
+        println!("{} tokens", tokenizer.vocab());
+        let mut grammars = Grammars::new(tokenizer.clone());
+        for pattern in PATTERNS.into_iter().chain(limits) {
             let begin = Instant::now();
-            grammar.allowed(&mut words).unwrap();
-            begin.elapsed()
-        };
-        let cold = time();
-        let mut warm: Vec<_> = (0..10_000).map(|_| time()).collect();
-        warm.sort();
-        println!(
-            "{compile:>12.1?} compile, {cold:>10.1?} first mask, {:?} p50, {:?} p99  {pattern}",
-            warm[5_000], warm[9_900]
-        );
+            let compiled = grammars.start(&Constraint::Regex(pattern.into()));
+            let compile = begin.elapsed();
+            match compiled {
+                Ok(_) => {
+                    println!("{compile:>12.1?} compile, {}  {pattern}", mask_times(&mut grammars, &tokenizer, pattern))
+                }
+                Err(_) => println!("{compile:>12.1?} refused   {pattern}"),
+            }
+        }
     }
+}
+
+/// Of the masks along random walks, the first time and again.
+fn mask_times(grammars: &mut Grammars, tokenizer: &Tokenizer, pattern: &str) -> String {
+    let spread = |mut times: Vec<Duration>| {
+        times.sort();
+        format!("{:>9.1?} p50, {:>9.1?} p99", times[times.len() / 2], times[times.len() * 99 / 100])
+    };
+    let mut walks = || {
+        let (mut times, mut dice) = (Vec::new(), Dice(4));
+        for _ in 0..20 {
+            let mut grammar = grammars.start(&Constraint::Regex(pattern.into())).unwrap();
+            for _ in 0..50 {
+                let begin = Instant::now();
+                grammar.allowed().unwrap();
+                times.push(begin.elapsed());
+                let allowed = tokens(&mask(&mut *grammar, tokenizer));
+                if allowed.is_empty() {
+                    break;
+                }
+                grammar.accept(allowed[dice.below(allowed.len())]);
+            }
+        }
+        spread(times)
+    };
+    format!("first masks {}, again {}", walks(), walks())
 }

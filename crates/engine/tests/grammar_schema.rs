@@ -2,7 +2,7 @@
 
 mod fixtures;
 
-use fixtures::{default_model, fixture};
+use fixtures::{default_model, fixture, text_mask as mask};
 use serde::de::IgnoredAny;
 use sglang_engine::grammar::{Constraint, Grammar, Grammars};
 use sglang_engine::model::config::ModelConfig;
@@ -19,12 +19,6 @@ fn load(path: &Path) -> Arc<Tokenizer> {
 
 static LLAMA3: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| load(&fixture("llama3")));
 static DEFAULT: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| load(&default_model()));
-
-fn mask(grammar: &mut dyn Grammar, tokenizer: &Tokenizer) -> Vec<u32> {
-    let mut mask = vec![0; tokenizer.vocab().div_ceil(32)];
-    grammar.allowed(&mut mask).unwrap();
-    mask
-}
 
 /// The part of a text that the masks let through, and whether it is complete.
 fn walk(mut grammar: Box<dyn Grammar>, tokenizer: &Tokenizer, tokens: &[u32]) -> (String, bool) {

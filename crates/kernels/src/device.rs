@@ -11,6 +11,7 @@
 use crate::dtype::DType;
 pub use crate::kv_format::KvFormat;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Tokens in one page of the KV cache.
 pub const PAGE: usize = 16;
@@ -131,7 +132,7 @@ pub struct SampleParams {
     /// Divides positive and multiplies negative logits of `seen`; 1 does nothing.
     pub repetition_penalty: f32,
     /// Bit `t % 32` of word `t / 32` tells whether token `t` may be chosen; `None` allows all.
-    pub allowed: Option<Vec<u32>>,
+    pub allowed: Option<Arc<[u32]>>,
 }
 
 /// One output row of a step.

@@ -53,7 +53,7 @@ fn worked_examples() {
     assert_eq!(reach(&four(), SampleParams { top_p: 0.75, ..PLAIN }), [0, 2, 3]);
     assert_eq!(reach(&four(), SampleParams { top_p: 0.75, top_k: 3, ..PLAIN }), [0, 2], "of 0.9, not of 1");
     assert_eq!(reach(&four(), SampleParams { min_p: 0.45, ..PLAIN }), [0, 2, 3]);
-    let masked = SampleParams { allowed: Some(vec![0b1010]), ..PLAIN };
+    let masked = SampleParams { allowed: Some([0b1010].into()), ..PLAIN };
     assert_eq!(reach(&four(), masked.clone()), [1, 3]);
     assert_eq!(reach(&four(), SampleParams { edits: vec![(0, 100.0), (3, 100.0)], ..masked }), [3]);
     let penalised = SampleParams { seen: vec![0], repetition_penalty: 2.0, temperature: 0.0, ..PLAIN };
@@ -137,7 +137,7 @@ fn compare(name: &str, got: Result<Vec<Picked>>, expected: &Result<Vec<Picked>>,
 
 #[test]
 fn a_row_with_nothing_left_gets_no_token() {
-    let nothing = SampleParams { allowed: Some(vec![0]), ..PLAIN };
+    let nothing = SampleParams { allowed: Some([0].into()), ..PLAIN };
     for (name, mut cpu) in processors() {
         for logits in [four(), vec![f32::NAN; 4]] {
             let params = if logits[0].is_nan() { PLAIN } else { nothing.clone() };

@@ -7,6 +7,7 @@
 mod class;
 mod dialect;
 mod ebnf;
+mod jump;
 mod parsing;
 mod regex;
 mod schema;
@@ -71,13 +72,26 @@ impl Constraint {
 
 /// The state of a constraint for one sequence.
 pub trait Grammar: Send {
-    /// Writes the tokens that may come next: bit `t % 32` of word `t / 32`. EOS bits are the caller's to set when
-    /// [`Grammar::is_accepting`]. An error where the constraint is too complex to go on.
-    fn allowed(&mut self, mask: &mut [u32]) -> Result<(), Error>;
-    /// Goes on by a token that was allowed.
+    /// What may come next. An error where the constraint is too complex to go on.
+    fn allowed(&mut self) -> Result<Allowed, Error>;
+    /// Goes on by a token that was allowed and is text.
     fn accept(&mut self, token: u32);
     /// The output so far is complete, though it may go on.
     fn is_accepting(&self) -> bool;
+    /// Goes on by text that is forced, if any is. The tokens returned take the place of `last`, which was just
+    /// accepted: they spell it and the forced text.
+    fn jump(&mut self, _last: u32) -> Option<Vec<u32>> {
+        None
+    }
+}
+
+/// What may come next.
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    /// Bit `t % 32` of word `t / 32` is token `t`. End tokens are allowed exactly where the output is complete.
+    pub mask: Arc<[u32]>,
+    /// Nothing but an end may come.
+    pub only_end: bool,
 }
 
 /// Of the text of a constraint.

@@ -4,7 +4,7 @@
 //! no token goes unchecked.
 
 use super::vocabulary::Vocabulary;
-use super::Grammar;
+use super::{Allowed, Grammar};
 use crate::error::{panic_message, Error};
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie, INVALID_TOKEN};
@@ -18,13 +18,20 @@ const STACK_BYTES: usize = 512 << 20;
 /// Makes parsers for one vocabulary.
 pub struct Parsers {
     factory: ParserFactory,
+    spellings: Arc<Spellings>,
+}
+
+/// What a parser must know of the tokens.
+struct Spellings {
+    vocabulary: Arc<Vocabulary>,
     /// The tokens that are text.
-    texts: Arc<[u32]>,
+    texts: Vec<u32>,
+    trie: TokTrie,
 }
 
 impl Parsers {
     /// For a vocabulary. An error is a sentence without its end, here and below.
-    pub fn new(vocabulary: &Vocabulary) -> Result<Self, String> {
+    pub fn new(vocabulary: &Arc<Vocabulary>) -> Result<Self, String> {
         let mut words = vec![Vec::new(); vocabulary.len()];
         let mut texts = vec![0; vocabulary.mask_len()];
         // That byte is no UTF-8; llguidance marks special tokens by it.
@@ -34,10 +41,10 @@ impl Parsers {
         }
         let end = vocabulary.eos().first().copied().unwrap_or(INVALID_TOKEN);
         let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, end), &words);
-        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie.clone()));
         let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
         factory.quiet().limits_mut().verbose_errors = false;
-        Ok(Parsers { factory, texts: texts.into() })
+        Ok(Parsers { factory, spellings: Arc::new(Spellings { vocabulary: vocabulary.clone(), texts, trie }) })
     }
 
     /// Of a grammar in llguidance's variant of Lark's notation. `param` is the field of the request that holds it.
@@ -55,7 +62,7 @@ impl Parsers {
         let matcher = with_large_stack(compile)?;
         match matcher.get_error() {
             Some(error) => Err(without_trace(&error).into()),
-            None => Ok(Parser { matcher, texts: self.texts.clone(), param }),
+            None => Ok(Parser { matcher, spellings: self.spellings.clone(), param }),
         }
     }
 }
@@ -78,7 +85,7 @@ fn without_trace(error: &str) -> &str {
 /// A parser at the start of a text.
 pub struct Parser {
     matcher: Matcher,
-    texts: Arc<[u32]>,
+    spellings: Arc<Spellings>,
     param: &'static str,
 }
 
@@ -87,7 +94,7 @@ impl Parser {
     pub fn start(&self) -> Parsing {
         let mut matcher = self.matcher.deep_clone();
         let accepting = matcher.is_accepting().unwrap_or(false);
-        Parsing { matcher, accepting, texts: self.texts.clone(), param: self.param }
+        Parsing { matcher, accepting, spellings: self.spellings.clone(), param: self.param }
     }
 }
 
@@ -95,24 +102,21 @@ impl Parser {
 pub struct Parsing {
     matcher: Matcher,
     accepting: bool,
-    texts: Arc<[u32]>,
+    spellings: Arc<Spellings>,
     param: &'static str,
 }
 
-impl Grammar for Parsing {
-    fn allowed(&mut self, mask: &mut [u32]) -> Result<(), Error> {
-        mask.fill(0);
+impl Parsing {
+    /// The text tokens that may come next.
+    fn mask(&mut self) -> Result<Vec<u32>, Error> {
+        let texts = &self.spellings.texts;
         if self.matcher.is_stopped() && !self.matcher.is_error() {
-            return Ok(());
+            return Ok(vec![0; texts.len()]);
         }
         match self.matcher.compute_mask() {
-            Ok(tokens) => {
-                let words = mask.iter_mut().zip(tokens.as_slice()).zip(self.texts.iter());
-                words.for_each(|((word, allowed), text)| *word = allowed & text);
-                Ok(())
-            }
+            Ok(tokens) => Ok(tokens.as_slice().iter().zip(texts).map(|(allowed, text)| allowed & text).collect()),
             // A parser that may end here and finds no token to go on by calls it an error.
-            Err(_) if self.accepting => Ok(()),
+            Err(_) if self.accepting => Ok(vec![0; texts.len()]),
             Err(e) => {
                 let reason = without_trace(&e.to_string()).to_owned();
                 Err(Error::bad(self.param, format!("{}: cannot be continued: {reason}", self.param)))
@@ -120,13 +124,49 @@ impl Grammar for Parsing {
         }
     }
 
-    fn accept(&mut self, token: u32) {
+    fn consume(&mut self, tokens: &[u32]) {
         // After a failure the next mask is an error.
-        let accepted = self.matcher.consume_token(token);
-        self.accepting = accepted.and_then(|()| self.matcher.is_accepting()).unwrap_or(false);
+        let consumed = self.matcher.consume_tokens(tokens);
+        self.accepting = consumed.and_then(|()| self.matcher.is_accepting()).unwrap_or(false);
+    }
+
+    /// The state after text that is forced.
+    fn after(&self, forced: &[u8]) -> Self {
+        let spellings = self.spellings.clone();
+        let mut after = Parsing { matcher: self.matcher.clone(), accepting: false, spellings, param: self.param };
+        after.consume(&self.spellings.trie.greedy_tokenize(forced));
+        after
+    }
+}
+
+impl Grammar for Parsing {
+    fn allowed(&mut self) -> Result<Allowed, Error> {
+        let mut mask = self.mask()?;
+        let only_end = mask.iter().all(|&word| word == 0);
+        if self.accepting {
+            self.spellings.vocabulary.allow_end(&mut mask);
+        }
+        Ok(Allowed { mask: mask.into(), only_end })
+    }
+
+    fn accept(&mut self, token: u32) {
+        self.consume(&[token]);
     }
 
     fn is_accepting(&self) -> bool {
         self.accepting
+    }
+
+    fn jump(&mut self, last: u32) -> Option<Vec<u32>> {
+        let vocabulary = self.spellings.vocabulary.clone();
+        let forced = if self.accepting { Vec::new() } else { self.matcher.compute_ff_bytes() };
+        if forced.is_empty() || !forced.iter().all(|&byte| vocabulary.spells(byte)) {
+            return None;
+        }
+        let mut end = self.after(&forced);
+        let next = vocabulary.first_bytes(&end.mask().ok()?);
+        let (tokens, n_bytes) = vocabulary.respelled(last, &forced, &next)?;
+        *self = if n_bytes == forced.len() { end } else { self.after(&forced[..n_bytes]) };
+        Some(tokens)
     }
 }

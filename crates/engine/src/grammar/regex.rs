@@ -6,8 +6,9 @@
 //! A pattern becomes a deterministic automaton over bytes. The tokens allowed in a state are found by one walk of the
 //! vocabulary's trie and remembered with the state (cf. Willard and Louf 2023, arXiv 2307.09702).
 
+use super::jump::NextBytes;
 use super::vocabulary::Vocabulary;
-use super::Grammar;
+use super::{Allowed, Grammar};
 use crate::error::Error;
 use regex_automata::dfa::{dense, Automaton, StartKind};
 use regex_automata::nfa::thompson::{self, WhichCaptures};
@@ -30,7 +31,26 @@ pub struct Regex {
     dfa: Dfa,
     start: StateID,
     live: Live,
-    masks: Mutex<HashMap<StateID, Arc<[u32]>>>,
+    masks: Mutex<Masks>,
+}
+
+/// What was found by walks. States often allow the same tokens and then share one mask.
+#[derive(Default)]
+struct Masks {
+    of_states: HashMap<StateID, Allowed>,
+    distinct: HashSet<Arc<[u32]>>,
+}
+
+impl Masks {
+    fn insert(&mut self, state: StateID, mut found: Allowed) -> Allowed {
+        match self.distinct.get(&found.mask) {
+            Some(same) => found.mask = same.clone(),
+            None if self.distinct.len() * size_of_val(&found.mask[..]) >= MAX_MASK_BYTES => *self = Masks::default(),
+            None => {}
+        }
+        self.distinct.insert(found.mask.clone());
+        self.of_states.entry(state).or_insert(found).clone()
+    }
 }
 
 type Dfa = dense::DFA<Vec<u32>>;
@@ -47,18 +67,43 @@ impl Regex {
         Ok(Regex { vocabulary, dfa, start, live, masks: Mutex::default() })
     }
 
-    fn mask(&self, state: StateID) -> Arc<[u32]> {
+    fn allowed(&self, state: StateID) -> Allowed {
         let mut masks = self.masks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mask) = masks.get(&state) {
-            return mask.clone();
+        match masks.of_states.get(&state) {
+            Some(allowed) => allowed.clone(),
+            None => masks.insert(state, self.walked(state)),
         }
+    }
+
+    fn walked(&self, state: StateID) -> Allowed {
         let mut mask = vec![0; self.vocabulary.mask_len()];
         let step = |state, byte| Some(self.dfa.next_state(state, byte)).filter(|&next| self.live.contains(next));
         self.vocabulary.walk(state, step, &mut mask);
-        if masks.len() * size_of_val(&mask[..]) >= MAX_MASK_BYTES {
-            masks.clear();
+        let only_end = mask.iter().all(|&word| word == 0);
+        if is_match(&self.dfa, state) {
+            self.vocabulary.allow_end(&mut mask);
         }
-        masks.entry(state).or_insert(mask.into()).clone()
+        Allowed { mask: mask.into(), only_end }
+    }
+
+    fn after(&self, state: StateID, bytes: &[u8]) -> StateID {
+        bytes.iter().fold(state, |state, &byte| self.dfa.next_state(state, byte))
+    }
+
+    /// The bytes that every text goes on by which completes a match.
+    fn forced(&self, mut state: StateID) -> Vec<u8> {
+        let mut forced = Vec::new();
+        while !is_match(&self.dfa, state) {
+            let mut live = (0..=u8::MAX).filter(|&byte| self.live.contains(self.dfa.next_state(state, byte)));
+            let (Some(byte), None) = (live.next(), live.next()) else { break };
+            forced.push(byte);
+            state = self.dfa.next_state(state, byte);
+        }
+        forced
+    }
+
+    fn next_bytes(&self, state: StateID) -> NextBytes {
+        std::array::from_fn(|byte| self.live.contains(self.dfa.next_state(state, byte as u8)))
     }
 }
 
@@ -144,15 +189,24 @@ impl Matching {
 }
 
 impl Grammar for Matching {
-    fn allowed(&mut self, mask: &mut [u32]) -> Result<(), Error> {
-        mask.copy_from_slice(&self.regex.mask(self.state));
-        Ok(())
+    fn allowed(&mut self) -> Result<Allowed, Error> {
+        Ok(self.regex.allowed(self.state))
     }
 
     fn accept(&mut self, token: u32) {
-        for &byte in self.regex.vocabulary.bytes(token) {
-            self.state = self.regex.dfa.next_state(self.state, byte);
+        self.state = self.regex.after(self.state, self.regex.vocabulary.bytes(token));
+    }
+
+    fn jump(&mut self, last: u32) -> Option<Vec<u32>> {
+        let regex = &self.regex;
+        let forced = regex.forced(self.state);
+        if forced.is_empty() {
+            return None;
         }
+        let next = regex.next_bytes(regex.after(self.state, &forced));
+        let (tokens, n_bytes) = regex.vocabulary.respelled(last, &forced, &next)?;
+        self.state = regex.after(self.state, &forced[..n_bytes]);
+        Some(tokens)
     }
 
     fn is_accepting(&self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Law: special tokens and tokens without bytes are not in it, so no constraint ever allows them.
 
+use super::jump::NextBytes;
 use crate::text::Tokenizer;
 use std::sync::Arc;
 
@@ -89,9 +90,49 @@ impl Vocabulary {
         }
     }
 
+    /// Whether some token begins with `bytes` and goes on by a byte of `next`.
+    pub fn goes_beyond(&self, bytes: &[u8], next: &NextBytes) -> bool {
+        let mut children = (0, self.nodes.len());
+        for &byte in bytes {
+            match self.children(children).find(|&(at, _)| self.nodes[at].byte == byte) {
+                Some((at, after)) => children = (at + 1, after),
+                None => return false,
+            }
+        }
+        self.children(children).any(|(at, _)| next[usize::from(self.nodes[at].byte)])
+    }
+
+    /// The roots of the subtrees within a range of nodes, with the ends of the subtrees.
+    fn children(&self, (first, end): (usize, usize)) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let subtree = move |at: usize| (at < end).then(|| (at, self.nodes[at].after as usize));
+        std::iter::successors(subtree(first), move |&(_, after)| subtree(after))
+    }
+
+    /// Bytes of the longest token.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The tokenizer whose tokens these are.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// Words of a mask over all ids.
     pub fn mask_len(&self) -> usize {
         self.tokenizer.vocab().div_ceil(32)
+    }
+
+    /// The bytes with which the allowed tokens begin.
+    pub fn first_bytes(&self, mask: &[u32]) -> NextBytes {
+        let mut first = [false; 256];
+        for (root, after) in self.children((0, self.nodes.len())) {
+            let begin = self.nodes[root].first as usize;
+            let end = self.nodes.get(after).map_or(self.tokens.len(), |node| node.first as usize);
+            let mut tokens = self.tokens[begin..end].iter();
+            first[usize::from(self.nodes[root].byte)] = tokens.any(|&t| mask[t as usize / 32] >> (t % 32) & 1 == 1);
+        }
+        first
     }
 
     /// Whether a text may hold `byte` wherever a constraint wants it: some token is this byte alone.
@@ -112,6 +153,11 @@ impl Vocabulary {
     /// Tokens that end a generation.
     pub fn eos(&self) -> &[u32] {
         self.tokenizer.eos()
+    }
+
+    /// Sets the bits of the tokens that end a generation.
+    pub fn allow_end(&self, mask: &mut [u32]) {
+        self.eos().iter().for_each(|&token| mask[token as usize / 32] |= 1 << (token % 32));
     }
 
     /// Number of ids.
