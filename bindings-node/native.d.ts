@@ -58,7 +58,7 @@ export interface NativeLoadOptions {
   device?: string
   /** `auto` (as stored) or `float32`. */
   dtype?: string
-  /** `auto`, `float32`, `float16` or `bfloat16`. */
+  /** `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`. */
   kvCacheDtype?: string
   threads?: number
   /** Instruction set to use in place of the best one. */

@@ -14,7 +14,7 @@ pub struct NativeLoadOptions {
     pub tokenizer_path: Option<String>,
     /// `auto` or `cpu`.
     pub device: Option<String>,
-    /// `auto` (as stored) or `float32`.
+    /// `auto` (as stored), `float32`, or what floats are quantized to: `q8_0`, `q4_0`, `q4_1`, `q4_k`.
     pub dtype: Option<String>,
     /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.
     pub kv_cache_dtype: Option<String>,

@@ -3,7 +3,7 @@
 use crate::comm::Solo;
 use crate::engine::{Engine, Sink};
 use crate::error::{Error, Result};
-use crate::model::assemble::assemble;
+use crate::model::assemble::{assemble, Precision};
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
 use crate::runner::{Local, Runner};
@@ -13,6 +13,7 @@ use crate::weights::{self, ModelFiles};
 use serde::Serialize;
 use sglang_kernels::cpu::{Cpu, Level};
 use sglang_kernels::device::{KvFormat, KvShape, PAGE};
+use sglang_kernels::quantize::WRITTEN;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -40,7 +41,8 @@ pub struct LoadOptions {
     pub tokenizer_path: Option<PathBuf>,
     /// `auto` or `cpu`.
     pub device: Option<String>,
-    /// `auto` (as stored) or `float32`.
+    /// How weights are kept: `auto` (as stored), `float32`, or the format that those stored as floats are quantized to:
+    /// `q8_0`, `q4_0`, `q4_1` or `q4_k`.
     pub dtype: Option<String>,
     /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.
     pub kv_cache_dtype: Option<String>,
@@ -94,7 +96,7 @@ pub struct ModelCard {
     pub weight_bytes: u64,
     /// Device, instruction set and threads.
     pub device: String,
-    /// `auto` or `float32`.
+    /// How weights are kept, as in [`LoadOptions`].
     pub dtype: String,
     /// Size of the KV cache in tokens.
     pub max_total_tokens: usize,
@@ -141,9 +143,8 @@ pub fn load_as(
     on_progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Loaded> {
     check_choice("device", options.device.as_deref(), &["auto", "cpu"])?;
-    check_choice("dtype", options.dtype.as_deref(), &["auto", "float32"])?;
-    let float32 = options.dtype.as_deref() == Some("float32");
-    let sizes = Sizes::choose(options, &config, float32, files.weights.bytes())?;
+    let precision = precision(options)?;
+    let sizes = Sizes::choose(options, &config, precision, files.weights.bytes())?;
     let limits = sizes.limits(options)?;
     let tokenizer = Arc::new(match &options.tokenizer_path {
         Some(path) => Tokenizer::at(path, &config)?,
@@ -151,7 +152,7 @@ pub fn load_as(
     });
     let mut device = open_device(options)?;
     let total = files.weights.bytes();
-    let assembled = assemble(&*files.weights, &config, &mut device, float32, &mut |done| on_progress(done, total))?;
+    let assembled = assemble(&*files.weights, &config, &mut device, precision, &mut |done| on_progress(done, total))?;
     on_progress(total, total);
     let decoder = Decoder::new(device, config.clone(), assembled, sizes.kv, limits.max_rows())?;
     let card = ModelCard {
@@ -212,8 +213,8 @@ struct Sizes {
 
 impl Sizes {
     /// Before the weights are loaded, whose `weight_bytes` the memory must hold too.
-    fn choose(options: &LoadOptions, config: &ModelConfig, float32: bool, weight_bytes: u64) -> Result<Self> {
-        let format = kv_format(options, float32)?;
+    fn choose(options: &LoadOptions, config: &ModelConfig, precision: Precision, weight_bytes: u64) -> Result<Self> {
+        let format = kv_format(options, precision)?;
         let (layers, kv_heads, head_size) = (config.layers, config.kv_heads, config.head_size);
         let token_bytes = 2 * layers * kv_heads * format.vector_bytes(head_size);
         let wanted = options.context_length.unwrap_or(config.context);
@@ -255,9 +256,20 @@ fn policy(options: &LoadOptions) -> Result<Policy> {
     named.map(|(_, policy)| *policy).ok_or_else(|| unknown("schedule policy", name, &names))
 }
 
-fn kv_format(options: &LoadOptions, float32: bool) -> Result<KvFormat> {
+fn precision(options: &LoadOptions) -> Result<Precision> {
+    let name = options.dtype.as_deref().unwrap_or("auto");
+    let format = WRITTEN.into_iter().find(|format| format.to_string().eq_ignore_ascii_case(name));
+    match (name, format) {
+        ("auto", _) => Ok(Precision::AsStored),
+        ("float32", _) => Ok(Precision::Float32),
+        (_, Some(format)) => Ok(Precision::Quantized(format)),
+        _ => Err(unknown("dtype", name, &["auto", "float32", "q8_0", "q4_0", "q4_1", "q4_k"])),
+    }
+}
+
+fn kv_format(options: &LoadOptions, precision: Precision) -> Result<KvFormat> {
     match options.kv_cache_dtype.as_deref() {
-        None | Some("auto") if float32 => Ok(KvFormat::F32),
+        None | Some("auto") if precision == Precision::Float32 => Ok(KvFormat::F32),
         None | Some("auto") => Ok(KvFormat::Int16),
         Some(name) => name.parse().map_err(|e| Error::load(format!("kv cache dtype {e}"))),
     }

@@ -42,6 +42,31 @@ fn safetensors_come_out_as_candle_reads_them() {
     }
 }
 
+/// The same bytes as llama.cpp wrote for the formats whose quantizer is published; for Q4_K, which it searches better
+/// scales for, values that are nearly as close.
+#[test]
+fn floats_are_quantized_as_elsewhere() {
+    let floats = open(&fixture("gguf/F32.gguf"));
+    for (file, dtype, worse) in [("Q8_0", DType::Q8_0, 1.0), ("Q4_1", DType::Q4_1, 1.0), ("Q4_K", DType::Q4K, 1.3)] {
+        let theirs = open(&fixture(&format!("gguf/{file}.gguf")));
+        let mut compared = 0;
+        for name in theirs.weights.names() {
+            let (theirs, exact) = (theirs.weights.tensor(&name).unwrap(), floats.weights.tensor(&name).unwrap());
+            if theirs.dtype != dtype {
+                continue;
+            }
+            let mut ours = exact.clone();
+            ours.convert(dtype).unwrap();
+            assert!(worse > 1.0 || ours.bytes == theirs.bytes, "{file}: {name}");
+            let error = |values: Vec<f32>| exact.to_f32().iter().zip(values).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+            let (ours, theirs) = (error(ours.to_f32()), error(theirs.to_f32()));
+            assert!(ours <= worse * theirs, "{file}: {name}: squared error {ours} beside {theirs}");
+            compared += 1;
+        }
+        assert!(compared >= 7, "{file}: {compared} tensors");
+    }
+}
+
 fn f32_values(tensor: &candle_core::Tensor) -> Vec<f32> {
     tensor.to_dtype(candle_core::DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }

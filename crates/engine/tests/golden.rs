@@ -181,6 +181,19 @@ fn gguf_formats_match_the_reference() {
     }
 }
 
+/// A checkpoint of floats, quantized while it is loaded, is the file that was quantized before.
+#[test]
+fn quantizing_while_loading_is_quantizing_before() {
+    let ask = |file: &str, dtype: &str| {
+        let model_path = fixture(&format!("gguf/{file}.gguf"));
+        let options = LoadOptions { model_path, dtype: Some(dtype.into()), ..Default::default() };
+        let answer = Running::start(options).ask_one(greedy(Prompt::Text("One, two, three".into()), 8));
+        (answer.prompt_logprobs, answer.tokens)
+    };
+    assert_eq!(ask("F32", "q8_0"), ask("Q8_0", "auto"));
+    assert_ne!(ask("F32", "q4_k"), ask("F32", "auto"));
+}
+
 #[test]
 fn the_default_model_matches_the_reference() {
     let running = Running::start(float32(default_model()));

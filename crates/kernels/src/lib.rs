@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod device;
 pub mod dtype;
 mod kv_format;
+pub mod quantize;
 pub mod reference;
 mod shape;
 

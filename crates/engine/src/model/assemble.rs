@@ -6,24 +6,56 @@ use super::decoder::{Layer, Weights};
 use crate::error::Result;
 use crate::weights::{Source, Tensor};
 use sglang_kernels::device::{Device, HostMatrix};
+use sglang_kernels::dtype::DType;
 
-/// Loads all weights. `float32` dequantizes every matrix; `on_bytes` is told the bytes read so far.
+/// How matrices are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As the file stores them.
+    AsStored,
+    /// As f32.
+    Float32,
+    /// Floats in this format: Q8_0, Q4_0, Q4_1 or Q4_K; embedding and head in Q8_0.
+    Quantized(DType),
+}
+
+impl Precision {
+    /// The format for a matrix of `cols` columns stored as `stored`. Rows that are not whole blocks of 256 take Q4_1 in
+    /// place of Q4_K, those that are not whole blocks of 32 stay as they are.
+    fn format(self, stored: DType, cols: usize, layer: bool) -> DType {
+        let wanted = match self {
+            Precision::AsStored => stored,
+            Precision::Float32 => DType::F32,
+            Precision::Quantized(_) if !stored.is_float() => stored,
+            Precision::Quantized(_) if !layer => DType::Q8_0,
+            Precision::Quantized(DType::Q4K) if !cols.is_multiple_of(256) => DType::Q4_1,
+            Precision::Quantized(dtype) => dtype,
+        };
+        if cols.is_multiple_of(wanted.block_len()) {
+            wanted
+        } else {
+            stored
+        }
+    }
+}
+
+/// Loads all weights; `on_bytes` is told the bytes read so far.
 pub fn assemble<D: Device>(
     source: &dyn Source,
     config: &ModelConfig,
     device: &mut D,
-    float32: bool,
+    precision: Precision,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Weights<D>> {
-    let mut assembly = Assembly { source, config, device, float32, done: 0, on_bytes };
+    let mut assembly = Assembly { source, config, device, precision, done: 0, on_bytes };
     let vocab = (config.vocab, config.hidden);
     Ok(Weights {
-        embedding: assembly.matrix(&[("model.embed_tokens.weight", vocab.0)], vocab.1, true)?,
+        embedding: assembly.matrix(&[("model.embed_tokens.weight", vocab.0)], vocab.1, false, true)?,
         layers: (0..config.layers).map(|index| assembly.layer(index)).collect::<Result<_>>()?,
         norm: assembly.vector("model.norm.weight", config.hidden)?,
         head: match config.tied_head {
             true => None,
-            false => Some(assembly.matrix(&[("lm_head.weight", vocab.0)], vocab.1, false)?),
+            false => Some(assembly.matrix(&[("lm_head.weight", vocab.0)], vocab.1, false, false)?),
         },
     })
 }
@@ -32,7 +64,7 @@ struct Assembly<'a, D: Device> {
     source: &'a dyn Source,
     config: &'a ModelConfig,
     device: &'a mut D,
-    float32: bool,
+    precision: Precision,
     done: u64,
     on_bytes: &'a mut dyn FnMut(u64),
 }
@@ -66,7 +98,7 @@ impl<D: Device> Assembly<'_, D> {
     fn stacked(&mut self, layers: &[(String, usize)], cols: usize) -> Result<D::Matrix> {
         let names: Vec<_> = layers.iter().map(|(name, rows)| (format!("{name}.weight"), *rows)).collect();
         let parts: Vec<_> = names.iter().map(|(name, rows)| (name.as_str(), *rows)).collect();
-        self.matrix(&parts, cols, false)
+        self.matrix(&parts, cols, true, false)
     }
 
     fn stacked_bias(&mut self, layers: &[(String, usize)]) -> Result<D::Buffer> {
@@ -77,15 +109,18 @@ impl<D: Device> Assembly<'_, D> {
         self.buffer(&values)
     }
 
-    fn matrix(&mut self, parts: &[(&str, usize)], cols: usize, keep_rows: bool) -> Result<D::Matrix> {
+    /// `layer` tells matrices of layers from embedding and head.
+    fn matrix(&mut self, parts: &[(&str, usize)], cols: usize, layer: bool, keep_rows: bool) -> Result<D::Matrix> {
         let mut tensors =
             parts.iter().map(|&(name, rows)| self.tensor(name, &[rows, cols])).collect::<Result<Vec<_>>>()?;
-        if self.float32 {
-            tensors.iter_mut().for_each(Tensor::widen);
+        for tensor in &mut tensors {
+            tensor.convert(self.precision.format(tensor.dtype, cols, layer))?;
         }
         let parts: Vec<HostMatrix> =
             tensors.iter().map(|t| HostMatrix { rows: t.shape[0], cols, dtype: t.dtype, bytes: &t.bytes }).collect();
-        Ok(self.device.matrix(&parts, keep_rows)?)
+        let matrix = self.device.matrix(&parts, keep_rows)?;
+        tensors.iter().for_each(Tensor::release);
+        Ok(matrix)
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<D::Buffer> {

@@ -45,10 +45,26 @@ impl Tensor<'_> {
         Err(Error::load(format!("{file}: tensor {name} has shape {found:?}; the configuration asks for {shape:?}")))
     }
 
-    /// Stores the values as f32.
-    pub fn widen(&mut self) {
-        self.bytes = self.to_f32().into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>().into();
-        self.dtype = DType::F32;
+    /// Gives the memory of the mapped file back; its content is read again where someone asks for it.
+    pub fn release(&self) {
+        if let Cow::Borrowed(bytes) = self.bytes {
+            release(bytes);
+        }
+    }
+
+    /// Stores the values in another format: f32, or one of those that can be written.
+    pub fn convert(&mut self, dtype: DType) -> Result<()> {
+        if dtype == self.dtype {
+            return Ok(());
+        }
+        let values = self.to_f32();
+        self.release();
+        let bytes = match dtype {
+            DType::F32 => values.into_iter().flat_map(f32::to_le_bytes).collect(),
+            _ => sglang_kernels::quantize::quantize(dtype, &values)?,
+        };
+        (self.dtype, self.bytes) = (dtype, bytes.into());
+        Ok(())
     }
 
     /// The values as f32, in order.
@@ -81,6 +97,25 @@ fn map(path: &Path) -> Result<memmap2::Mmap> {
     // file while the model is loaded.
     unsafe { memmap2::Mmap::map(&file) }.map_err(failed)
 }
+
+/// Tells the system that the pages wholly within `bytes`, a part of a map made by [`map`] or [`map_safetensors`], are not
+/// needed for now.
+#[cfg(target_os = "linux")]
+fn release(bytes: &[u8]) {
+    extern "C" {
+        fn madvise(start: *mut std::ffi::c_void, bytes: usize, advice: i32) -> i32;
+    }
+    const MADV_DONTNEED: i32 = 4;
+    const PAGE: usize = 4096;
+    let before = bytes.as_ptr().align_offset(PAGE);
+    let Some(whole) = bytes.len().checked_sub(before).map(|rest| rest / PAGE * PAGE) else { return };
+    // SAFETY: the range is within a private read-only map of a file, whose content comes back from the file when it is
+    // read again. A refusal is harmless.
+    unsafe { madvise(bytes[before..].as_ptr().cast_mut().cast(), whole, MADV_DONTNEED) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn release(_bytes: &[u8]) {}
 
 /// Maps a safetensors file and checks its header.
 fn map_safetensors(path: &Path) -> Result<MmapedSafetensors> {

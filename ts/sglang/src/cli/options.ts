@@ -48,6 +48,13 @@ export const flags = [
     help: 'number format of the weights; auto is as stored',
   },
   {
+    name: 'quantization',
+    kind: 'text',
+    group: 'engine',
+    choices: ['q8_0', 'q4_0', 'q4_1', 'q4_k'],
+    help: 'quantize weights that are stored as floats while loading',
+  },
+  {
     name: 'kv-cache-dtype',
     kind: 'text',
     group: 'engine',

@@ -31,6 +31,8 @@ export interface EngineOptions {
   device?: 'auto' | 'cpu';
   /** `float32` dequantizes the weights and computes in float32. Default `auto`: as stored. */
   dtype?: 'auto' | 'float32';
+  /** Quantizes weights that are stored as floats while loading; embedding and head to `q8_0` at least. */
+  quantization?: 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k';
   kvCacheDtype?: 'auto' | 'float32' | 'float16' | 'bfloat16' | 'int16' | 'q8_0';
   /** Longest sequence in tokens. Default: the model's, as far as memory reaches. */
   contextLength?: number;
@@ -95,7 +97,8 @@ export class Engine implements EngineLike, Backend {
 
   /** Finds the model (downloading a named one if need be), loads it and starts the engine. */
   static async create(options: EngineOptions): Promise<Engine> {
-    const { modelPath, onProgress = () => {}, signal, chatTemplate, randomSeed, tokenizerPath, ...rest } = options;
+    const { modelPath, onProgress = () => {}, signal, chatTemplate, randomSeed, tokenizerPath, ...others } = options;
+    const { quantization, dtype, ...rest } = others;
     const resolved = await resolveModel(modelPath, { onProgress, signal });
     signal?.throwIfAborted();
     // Events come only after a generation was submitted, when the engine exists.
@@ -105,6 +108,7 @@ export class Engine implements EngineLike, Backend {
         {
           ...(rest as Omit<NativeLoadOptions, 'modelPath'>),
           modelPath: resolved.path,
+          dtype: quantization ?? dtype,
           tokenizerPath: tokenizerPath ?? resolved.tokenizerPath,
           simd: process.env.SGLANG_SIMD,
         },
