@@ -18,7 +18,9 @@ const runs = [
 /** The test program, built. */
 function build(crate, test) {
   const args = ['test', '-q', '-p', crate, '--test', test, '--no-run', '--message-format=json'];
-  const lines = execFileSync('cargo', args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 }).trim().split('\n');
+  const lines = execFileSync('cargo', args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 })
+    .trim()
+    .split('\n');
   const built = lines.map((line) => JSON.parse(line)).filter((message) => message.executable);
   return built.find((message) => message.target.name === test).executable;
 }
@@ -27,8 +29,17 @@ let failed = 0;
 for (const [crate, test, filter] of runs) {
   try {
     await step(`valgrind: ${crate} ${test} ${filter}`, async () => {
-      const args = ['--quiet', '--error-exitcode=9', build(crate, test), '--test-threads=1', ...(filter ? [filter] : [])];
-      execFileSync('valgrind', args, { cwd: path.join(root, 'crates', crate.replace('sglang-', '')), stdio: 'inherit' });
+      const args = [
+        '--quiet',
+        '--error-exitcode=9',
+        build(crate, test),
+        '--test-threads=1',
+        ...(filter ? [filter] : []),
+      ];
+      execFileSync('valgrind', args, {
+        cwd: path.join(root, 'crates', crate.replace('sglang-', '')),
+        stdio: 'inherit',
+      });
     });
   } catch (error) {
     console.error(`   ${error.message}`);
