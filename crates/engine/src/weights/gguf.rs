@@ -3,20 +3,22 @@
 //! Law: for architecture `llama` the file stores the q and k rows of a head as pairs (0, S/2), (1, S/2 + 1), … next to
 //! each other; they go out as the first halves, then the second halves, as checkpoints have them. Whole rows move, so
 //! that block formats stay as they are.
+//!
+//! Only the header is mapped. A tensor is read when it is asked for: pages of a map would count as memory of the process
+//! beside what the device makes of them, so that a model would take twice its size while it is loaded.
 
 use super::gguf_header::{parse, Entry, MAGIC};
 use super::{map, Metadata, Source, Tensor};
 use crate::{Error, Result};
-use memmap2::Mmap;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// A mapped GGUF file.
+/// A GGUF file whose header was read.
 pub struct Gguf {
     file: PathBuf,
-    map: Mmap,
     /// By canonical name.
     tensors: BTreeMap<String, Entry>,
     /// Query and key/value heads, where their rows are stored as pairs.
@@ -32,7 +34,7 @@ impl Gguf {
         Ok(start == MAGIC)
     }
 
-    /// Maps a file and checks its whole header.
+    /// Reads and checks the whole header of a file.
     pub fn open(path: &Path) -> Result<(Self, Metadata)> {
         let map = map(path)?;
         let header = parse(&map).map_err(|e| Error::load(format!("{}: {e}", path.display())))?;
@@ -45,7 +47,16 @@ impl Gguf {
             Some("llama") => Some(llama_heads(&metadata)?),
             _ => None,
         };
-        Ok((Gguf { file: path.to_owned(), map, tensors, paired }, metadata))
+        Ok((Gguf { file: path.to_owned(), tensors, paired }, metadata))
+    }
+
+    /// Some bytes of the file.
+    fn read(&self, range: &Range<usize>) -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(&self.file)?;
+        file.seek(SeekFrom::Start(range.start as u64))?;
+        let mut bytes = vec![0; range.len()];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Heads of a tensor whose rows are stored as pairs.
@@ -64,14 +75,15 @@ impl Source for Gguf {
     fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let wrong = |what: String| Error::load(format!("{}: {what}", self.file.display()));
         let entry = self.tensors.get(name).ok_or_else(|| wrong(format!("no tensor {name}")))?;
-        let stored = &self.map[entry.range.clone()];
+        let stored = self.read(&entry.range).map_err(|e| wrong(format!("tensor {name} cannot be read: {e}")))?;
         let bytes = match self.paired_heads(name) {
-            None => Cow::Borrowed(stored),
-            Some(heads) => Cow::Owned(split_pairs(stored, entry.shape[0], heads).ok_or_else(|| {
+            None => stored,
+            Some(heads) => split_pairs(&stored, entry.shape[0], heads).ok_or_else(|| {
                 wrong(format!("tensor {name}: {} rows are not {heads} heads of an even size", entry.shape[0]))
-            })?),
+            })?,
         };
-        Ok(Tensor { name: name.to_owned(), dtype: entry.dtype, shape: entry.shape.clone(), bytes, file: &self.file })
+        let (name, bytes) = (name.to_owned(), Cow::Owned(bytes));
+        Ok(Tensor { name, dtype: entry.dtype, shape: entry.shape.clone(), bytes, file: &self.file })
     }
 
     fn has(&self, name: &str) -> bool {

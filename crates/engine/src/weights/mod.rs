@@ -1,6 +1,6 @@
 //! Model files: where tensors come from, and what their files say about the model.
 //!
-//! Law: nothing is computed here. Bytes go out as the file stores them, mapped and not copied, under the names and in
+//! Law: nothing is computed here. Bytes go out as the file stores them, under the names and in
 //! the row order of Hugging Face checkpoints; every offset is checked against its file before it is used.
 
 mod gguf;
@@ -29,7 +29,7 @@ pub struct Tensor<'a> {
     pub dtype: DType,
     /// Sizes, outermost first: a linear layer is `[out, in]`.
     pub shape: Vec<usize>,
-    /// Row-major content, exactly as long as shape and format say; borrowed from the mapped file unless rows had to be moved.
+    /// Row-major content, exactly as long as shape and format say; borrowed where the file is mapped.
     pub bytes: Cow<'a, [u8]>,
     /// The file, for messages.
     pub file: &'a Path,
