@@ -190,7 +190,7 @@ export const flags = [
 
 /** Flags of the original whose function does not exist here yet: refused by name, so that none is ignored. */
 const notYet =
-  'tp tp-size tensor-parallel-size dp-size quantization mem-fraction-static stream-interval schedule-conservativeness ' +
+  'tp tp-size tensor-parallel-size dp-size mem-fraction-static stream-interval schedule-conservativeness ' +
   'disable-regex-jump-forward allow-local-files watchdog-timeout';
 
 type Camel<S extends string> = S extends `${infer A}-${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
