@@ -3,8 +3,8 @@
 
 /** A loaded model and its running engine. */
 export declare class NativeEngine {
-  /** What was loaded. */
-  get model(): NativeModelCard
+  /** What was loaded, as JSON. */
+  get model(): string
   /** Starts a generation; its events follow. Returns false after the engine was closed. */
   submit(request: NativeRequest): boolean
   /** Ends a generation at the next step. */
@@ -14,15 +14,24 @@ export declare class NativeEngine {
   /** Text of token ids; ids outside the vocabulary are an error. */
   detokenize(ids: Array<number>, skipSpecialTokens: boolean): string
   /** State at the end of the last step; null after the engine was closed or failed. */
-  stats(): NativeStats | null
+  stats(): Record<string, number> | null
   /** Drops all cached prefixes that no request holds; resolves with the tokens dropped. */
   flushCache(): Promise<number>
+  /** The prefix tree, parents before children; with the text of each node only where asked for. */
+  tree(withText: boolean): Promise<NativeTreeNode[]>
   /** Ends every open request, then the threads, and frees the memory. */
   close(): Promise<void>
 }
 
 /** Loads a model and starts its engine. */
 export declare function load(options: NativeLoadOptions, onProgress: (progress: NativeProgress) => void, onEvents: (events: NativeEvent[]) => void): Promise<NativeEngine>
+
+/** The start of a request's computation. */
+export interface NativeAdmitted {
+  promptTokens: number
+  cachedTokens: number
+  queueSeconds: number
+}
 
 /** What happened to a request in one step. */
 export interface NativeEvent {
@@ -31,6 +40,8 @@ export interface NativeEvent {
   tokens: Array<number>
   logprobs: Array<NativePosition>
   promptLogprobs: Array<NativePosition>
+  /** In one event, when the request leaves the queue. */
+  admitted?: NativeAdmitted
   finish?: NativeFinish
 }
 
@@ -68,7 +79,7 @@ export interface NativeLoadOptions {
   maxRunningRequests?: number
   maxQueuedRequests?: number
   chunkedPrefillSize?: number
-  /** `lpm` or `fcfs`. */
+  /** `lpm`, `fcfs`, `dfs-weight` or `random`. */
   schedulePolicy?: string
   disableRadixCache?: boolean
 }
@@ -77,25 +88,6 @@ export interface NativeLoadOptions {
 export interface NativeLogprob {
   token: number
   logprob: number
-}
-
-/** What was loaded. */
-export interface NativeModelCard {
-  modelPath: string
-  tokenizerPath: string
-  modelType: string
-  architectures: Array<string>
-  contextLength: number
-  vocabSize: number
-  bosToken?: string
-  eosToken?: string
-  bosTokenId?: number
-  eosTokenIds: Array<number>
-  chatTemplate?: string
-  weightBytes: number
-  device: string
-  dtype: string
-  maxTotalTokens: number
 }
 
 /** Log-probabilities at one position. */
@@ -146,21 +138,15 @@ export interface NativeRequest {
   ebnf?: string
 }
 
-/** State of the engine; sizes in tokens. */
-export interface NativeStats {
-  running: number
-  waiting: number
-  totalTokens: number
-  freeTokens: number
-  cachedTokens: number
-  leasedTokens: number
-  promptTokensTotal: number
-  cachedPromptTokensTotal: number
-  generationTokensTotal: number
-  computedTokensTotal: number
-  evictedTokensTotal: number
-  retractedTotal: number
-  abortedTotal: number
-  finishedTotal: number
-  stepsTotal: number
+/** A node of the prefix tree. */
+export interface NativeTreeNode {
+  /** Place of the parent in the list; none for the root of a namespace. */
+  parent?: number
+  /** In hexadecimal; 0 without a salt. */
+  namespace: string
+  tokens: number
+  pages: number
+  hits: number
+  leases: number
+  text?: string
 }

@@ -1,12 +1,14 @@
 //! The engine as a JavaScript class. Events of a step reach JavaScript in one call.
 
 use crate::guarded;
-use crate::types::{NativeEvent, NativeLoadOptions, NativeModelCard, NativeProgress, NativeRequest, NativeStats};
+use crate::types::{numbers, NativeEvent, NativeLoadOptions, NativeProgress, NativeRequest, NativeTreeNode};
 use napi::bindgen_prelude::{AsyncTask, Env, ToNapiValue, TypeName};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Status, Task};
 use napi_derive::napi;
+use sglang_engine::engine::Reply;
 use sglang_engine::{loader, loader::ModelCard, text::Tokenizer, Engine, Error};
+use std::collections::HashMap;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -71,10 +73,10 @@ pub struct NativeEngine {
 
 #[napi]
 impl NativeEngine {
-    /// What was loaded.
+    /// What was loaded, as JSON.
     #[napi(getter)]
-    pub fn model(&self) -> NativeModelCard {
-        (&self.card).into()
+    pub fn model(&self) -> napi::Result<String> {
+        guarded(|| Ok(self.card.to_json()))
     }
 
     /// Starts a generation; its events follow. Returns false after the engine was closed.
@@ -106,20 +108,24 @@ impl NativeEngine {
 
     /// State at the end of the last step; null after the engine was closed or failed.
     #[napi]
-    pub fn stats(&self) -> napi::Result<Option<NativeStats>> {
-        guarded(|| Ok(lock(&self.engine).as_ref().and_then(Engine::stats).map(Into::into)))
+    pub fn stats(&self) -> napi::Result<Option<HashMap<&'static str, f64>>> {
+        guarded(|| Ok(lock(&self.engine).as_ref().and_then(Engine::stats).as_ref().map(numbers)))
     }
 
     /// Drops all cached prefixes that no request holds; resolves with the tokens dropped.
     #[napi(ts_return_type = "Promise<number>")]
     pub fn flush_cache(&self) -> AsyncTask<Away<f64>> {
         let engine = self.engine.clone();
+        Away::task(move || Ok(ask(&engine, Engine::flush)? as f64))
+    }
+
+    /// The prefix tree, parents before children; with the text of each node only where asked for.
+    #[napi(ts_return_type = "Promise<NativeTreeNode[]>")]
+    pub fn tree(&self, with_text: bool) -> AsyncTask<Away<Vec<NativeTreeNode>>> {
+        let (engine, tokenizer) = (self.engine.clone(), self.tokenizer.clone());
         Away::task(move || {
-            let closed = || Error::Closed("the engine was closed".into());
-            let (send, receive) = sync_channel(1);
-            let reply = Box::new(move |dropped| drop(send.send(dropped)));
-            lock(&engine).as_ref().ok_or_else(closed)?.flush(reply);
-            Ok(receive.recv().map_err(|_| closed())?? as f64)
+            let show = |tokens: &[u32]| with_text.then(|| tokenizer.decode(tokens, false));
+            Ok(ask(&engine, Engine::tree)?.into_iter().map(|node| NativeTreeNode::new(node, show)).collect())
         })
     }
 
@@ -137,6 +143,14 @@ impl NativeEngine {
     fn with_engine(&self, body: impl FnOnce(&Engine)) -> napi::Result<bool> {
         guarded(|| Ok(lock(&self.engine).as_ref().map(body).is_some()))
     }
+}
+
+/// Waits for an answer of the loop thread.
+fn ask<T: Send + 'static>(engine: &Mutex<Option<Engine>>, question: fn(&Engine, Reply<T>)) -> Result<T, Error> {
+    let closed = || Error::Closed("the engine was closed".into());
+    let (send, receive) = sync_channel(1);
+    question(lock(engine).as_ref().ok_or_else(closed)?, Box::new(move |answer| drop(send.send(answer))));
+    receive.recv().map_err(|_| closed())?
 }
 
 fn lock(engine: &Mutex<Option<Engine>>) -> MutexGuard<'_, Option<Engine>> {

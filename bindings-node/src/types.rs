@@ -1,9 +1,12 @@
 //! JavaScript shapes of the engine's nouns, one to one.
 
 use napi_derive::napi;
+use sglang_engine::engine::Stats;
 use sglang_engine::grammar::Constraint;
 use sglang_engine::loader;
 use sglang_engine::request::{self, FinishReason, Prompt};
+use sglang_engine::scheduler::TreeNode;
+use std::collections::HashMap;
 
 /// What to load and how; what is left out is decided by the engine.
 #[napi(object)]
@@ -26,7 +29,7 @@ pub struct NativeLoadOptions {
     pub max_running_requests: Option<u32>,
     pub max_queued_requests: Option<u32>,
     pub chunked_prefill_size: Option<u32>,
-    /// `lpm` or `fcfs`.
+    /// `lpm`, `fcfs`, `dfs-weight` or `random`.
     pub schedule_policy: Option<String>,
     pub disable_radix_cache: Option<bool>,
 }
@@ -58,48 +61,6 @@ impl NativeLoadOptions {
 pub struct NativeProgress {
     pub done_bytes: f64,
     pub total_bytes: f64,
-}
-
-/// What was loaded.
-#[napi(object)]
-pub struct NativeModelCard {
-    pub model_path: String,
-    pub tokenizer_path: String,
-    pub model_type: String,
-    pub architectures: Vec<String>,
-    pub context_length: u32,
-    pub vocab_size: u32,
-    pub bos_token: Option<String>,
-    pub eos_token: Option<String>,
-    pub bos_token_id: Option<u32>,
-    pub eos_token_ids: Vec<u32>,
-    pub chat_template: Option<String>,
-    pub weight_bytes: f64,
-    pub device: String,
-    pub dtype: String,
-    pub max_total_tokens: u32,
-}
-
-impl From<&loader::ModelCard> for NativeModelCard {
-    fn from(card: &loader::ModelCard) -> Self {
-        NativeModelCard {
-            model_path: card.model_path.clone(),
-            tokenizer_path: card.tokenizer_path.clone(),
-            model_type: card.model_type.clone(),
-            architectures: card.architectures.clone(),
-            context_length: card.context_length as u32,
-            vocab_size: card.vocab_size as u32,
-            bos_token: card.bos_token.clone(),
-            eos_token: card.eos_token.clone(),
-            bos_token_id: card.bos_token_id,
-            eos_token_ids: card.eos_token_ids.clone(),
-            chat_template: card.chat_template.clone(),
-            weight_bytes: card.weight_bytes as f64,
-            device: card.device.clone(),
-            dtype: card.dtype.clone(),
-            max_total_tokens: card.max_total_tokens as u32,
-        }
-    }
 }
 
 /// One generation. Fields without a value take the engine's default.
@@ -161,6 +122,8 @@ impl NativeRequest {
     fn sampling(&self) -> request::SamplingParams {
         let standard = request::SamplingParams::default();
         let number = |value: Option<f64>, default: f32| value.map_or(default, |value| value as f32);
+        let regex = self.regex.clone().map(Constraint::Regex);
+        let schema = self.json_schema.clone().map(Constraint::JsonSchema);
         let bias = self.logit_bias.iter().flatten().map(|entry| (entry.token, entry.logprob as f32));
         request::SamplingParams {
             max_new_tokens: self.max_new_tokens.map(|n| n as usize),
@@ -179,14 +142,8 @@ impl NativeRequest {
             ignore_eos: self.ignore_eos.unwrap_or(standard.ignore_eos),
             skip_special_tokens: self.skip_special_tokens.unwrap_or(standard.skip_special_tokens),
             no_stop_trim: self.no_stop_trim.unwrap_or(standard.no_stop_trim),
-            constraint: self.constraint(),
+            constraint: regex.or(schema).or(self.ebnf.clone().map(Constraint::Ebnf)),
         }
-    }
-
-    fn constraint(&self) -> Option<Constraint> {
-        let regex = self.regex.clone().map(Constraint::Regex);
-        let schema = self.json_schema.clone().map(Constraint::JsonSchema);
-        regex.or(schema).or(self.ebnf.clone().map(Constraint::Ebnf))
     }
 }
 
@@ -232,7 +189,17 @@ pub struct NativeEvent {
     pub tokens: Vec<u32>,
     pub logprobs: Vec<NativePosition>,
     pub prompt_logprobs: Vec<NativePosition>,
+    /// In one event, when the request leaves the queue.
+    pub admitted: Option<NativeAdmitted>,
     pub finish: Option<NativeFinish>,
+}
+
+/// The start of a request's computation.
+#[napi(object)]
+pub struct NativeAdmitted {
+    pub prompt_tokens: u32,
+    pub cached_tokens: u32,
+    pub queue_seconds: f64,
 }
 
 impl From<request::Event> for NativeEvent {
@@ -243,6 +210,11 @@ impl From<request::Event> for NativeEvent {
             tokens: event.tokens,
             logprobs: event.logprobs.into_iter().map(Into::into).collect(),
             prompt_logprobs: event.prompt_logprobs.into_iter().map(Into::into).collect(),
+            admitted: event.admitted.map(|admitted| NativeAdmitted {
+                prompt_tokens: admitted.prompt_tokens as u32,
+                cached_tokens: admitted.cached_tokens as u32,
+                queue_seconds: admitted.queued.as_secs_f64(),
+            }),
             finish: event.finish.map(Into::into),
         }
     }
@@ -267,74 +239,80 @@ pub struct NativeFinish {
 impl From<request::Finish> for NativeFinish {
     fn from(finish: request::Finish) -> Self {
         let mut native = NativeFinish {
+            reason: finish.reason.kind().into(),
             prompt_tokens: finish.prompt_tokens as u32,
             completion_tokens: finish.completion_tokens as u32,
             cached_tokens: finish.cached_tokens as u32,
             ..NativeFinish::default()
         };
-        let reason = match finish.reason {
-            FinishReason::StopToken(token) => {
-                native.stop_token = Some(token);
-                "stop"
-            }
-            FinishReason::StopText(text) => {
-                native.stop_text = Some(text);
-                "stop"
-            }
-            FinishReason::Complete => "stop",
-            FinishReason::Length => "length",
-            FinishReason::Aborted => "abort",
+        match finish.reason {
+            FinishReason::StopToken(token) => native.stop_token = Some(token),
+            FinishReason::StopText(text) => native.stop_text = Some(text),
             FinishReason::Failed { code, message, param } => {
                 native.error_code = Some(code.into());
                 native.error_message = Some(message);
                 native.error_param = param.map(Into::into);
-                "error"
             }
-        };
-        native.reason = reason.into();
+            FinishReason::Complete | FinishReason::Length | FinishReason::Aborted => {}
+        }
         native
     }
 }
 
-/// State of the engine; sizes in tokens.
-#[napi(object)]
-pub struct NativeStats {
-    pub running: u32,
-    pub waiting: u32,
-    pub total_tokens: f64,
-    pub free_tokens: f64,
-    pub cached_tokens: f64,
-    pub leased_tokens: f64,
-    pub prompt_tokens_total: f64,
-    pub cached_prompt_tokens_total: f64,
-    pub generation_tokens_total: f64,
-    pub computed_tokens_total: f64,
-    pub evicted_tokens_total: f64,
-    pub retracted_total: f64,
-    pub aborted_total: f64,
-    pub finished_total: f64,
-    pub steps_total: f64,
+/// State of the engine by name: sizes in tokens, times in seconds.
+pub fn numbers(stats: &Stats) -> HashMap<&'static str, f64> {
+    let tokens = |pages: usize| (pages * sglang_engine::PAGE) as f64;
+    let (totals, times) = (stats.totals, stats.times);
+    HashMap::from([
+        ("running", stats.running as f64),
+        ("waiting", stats.waiting as f64),
+        ("totalTokens", tokens(stats.total_pages)),
+        ("freeTokens", tokens(stats.free_pages)),
+        ("cachedTokens", tokens(stats.cached_pages)),
+        ("evictableTokens", tokens(stats.evictable_pages)),
+        ("leasedTokens", tokens(stats.leased_pages)),
+        ("promptTokensTotal", totals.prompt_tokens as f64),
+        ("cachedPromptTokensTotal", totals.cached_tokens as f64),
+        ("generationTokensTotal", totals.generated_tokens as f64),
+        ("computedTokensTotal", totals.computed_tokens as f64),
+        ("evictedTokensTotal", stats.evicted_tokens as f64),
+        ("retractedTotal", totals.retracted as f64),
+        ("abortedTotal", totals.aborted as f64),
+        ("finishedTotal", totals.finished as f64),
+        ("stepsTotal", totals.steps as f64),
+        ("admitSeconds", times.admit.as_secs_f64()),
+        ("scheduleSeconds", times.schedule.as_secs_f64()),
+        ("runSeconds", times.run.as_secs_f64()),
+        ("commitSeconds", times.commit.as_secs_f64()),
+        ("emitSeconds", times.emit.as_secs_f64()),
+    ])
 }
 
-impl From<sglang_engine::engine::Stats> for NativeStats {
-    fn from(stats: sglang_engine::engine::Stats) -> Self {
-        let tokens = |pages: usize| (pages * sglang_engine::PAGE) as f64;
-        NativeStats {
-            running: stats.running as u32,
-            waiting: stats.waiting as u32,
-            total_tokens: tokens(stats.total_pages),
-            free_tokens: tokens(stats.free_pages),
-            cached_tokens: tokens(stats.cached_pages),
-            leased_tokens: tokens(stats.leased_pages),
-            prompt_tokens_total: stats.totals.prompt_tokens as f64,
-            cached_prompt_tokens_total: stats.totals.cached_tokens as f64,
-            generation_tokens_total: stats.totals.generated_tokens as f64,
-            computed_tokens_total: stats.totals.computed_tokens as f64,
-            evicted_tokens_total: stats.evicted_tokens as f64,
-            retracted_total: stats.totals.retracted as f64,
-            aborted_total: stats.totals.aborted as f64,
-            finished_total: stats.totals.finished as f64,
-            steps_total: stats.totals.steps as f64,
+/// A node of the prefix tree.
+#[napi(object)]
+pub struct NativeTreeNode {
+    /// Place of the parent in the list; none for the root of a namespace.
+    pub parent: Option<u32>,
+    /// In hexadecimal; 0 without a salt.
+    pub namespace: String,
+    pub tokens: u32,
+    pub pages: u32,
+    pub hits: f64,
+    pub leases: u32,
+    pub text: Option<String>,
+}
+
+impl NativeTreeNode {
+    /// With the text of its tokens, where `show` gives it.
+    pub fn new(node: TreeNode, show: impl FnOnce(&[u32]) -> Option<String>) -> Self {
+        NativeTreeNode {
+            parent: node.parent.map(|i| i as u32),
+            namespace: format!("{:x}", node.namespace),
+            text: show(&node.tokens),
+            tokens: node.tokens.len() as u32,
+            pages: node.pages as u32,
+            hits: node.hits as f64,
+            leases: node.leases,
         }
     }
 }

@@ -5,18 +5,36 @@
 
 use crate::batch::{Batch, Picked};
 use crate::error::{panic_message, Error, Result};
-use crate::front::{Call, Command, Front, Reply};
+use crate::front::{Call, Command, Front};
 use crate::request::{Event, Request, RequestId};
 use crate::runner::Runner;
-use crate::scheduler::{Limits, Scheduler, Totals};
+use crate::scheduler::{Limits, Scheduler, Totals, TreeNode};
 use crate::text::Tokenizer;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{channel, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Receives the events of a step, all at once.
 pub type Sink = Box<dyn Fn(Vec<Event>) + Send>;
+/// Receives an answer on the loop thread.
+pub type Reply<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
+/// Time since the start in each stage of the steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// Sorting the queue, matching prefixes, leasing pages.
+    pub admit: Duration,
+    /// Planning rows and making the batch.
+    pub schedule: Duration,
+    /// The runner: the model and sampling.
+    pub run: Duration,
+    /// Text, stops and constraints of new tokens; insertion into the tree.
+    pub commit: Duration,
+    /// Handing the events over.
+    pub emit: Duration,
+}
 
 /// State of an engine at the end of its last step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,17 +51,30 @@ pub struct Stats {
     pub cached_pages: usize,
     /// Pages private to running sequences.
     pub leased_pages: usize,
+    /// Those of `cached_pages` that no sequence holds.
+    pub evictable_pages: usize,
     /// Tokens evicted since the start.
     pub evicted_tokens: u64,
+    /// Where the time went since the start.
+    pub times: StageTimes,
     /// Counters since the start.
     pub totals: Totals,
+}
+
+/// Where the loop shows its state; `None` after it ended.
+#[derive(Clone, Default)]
+struct Board(Arc<Mutex<Option<Stats>>>);
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Option<Stats>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A running engine. Dropping it closes it.
 pub struct Engine {
     calls: Sender<Call>,
-    /// `None` after the loop ended.
-    stats: Arc<Mutex<Option<Stats>>>,
+    board: Board,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -58,15 +89,16 @@ impl Engine {
     ) -> Self {
         let (calls, called) = channel();
         let (commands, commanded) = channel();
-        let stats = Arc::new(Mutex::new(None));
+        let board = Board::default();
         let front = Front { tokenizer: tokenizer.clone(), context, commands };
-        let steps = Steps { scheduler: Scheduler::new(limits, tokenizer), runner, sink, stats: stats.clone() };
+        let (scheduler, times) = (Scheduler::new(limits, tokenizer), StageTimes::default());
+        let steps = Steps { scheduler, runner, sink, times, board: board.clone() };
         steps.publish();
         let threads = vec![
             spawn("sglang-front", move || front.run(&called)),
             spawn("sglang-loop", move || steps.run(&commanded)),
         ];
-        Engine { calls, stats, threads }
+        Engine { calls, board, threads }
     }
 
     /// Starts a generation. Nothing fails here: a request that cannot be served gets an event that says why.
@@ -80,14 +112,26 @@ impl Engine {
         let _ = self.calls.send(Call::Abort(id));
     }
 
-    /// Drops all cached prefixes that no request holds.
-    pub fn flush(&self, reply: Reply) {
-        let _ = self.calls.send(Call::Flush(reply));
+    /// Drops all cached prefixes that no request holds; answers with the tokens dropped.
+    pub fn flush(&self, reply: Reply<usize>) {
+        self.between_steps(reply, Scheduler::flush);
+    }
+
+    /// Answers with the prefix tree as it is between two steps.
+    pub fn tree(&self, reply: Reply<Vec<TreeNode>>) {
+        self.between_steps(reply, |scheduler| scheduler.tree());
+    }
+
+    fn between_steps<T: 'static>(&self, reply: Reply<T>, body: impl FnOnce(&mut Scheduler) -> T + Send + 'static) {
+        let _ = self.calls.send(Call::Between(Box::new(move |scheduler| {
+            let answer = scheduler.map(body);
+            Box::new(move || reply(answer))
+        })));
     }
 
     /// State at the end of the last step; `None` if the loop has ended, be it by a failure.
     pub fn stats(&self) -> Option<Stats> {
-        *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self.board.lock()
     }
 
     /// Ends every open request with an event, then the threads.
@@ -110,12 +154,19 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     std::thread::Builder::new().name(name.into()).spawn(body).expect("the system can start a thread")
 }
 
+/// Time since `clock`, which starts anew.
+fn lap(clock: &mut Instant) -> Duration {
+    let now = Instant::now();
+    now - std::mem::replace(clock, now)
+}
+
 /// Runs steps until it is closed.
 struct Steps {
     scheduler: Scheduler,
     runner: Box<dyn Runner>,
     sink: Sink,
-    stats: Arc<Mutex<Option<Stats>>>,
+    times: StageTimes,
+    board: Board,
 }
 
 impl Steps {
@@ -127,7 +178,7 @@ impl Steps {
             Err(panic) => Error::Closed(format!("the engine failed: {}", panic_message(&*panic))),
         };
         let failed = self.scheduler.fail_all(&error);
-        *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+        *self.board.lock() = None;
         self.emit(failed);
         self.refuse_all(commands, &error);
     }
@@ -152,12 +203,18 @@ impl Steps {
 
     /// One step: the path of a token.
     fn step(&mut self) -> Result<()> {
+        let mut clock = Instant::now();
         self.scheduler.admit();
+        self.times.admit += lap(&mut clock);
         let batch = self.scheduler.schedule();
+        self.times.schedule += lap(&mut clock);
         let picked = self.run_batch(&batch)?;
+        self.times.run += lap(&mut clock);
         let events = self.scheduler.commit(picked);
+        self.times.commit += lap(&mut clock);
         self.publish();
         self.emit(events);
+        self.times.emit += lap(&mut clock);
         Ok(())
     }
 
@@ -174,10 +231,10 @@ impl Steps {
             Command::Start(prepared) => self.scheduler.push(*prepared),
             Command::Refuse(event) => Some(event),
             Command::Abort(id) => self.scheduler.abort(id),
-            Command::Flush(reply) => {
-                let dropped = self.scheduler.flush();
+            Command::Between(errand) => {
+                let answer = errand(Ok(&mut self.scheduler));
                 self.publish();
-                reply(Ok(dropped));
+                answer();
                 return false;
             }
             Command::Close => return true,
@@ -203,10 +260,12 @@ impl Steps {
             free_pages: cache.free,
             cached_pages: cache.cached,
             leased_pages: cache.leased,
+            evictable_pages: cache.evictable,
             evicted_tokens: cache.evicted_tokens as u64,
+            times: self.times,
             totals: self.scheduler.totals(),
         };
-        *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(stats);
+        *self.board.lock() = Some(stats);
     }
 
     /// After the end: whatever still arrives is refused, until nobody can send any more.
@@ -215,7 +274,7 @@ impl Steps {
             match command {
                 Command::Start(prepared) => self.emit(vec![Event::failed(prepared.id, error)]),
                 Command::Refuse(event) => self.emit(vec![event]),
-                Command::Flush(reply) => reply(Err(Error::Closed(error.to_string()))),
+                Command::Between(errand) => errand(Err(Error::Closed(error.to_string())))(),
                 Command::Abort(_) => {}
                 Command::Close => return,
             }

@@ -4,20 +4,22 @@
 use crate::error::{panic_message, Error, Result};
 use crate::grammar::Grammars;
 use crate::request::{check_tokens, Event, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS, UNLIMITED};
+use crate::scheduler::Scheduler;
 use crate::sequence::Prepared;
 use crate::text::Tokenizer;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::Arc;
 
-/// Receives the answer to [`Engine::flush`](crate::Engine::flush): tokens dropped.
-pub type Reply = Box<dyn FnOnce(Result<usize>) + Send>;
+/// What the loop thread does with the scheduler between two steps, or with the reason why there is none any more. It
+/// gives back the sending of its answer, for when the new state is published.
+pub type Errand = Box<dyn FnOnce(Result<&mut Scheduler>) -> Box<dyn FnOnce()> + Send>;
 
 /// What the front thread is told.
 pub enum Call {
     Submit(Box<Request>),
     Abort(RequestId),
-    Flush(Reply),
+    Between(Errand),
     Close,
 }
 
@@ -26,7 +28,7 @@ pub enum Command {
     Start(Box<Prepared>),
     Refuse(Event),
     Abort(RequestId),
-    Flush(Reply),
+    Between(Errand),
     Close,
 }
 
@@ -48,7 +50,7 @@ impl Front {
             let command = match call {
                 Call::Submit(request) => self.prepare_or_refuse(*request, &mut grammars),
                 Call::Abort(id) => Command::Abort(id),
-                Call::Flush(reply) => Command::Flush(reply),
+                Call::Between(errand) => Command::Between(errand),
                 Call::Close => Command::Close,
             };
             let closing = matches!(command, Command::Close);

@@ -242,8 +242,10 @@ fn an_abort_at_any_point_gives_back_its_pages() {
 
 #[test]
 fn a_full_queue_refuses() {
-    let mut hand = Hand::new(|limits| limits.max_queued = 1);
+    let mut hand = Hand::new(|limits| (limits.max_queued, limits.max_running) = (1, 1));
     hand.push(&plain(vec![5], 4, 0));
+    hand.push(&plain(vec![5], 4, 0));
+    hand.step();
     let refused = hand.scheduler.push(hand.stage.prepare(9, &plain(vec![5], 4, 0))).unwrap();
     let Some(FinishReason::Failed { code, message, .. }) = refused.finish.map(|finish| finish.reason) else { panic!() };
     assert_eq!(code, "overloaded");

@@ -12,7 +12,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("comm", &[]),
     ("engine", &["batch", "error", "front", "request", "runner", "scheduler", "text"]),
     ("error", &[]),
-    ("front", &["error", "grammar", "request", "sequence", "text", "Engine"]),
+    ("front", &["error", "grammar", "request", "scheduler", "sequence", "text"]),
     ("grammar", &["error", "text"]),
     ("lib", &[]),
     ("loader", &["comm", "engine", "error", "model", "runner", "scheduler", "text", "weights"]),

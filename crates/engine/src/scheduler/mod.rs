@@ -134,9 +134,10 @@ impl Scheduler {
         }
     }
 
-    /// Queues a request; a full queue refuses it with an event.
+    /// Queues a request; a full queue refuses it with an event. Those that the next step may admit do not fill it.
     pub fn push(&mut self, asked: Prepared) -> Option<Event> {
-        if self.waiting.len() >= self.limits.max_queued {
+        let vacant = self.limits.max_running - self.running.len();
+        if self.waiting.len() >= self.limits.max_queued + vacant {
             let message = format!("the queue is full ({} requests wait); try again later", self.waiting.len());
             return Some(Event::failed(asked.id, &Error::Overloaded(message)));
         }

@@ -1,21 +1,30 @@
 /** An engine in this process as a backend. Law: only public verbs of the engine are used, so any `EngineLike` will do. */
-import type { EngineLike, GenerateResult, ImageInput, Logprobs, TokenLogprob } from '../engine/types.ts';
+import type {
+  EngineLike,
+  GenerateResult,
+  ImageInput,
+  Logprobs,
+  RequestStanding,
+  TokenLogprob,
+} from '../engine/types.ts';
 import { chatTemplateOf, type ChatTemplate } from '../templates/chat-template.ts';
 import type { RenderedPrompt } from '../templates/turns.ts';
 import type { Backend, Delta, GenerateOptions, GenMeta } from './backend.ts';
 import { genMeta, LocalBackend, samplingParams, type NamedLogprobs, type TextModel } from './local.ts';
 
-/** The backend of `engine`. */
-export function engineBackend(engine: EngineLike): Backend {
-  return new LocalBackend(new EngineModel(engine));
+/** The backend of `engine`; all its requests have the same standing. */
+export function engineBackend(engine: EngineLike, standing: RequestStanding = {}): Backend {
+  return new LocalBackend(new EngineModel(engine, standing));
 }
 
 class EngineModel implements TextModel {
   readonly kind = 'engine';
   readonly #engine: EngineLike;
+  readonly #standing: RequestStanding;
 
-  constructor(engine: EngineLike) {
+  constructor(engine: EngineLike, standing: RequestStanding) {
     this.#engine = engine;
+    this.#standing = standing;
   }
 
   async template(): Promise<ChatTemplate> {
@@ -27,6 +36,7 @@ class EngineModel implements TextModel {
   async *stream({ text, images }: RenderedPrompt, options: GenerateOptions): AsyncGenerator<Delta, void> {
     const { signal, returnLogprob, topLogprobsNum, tokenIdsLogprob } = options;
     const request = {
+      ...this.#standing,
       prompt: text,
       samplingParams: samplingParams(options),
       signal,
@@ -80,9 +90,17 @@ class EngineModel implements TextModel {
     start?: number,
   ): Promise<GenerateResult> {
     const { images = [], ...text } = prompt;
+    const standing = this.#standing;
     const wanted = start === undefined ? {} : { returnLogprob: true, logprobStartLen: start };
     const pictures = images.length > 0 ? { images } : {};
-    return this.#engine.generate({ ...text, ...pictures, ...wanted, samplingParams: { maxNewTokens: 0 }, signal });
+    return this.#engine.generate({
+      ...standing,
+      ...text,
+      ...pictures,
+      ...wanted,
+      samplingParams: { maxNewTokens: 0 },
+      signal,
+    });
   }
 }
 

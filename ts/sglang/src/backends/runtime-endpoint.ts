@@ -3,7 +3,7 @@
  * and a field that one of them leaves out is done without.
  */
 import { SglangError } from '../engine/errors.ts';
-import type { FinishReason, ImageInput, SamplingParams, TokenLogprob } from '../engine/types.ts';
+import type { FinishReason, ImageInput, RequestStanding, SamplingParams, TokenLogprob } from '../engine/types.ts';
 import { chatTemplateOf, type ChatTemplate } from '../templates/chat-template.ts';
 import type { RenderedPrompt } from '../templates/turns.ts';
 import type { Delta, GenerateOptions, GenMeta, OutputLogprob } from './backend.ts';
@@ -11,15 +11,15 @@ import { HttpServer, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
 import { genMeta, LocalBackend, samplingParams, type TextModel } from './local.ts';
 
-export interface RuntimeEndpointOptions extends HttpOptions {
+export interface RuntimeEndpointOptions extends HttpOptions, RequestStanding {
   /** Jinja source or the name of a built-in family, in place of what the server says. */
   chatTemplate?: string;
 }
 
 /** The backend of a server at `url`, such as `http://localhost:30000`. */
 export class RuntimeEndpoint extends LocalBackend {
-  constructor(url: string, { chatTemplate, ...http }: RuntimeEndpointOptions = {}) {
-    super(new RemoteModel(new HttpServer(url, http), chatTemplate));
+  constructor(url: string, { chatTemplate, priority, cacheSalt, ...http }: RuntimeEndpointOptions = {}) {
+    super(new RemoteModel(new HttpServer(url, http), chatTemplate, { priority, cacheSalt }));
   }
 }
 
@@ -53,13 +53,16 @@ class RemoteModel implements TextModel {
   readonly kind = 'runtime-endpoint';
   readonly #server: HttpServer;
   readonly #chatTemplate: string | undefined;
+  readonly #standing: { priority: number | undefined; extra_key: string | undefined };
   #model: Promise<ChatTemplate> | undefined;
   /** Routers refuse lists; found out once. */
   #takesLists = true;
 
-  constructor(server: HttpServer, chatTemplate: string | undefined) {
+  constructor(server: HttpServer, chatTemplate: string | undefined, { priority, cacheSalt }: RequestStanding) {
     this.#server = server;
     this.#chatTemplate = chatTemplate;
+    // The original knows a salt by this name on `/generate`.
+    this.#standing = { priority, extra_key: cacheSalt };
   }
 
   /** Asks the server once; a failure is not remembered. */
@@ -77,6 +80,7 @@ class RemoteModel implements TextModel {
     const wanted = returnLogprob ? logprobs : {};
     const body = {
       ...(await wirePrompt(prompt)),
+      ...this.#standing,
       sampling_params: wireParams(samplingParams(options)),
       ...wanted,
       stream: true,
@@ -92,7 +96,7 @@ class RemoteModel implements TextModel {
   }
 
   async prefill(prompt: RenderedPrompt, signal?: AbortSignal): Promise<GenMeta> {
-    const body = { ...(await wirePrompt(prompt)), sampling_params: COMPUTE_ONLY };
+    const body = { ...(await wirePrompt(prompt)), ...this.#standing, sampling_params: COMPUTE_ONLY };
     return toGenMeta(((await this.#server.post('/generate', body, signal)) as WireResult).meta_info);
   }
 
@@ -133,7 +137,7 @@ class RemoteModel implements TextModel {
 
   /** One request for all items of `lists`; one for each where the server refuses that. */
   async #each(lists: Lists, rest: object, signal?: AbortSignal): Promise<TokenLogprob[][]> {
-    const results = this.#takesLists ? await this.#atOnce({ ...lists, ...rest }, signal) : undefined;
+    const results = this.#takesLists ? await this.#atOnce({ ...lists, ...this.#standing, ...rest }, signal) : undefined;
     if (results) return results.map(inputTokens);
     const count = Object.values(lists)[0]!.length;
     const items = Array.from({ length: count }, (_, i) =>
@@ -141,7 +145,9 @@ class RemoteModel implements TextModel {
     );
     return Promise.all(
       items.map(async (item) =>
-        inputTokens((await this.#server.post('/generate', { ...item, ...rest }, signal)) as WireResult),
+        inputTokens(
+          (await this.#server.post('/generate', { ...item, ...this.#standing, ...rest }, signal)) as WireResult,
+        ),
       ),
     );
   }

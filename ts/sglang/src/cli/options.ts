@@ -3,6 +3,7 @@
  * A flag's option name is its name in camelCase, its variable `SGLANG_` and its name in capitals.
  */
 import { Command, Option } from 'commander';
+import { schedulePolicies } from '../engine/types.ts';
 
 export interface Flag {
   readonly name: string;
@@ -89,9 +90,9 @@ export const flags = [
     name: 'schedule-policy',
     kind: 'text',
     group: 'engine',
-    choices: ['lpm', 'fcfs'],
+    choices: schedulePolicies,
     default: 'lpm',
-    help: 'who runs first: longest prefix match, or first come first served',
+    help: 'who runs first: longest prefix match, first come first served, the heaviest subtree, or by lot',
   },
   { name: 'disable-radix-cache', kind: 'switch', group: 'engine', help: 'keep no prefixes for later requests' },
   {
@@ -142,6 +143,7 @@ export const flags = [
     default: 'info',
     help: 'what is logged, to stderr',
   },
+  { name: 'radix-text', kind: 'switch', group: 'server', help: 'let /radix?text=true show the text of cached prompts' },
   { name: 'log-requests', kind: 'switch', group: 'server', help: 'one log line per request' },
   { name: 'enable-metrics', kind: 'switch', group: 'server', help: 'accepted for scripts; /metrics is always there' },
 

@@ -17,7 +17,10 @@ import type {
   GenerateRequest,
   Generation,
   ModelCard,
+  RadixNode,
+  RequestStanding,
   SamplingParams,
+  schedulePolicies,
 } from './types.ts';
 
 /** What is going on while an engine is created. */
@@ -42,7 +45,7 @@ export interface EngineOptions {
   maxQueuedRequests?: number;
   /** Most tokens computed in one step. */
   chunkedPrefillSize?: number;
-  schedulePolicy?: 'lpm' | 'fcfs';
+  schedulePolicy?: (typeof schedulePolicies)[number];
   disableRadixCache?: boolean;
   /** Compute threads. Default: physical cores. */
   threads?: number;
@@ -73,7 +76,7 @@ export class Engine implements EngineLike, Backend {
   readonly #backend: Backend;
   readonly #open = new Map<number, OpenSample>();
   readonly #chatTemplate: string | null;
-  readonly #recent: { at: number; tokens: number }[] = [];
+  readonly #recent: { at: number; prompt: number; output: number }[] = [];
   #nextId = 1;
   #nextSeed: () => [number, number];
   #keepAlive: NodeJS.Timeout | undefined;
@@ -81,16 +84,9 @@ export class Engine implements EngineLike, Backend {
 
   private constructor(native: NativeEngine, options: EngineOptions) {
     this.#native = native;
-    const { bosToken, eosToken, bosTokenId, chatTemplate, ...rest } = native.model;
-    this.#chatTemplate = options.chatTemplate ?? chatTemplate ?? null;
-    this.model = {
-      ...rest,
-      modelPath: options.modelPath,
-      bosToken: bosToken ?? null,
-      eosToken: eosToken ?? null,
-      bosTokenId: bosTokenId ?? null,
-      chatTemplate: this.#chatTemplate,
-    };
+    const card = JSON.parse(native.model) as ModelCard;
+    this.#chatTemplate = options.chatTemplate ?? card.chatTemplate;
+    this.model = { ...card, modelPath: options.modelPath, chatTemplate: this.#chatTemplate };
     this.#nextSeed = seeds(options.randomSeed);
     this.#backend = engineBackend(this);
   }
@@ -168,7 +164,14 @@ export class Engine implements EngineLike, Backend {
   stats(): EngineStats {
     const stats = this.#native.stats();
     if (!stats) throw new SglangError('engine_closed', 'the engine was closed or has failed');
-    return { ...stats, generationThroughput: this.#throughput() };
+    const counted = stats as unknown as Omit<EngineStats, 'cacheHitRate' | 'promptThroughput' | 'generationThroughput'>;
+    const cacheHitRate = counted.cachedPromptTokensTotal / Math.max(counted.promptTokensTotal, 1);
+    return { ...counted, cacheHitRate, ...this.#throughput() };
+  }
+
+  async radix({ text = false }: { text?: boolean } = {}): Promise<RadixNode[]> {
+    const nodes = await this.#native.tree(text);
+    return nodes.map(({ parent, ...node }) => ({ parent: parent ?? null, ...node }));
   }
 
   async flushCache(): Promise<number> {
@@ -188,6 +191,11 @@ export class Engine implements EngineLike, Backend {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** This engine as a backend for programs of one tenant or of one importance. */
+  backend(standing: RequestStanding): Backend {
+    return engineBackend(this, standing);
   }
 
   stream(prompt: readonly Turn[], options: GenerateOptions): AsyncIterable<Delta> {
@@ -222,15 +230,17 @@ export class Engine implements EngineLike, Backend {
   }
 
   #dispatch(events: readonly NativeEvent[]): void {
-    let tokens = 0;
+    let [prompt, output] = [0, 0];
     for (const event of events) {
-      tokens += event.tokens.length;
+      prompt += event.admitted?.promptTokens ?? 0;
+      output += event.tokens.length;
       const sample = this.#open.get(event.id);
       if (!sample) continue;
       sample.generation.take(sample.index, event);
       if (event.finish) this.#open.delete(event.id);
     }
-    if (tokens > 0) this.#recent.push({ at: performance.now(), tokens });
+    if (prompt + output > 0) this.#recent.push({ at: performance.now(), prompt, output });
+    this.#forgetOld();
     if (this.#open.size === 0) this.#rest();
   }
 
@@ -239,10 +249,16 @@ export class Engine implements EngineLike, Backend {
     this.#keepAlive = undefined;
   }
 
-  #throughput(): number {
+  #forgetOld(): void {
     const since = performance.now() - THROUGHPUT_WINDOW * 1000;
     while (this.#recent.length > 0 && this.#recent[0]!.at < since) this.#recent.shift();
-    return this.#recent.reduce((sum, { tokens }) => sum + tokens, 0) / THROUGHPUT_WINDOW;
+  }
+
+  #throughput() {
+    this.#forgetOld();
+    const perSecond = (of: 'prompt' | 'output') =>
+      this.#recent.reduce((sum, step) => sum + step[of], 0) / THROUGHPUT_WINDOW;
+    return { promptThroughput: perSecond('prompt'), generationThroughput: perSecond('output') };
   }
 
   #toNative(request: GenerateRequest): Omit<NativeRequest, 'id' | 'seed'> & { seed?: number[] } {
@@ -256,7 +272,7 @@ export class Engine implements EngineLike, Backend {
       ...{ temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty },
       ...{ maxNewTokens, minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim, regex, jsonSchema, ebnf },
       priority: request.priority,
-      namespace: request.extraKey === undefined ? undefined : hashed(request.extraKey),
+      namespace: namespaceOf(request),
       stop: typeof s.stop === 'string' ? [s.stop] : s.stop ? [...s.stop] : undefined,
       stopTokenIds: s.stopTokenIds ? [...s.stopTokenIds] : undefined,
       logitBias: biasOf(s),
@@ -316,7 +332,10 @@ function halves(value: number): [number, number] {
   return [Number(bits >> 32n), Number(bits & 0xffff_ffffn)];
 }
 
-function hashed(text: string): number[] {
+/** Halves of a hash of what parts the caches; nothing where nothing does. */
+function namespaceOf({ cacheSalt, extraKey }: GenerateRequest): number[] | undefined {
+  if (cacheSalt === undefined && extraKey === undefined) return undefined;
+  const text = JSON.stringify([cacheSalt ?? null, extraKey ?? null]);
   const digest = createHash('sha256').update(text).digest();
   return [digest.readUInt32BE(0), digest.readUInt32BE(4)];
 }

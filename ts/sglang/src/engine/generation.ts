@@ -4,11 +4,20 @@
  */
 import type { NativeEvent, NativePosition } from './native.ts';
 import { SglangError, type SglangErrorCode } from './errors.ts';
-import type { FinishReason, GenerateChunk, GenerateResult, Generation, Logprobs, TokenLogprob } from './types.ts';
+import type {
+  Admission,
+  FinishReason,
+  GenerateChunk,
+  GenerateResult,
+  Generation,
+  Logprobs,
+  TokenLogprob,
+} from './types.ts';
 
 /** One of the `n` samples of a generation while it runs. */
 class Sample {
   readonly result: GenerateResult;
+  #admitted: Admission | undefined;
 
   constructor(
     readonly index: number,
@@ -24,12 +33,18 @@ class Sample {
     this.result = { text: '', outputIds: [], meta: { ...meta, e2eLatency: 0 } };
   }
 
-  /** Takes the news of one step and returns them as a piece. */
+  /** Takes the news of one step and returns them as a piece, which may be empty. */
   take(event: NativeEvent, startedAt: number): GenerateChunk {
     const { result } = this;
     result.text += event.text;
     for (const token of event.tokens) result.outputIds.push(token);
-    const chunk: GenerateChunk = { index: this.index, text: event.text, outputIds: event.tokens };
+    if (event.admitted) {
+      const { promptTokens, cachedTokens, queueSeconds: queueTime } = event.admitted;
+      this.#admitted = { promptTokens, cachedTokens, queueTime };
+      Object.assign(result.meta, this.#admitted);
+    }
+    const { index } = this;
+    const chunk: GenerateChunk = { index, text: event.text, outputIds: event.tokens, admitted: this.#admitted };
     if (event.logprobs.length > 0) {
       chunk.outputLogprobs = toLogprobs(event.logprobs);
       result.meta.outputLogprobs = joined(result.meta.outputLogprobs, chunk.outputLogprobs);
@@ -113,7 +128,8 @@ export class RunningGeneration implements Generation {
       );
       return true;
     }
-    this.#chunks.push(this.#samples[index]!.take(event, this.#startedAt));
+    const chunk = this.#samples[index]!.take(event, this.#startedAt);
+    if (chunk.text !== '' || chunk.outputIds.length > 0 || chunk.meta) this.#chunks.push(chunk);
     if (finish && --this.#open === 0) this.#resolve(this.#samples.map(({ result }) => result));
     this.#wake();
     return this.#open === 0;

@@ -71,17 +71,23 @@ export interface LogprobOptions {
   tokenIdsLogprob?: readonly number[];
 }
 
+/** How a request stands to others. */
+export interface RequestStanding {
+  /** Larger is admitted first and retracted last. Default 0. */
+  priority?: number;
+  /** Requests with different salts share no cache, so that tenants learn nothing of one another from what is fast. */
+  cacheSalt?: string;
+}
+
 /** Exactly one of `prompt`, `messages` and `inputIds`. */
-export interface GenerateRequest extends LogprobOptions {
+export interface GenerateRequest extends LogprobOptions, RequestStanding {
   prompt?: string;
   messages?: readonly ChatMessage[];
   inputIds?: readonly number[];
   images?: readonly ImageInput[];
   samplingParams?: SamplingParams;
   signal?: AbortSignal;
-  /** Larger runs first. Default 0. */
-  priority?: number;
-  /** Name of a cache namespace that shares nothing with others. */
+  /** One more name that parts caches, for any other purpose. */
   extraKey?: string;
   /** Variables for the chat template, with `messages`. */
   chatTemplateOptions?: Readonly<Record<string, unknown>>;
@@ -93,6 +99,9 @@ export type FinishReason =
   | { type: 'stop'; matched: string | number | null }
   | { type: 'length'; length: number }
   | { type: 'abort'; message: string };
+
+/** Orders in which waiting requests of the same priority are admitted; under none is one passed over forever. */
+export const schedulePolicies = ['lpm', 'fcfs', 'dfs-weight', 'random'] as const;
 
 /** Log-probability of a token; null for the first token of a prompt, which nothing predicts. */
 export interface TokenLogprob {
@@ -118,6 +127,8 @@ export interface GenerateMeta {
   cachedTokens: number;
   /** Seconds from submission to the end. */
   e2eLatency: number;
+  /** Seconds in the queue; missing where the request never left it. */
+  queueTime?: number;
   inputLogprobs?: Logprobs;
   outputLogprobs?: Logprobs;
 }
@@ -137,8 +148,13 @@ export interface GenerateChunk {
   text: string;
   outputIds: number[];
   outputLogprobs?: Logprobs;
+  /** What is known since the request left the queue. */
+  admitted?: Admission;
   meta?: GenerateMeta;
 }
+
+/** The start of a sample's computation. */
+export type Admission = Required<Pick<GenerateMeta, 'promptTokens' | 'cachedTokens' | 'queueTime'>>;
 
 /**
  * A running generation: await it for the result (an array of `n` results is `all()`), or iterate over its pieces.
@@ -180,19 +196,48 @@ export interface EngineStats {
   /** KV cache in tokens. */
   totalTokens: number;
   freeTokens: number;
+  /** In the tree of prefixes; of these, `evictableTokens` belong to no running request. */
   cachedTokens: number;
+  evictableTokens: number;
+  /** Private to running requests. `free + cached + leased = total`. */
   leasedTokens: number;
   /** Since start. */
   promptTokensTotal: number;
   cachedPromptTokensTotal: number;
   generationTokensTotal: number;
+  /** Rows computed, those of retracted requests twice. */
+  computedTokensTotal: number;
   evictedTokensTotal: number;
   retractedTotal: number;
   abortedTotal: number;
   finishedTotal: number;
   stepsTotal: number;
-  /** Output tokens per second over the last seconds. */
+  /** Seconds since start in each stage of the steps. */
+  admitSeconds: number;
+  scheduleSeconds: number;
+  runSeconds: number;
+  commitSeconds: number;
+  emitSeconds: number;
+  /** Share of prompt tokens found in the cache, since start. */
+  cacheHitRate: number;
+  /** Prompt and output tokens per second over the last seconds. */
+  promptThroughput: number;
   generationThroughput: number;
+}
+
+/** A node of the tree of prefixes: a run of tokens that follows its parent's. */
+export interface RadixNode {
+  /** Place of the parent in the list; null for the root of a namespace, which has no tokens. */
+  parent: number | null;
+  /** Hash of salt and key in hexadecimal; `0` without. */
+  namespace: string;
+  tokens: number;
+  pages: number;
+  /** Requests whose cached prefix ran through this node, since it was made. */
+  hits: number;
+  /** Running requests that hold it. */
+  leases: number;
+  text?: string;
 }
 
 /** What the server and the language need of an engine; `Engine` is the real one. */
@@ -215,5 +260,7 @@ export interface EngineLike {
   stats(): EngineStats;
   /** Drops all cached prefixes that no request holds; resolves with the number of tokens freed. */
   flushCache(): Promise<number>;
+  /** The tree of cached prefixes, parents before children; with their text only where asked for. */
+  radix(options?: { text?: boolean }): Promise<RadixNode[]>;
   close(): Promise<void>;
 }

@@ -22,6 +22,8 @@ export interface ServerOptions {
   streamOutput?: boolean;
   /** Largest body in bytes. Default 16 MiB. */
   maxBodyBytes?: number;
+  /** `/radix?text=true` may show the text of cached prompts, whosever they are. */
+  radixText?: boolean;
   /** One log line per request. */
   logRequests?: boolean;
   logger?: Logger;

@@ -68,6 +68,7 @@ function requestOf(asked: Body): ChatRequest {
     chatTemplateOptions: asked.chat_template_kwargs,
     continueFinalMessage: asked.continue_final_message,
     priority: asked.priority,
+    cacheSalt: asked.cache_salt,
     extraKey: asked.extra_key,
   };
 }

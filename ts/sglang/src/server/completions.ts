@@ -96,6 +96,7 @@ function requestOf({ engine }: Call, asked: Body, prompt: Prompt, samples: numbe
     logprobStartLen: withLogprobs && asked.echo ? 0 : undefined,
     topLogprobsNum: asked.logprobs,
     priority: asked.priority,
+    cacheSalt: asked.cache_salt,
     extraKey: asked.extra_key,
   };
 }

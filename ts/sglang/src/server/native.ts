@@ -45,6 +45,7 @@ const fields = {
   stream: boolean,
   rid: perPrompt(string, 'strings'),
   priority: integer(-limit, limit),
+  cache_salt: string,
   extra_key: string,
   image_data: notYet,
   lora_path: notYet,
@@ -121,6 +122,7 @@ function requestOf(body: Body, engine: EngineLike, i: number): GenerateRequest {
     topLogprobsNum: pick(body.top_logprobs_num, i),
     tokenIdsLogprob: pickIds(body.token_ids_logprob, i),
     priority: body.priority,
+    cacheSalt: body.cache_salt,
     extraKey: body.extra_key,
   };
 }
@@ -167,6 +169,7 @@ function metaInfo(engine: EngineLike, style: Style, meta: GenerateMeta) {
     completion_tokens: meta.completionTokens,
     cached_tokens: meta.cachedTokens,
     e2e_latency: meta.e2eLatency,
+    queue_time: meta.queueTime,
     ...(returnLogprob && logprobFields(engine, style, 'output', meta.outputLogprobs ?? noLogprobs())),
     ...(returnLogprob && logprobStartLen >= 0 && logprobFields(engine, style, 'input', input)),
     ...(returnLogprob && logprobStartLen >= 0 && { normalized_prompt_logprob: mean(input) }),
@@ -210,7 +213,9 @@ async function* events(call: Call, body: Body, submissions: readonly Submission[
     samples[i]!.set(chunk.index, now);
     const told = call.options.streamOutput ? chunk : now;
     const style = styleOf(body, submissions[i]!);
-    const partial = { id: rid, finish_reason: null, completion_tokens: now.outputIds.length };
+    const { promptTokens: prompt_tokens, cachedTokens: cached_tokens } = chunk.admitted ?? {};
+    const counts = { prompt_tokens, completion_tokens: now.outputIds.length, cached_tokens };
+    const partial = { id: rid, finish_reason: null, ...counts };
     const logprobs = request.returnLogprob && logprobFields(engine, style, 'output', now.logprobs);
     yield {
       text: told.text,

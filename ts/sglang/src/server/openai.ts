@@ -12,6 +12,7 @@ export const openaiFields = {
   stream_options: object({ include_usage: boolean }),
   rid: string,
   priority: integer(-limit, limit),
+  cache_salt: string,
   extra_key: string,
 };
 

@@ -6,7 +6,7 @@ import type { EngineStats } from '../engine/types.ts';
 import { submit } from './calls.ts';
 import type { Call, Route, ServerState } from './calls.ts';
 import { boolean, object, string } from './fields.ts';
-import { cacheHitRate, ratio } from './metrics.ts';
+import { ratio, usedTokens } from './metrics.ts';
 import { HttpProblem } from './problem.ts';
 
 export const statusRoutes: readonly Route[] = [
@@ -22,6 +22,7 @@ export const statusRoutes: readonly Route[] = [
   { methods: ['get'], paths: ['/get_load'], answer: ({ res, engine }) => res.json([shortLoad(engine.stats())]) },
   { methods: ['get'], paths: ['/v1/loads'], answer: loads },
   { methods: ['get'], paths: ['/metrics'], answer: metrics },
+  { methods: ['get'], paths: ['/radix'], answer: radix },
   { methods: ['get', 'post'], paths: ['/flush_cache'], answer: flushCache },
   { methods: ['post'], paths: ['/abort_request'], takesBody: true, answer: abortRequest },
   // The Python client sends this before it resends the whole text; there is nothing to do, but it hangs on a 404.
@@ -83,7 +84,7 @@ function shortLoad(stats: EngineStats) {
     dp_rank: 0,
     num_reqs: stats.running + stats.waiting,
     num_waiting_reqs: stats.waiting,
-    num_tokens: stats.leasedTokens,
+    num_tokens: usedTokens(stats),
   };
 }
 
@@ -92,12 +93,12 @@ function load(stats: EngineStats) {
     dp_rank: 0,
     num_running_reqs: stats.running,
     num_waiting_reqs: stats.waiting,
-    num_used_tokens: stats.leasedTokens,
-    num_total_tokens: stats.leasedTokens,
+    num_used_tokens: usedTokens(stats),
+    num_total_tokens: usedTokens(stats),
     max_total_num_tokens: stats.totalTokens,
-    token_usage: ratio(stats.leasedTokens, stats.totalTokens),
+    token_usage: ratio(usedTokens(stats), stats.totalTokens),
     gen_throughput: stats.generationThroughput,
-    cache_hit_rate: cacheHitRate(stats),
+    cache_hit_rate: stats.cacheHitRate,
   };
 }
 
@@ -108,6 +109,19 @@ function loads({ engine, res }: Call): void {
 async function metrics({ metrics: { registry }, res }: Call): Promise<void> {
   const text = await registry.metrics();
   res.type(registry.contentType).send(text);
+}
+
+/** The tree of cached prefixes for tools to draw. Its text is other people's prompts, so the operator must allow it. */
+async function radix({ engine, options, req, res }: Call): Promise<void> {
+  const text = req.query['text'] === 'true' || req.query['text'] === '1';
+  if (text && !options.radixText) {
+    throw new HttpProblem(
+      403,
+      'forbidden',
+      'text: the server shows no text of cached prompts; start it with --radix-text',
+    );
+  }
+  res.json({ nodes: await engine.radix({ text }) });
 }
 
 /** Refused while requests hold parts of the cache; `?timeout=` waits that many seconds for them. */

@@ -116,6 +116,17 @@ test('several branches compute the common part once, without generating', async 
   );
 });
 
+test('every request of a standing has its priority and its salt', async (t) => {
+  const { engine, requests } = scripted();
+  const backend = engineBackend(engine, { priority: 2, cacheSalt: 'tenant' });
+  await fn(async (s) => {
+    await s`head`.fork(2).join();
+    return s`${select('pick', ['a', 'b'])}${gen('more')}`;
+  }).run({}, { backend });
+  t.true(requests.length >= 5, 'the common part, the prompt, both options, the generation');
+  for (const { priority, cacheSalt } of requests) t.deepEqual([priority, cacheSalt], [2, 'tenant']);
+});
+
 for (const { title, prompt, choices, method, expected } of selectCases) {
   test(`select ${title}`, async (t) => {
     const { backend, requests } = scripted({ reply: [] });

@@ -190,6 +190,17 @@ test('an abort hangs up', async (t) => {
   t.pass();
 });
 
+test('every request of a standing has its priority, and its salt as the original knows it', async (t) => {
+  const { url, asked } = await scriptedServer(t, (one) => (one.body.stream ? streamed('x') : scorer(false, true)(one)));
+  const backend = new RuntimeEndpoint(url, { priority: 2, cacheSalt: 'tenant' });
+  await fn(async (s) => {
+    await s`Use a`.fork(2).join();
+    return s` ${select('tool', ['calculator', 'web'])}${gen('more')}`;
+  }).run({}, { backend });
+  t.true(asked.length >= 4);
+  for (const { body } of asked) t.deepEqual([body.priority, body.extra_key], [2, 'tenant']);
+});
+
 test('flushing and warming are requests of their own', async (t) => {
   const { backend, asked } = await server(t, ({ path }) =>
     path === '/flush_cache' ? { json: 'flushed' } : scorer(false, true)(asked.at(-1)!),

@@ -75,7 +75,12 @@ const mistakes: [args: string[], env: Record<string, string>, code: number, mess
   [['serve', '--port', '65536'], {}, 2, /^sglang: --port: expected a whole number in \[0, 65535\]/],
   [['serve', '--threads', '1.5'], {}, 2, /^sglang: --threads: expected a whole number in \[1, 1024\], got "1.5"/],
   [['serve', '--context-length', '0'], {}, 2, /^sglang: --context-length: expected a whole number ≥ 1, got "0"/],
-  [['serve', '--schedule-policy', 'lifo'], {}, 2, /^sglang: --schedule-policy: expected one of lpm, fcfs, got "lifo"/],
+  [
+    ['serve', '--schedule-policy', 'lifo'],
+    {},
+    2,
+    /^sglang: --schedule-policy: expected one of lpm, fcfs, dfs-weight, random, got "lifo"/,
+  ],
   [['serve'], { SGLANG_PORT: 'x' }, 2, /^sglang: SGLANG_PORT: expected a whole number/],
   [['serve'], { SGLANG_LOG_REQUESTS: 'maybe' }, 2, /^sglang: SGLANG_LOG_REQUESTS: expected 1, 0, true or false/],
   [['serve', '--tp', '2'], {}, 2, /^sglang: --tp: not supported yet\n$/],

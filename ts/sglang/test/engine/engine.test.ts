@@ -130,7 +130,61 @@ test.serial('a second request takes its prompt from the cache, until it is flush
   await atRest();
   t.true((await engine.flushCache()) >= 39);
   t.is(await ask(), 0);
-  t.is((await engine.generate({ inputIds: long, samplingParams: greedy, extraKey: 'other' })).meta.cachedTokens, 0);
+});
+
+test.serial('salts and keys part the cache', async (t) => {
+  const inputIds = Array.from({ length: 40 }, (_, i) => 60 + i);
+  const ask = async (names: Pick<GenerateRequest, 'cacheSalt' | 'extraKey'>) =>
+    (await engine.generate({ inputIds, samplingParams: greedy, ...names })).meta.cachedTokens;
+  const different = [
+    {},
+    { cacheSalt: 'a' },
+    { cacheSalt: 'b' },
+    { extraKey: 'a' },
+    { cacheSalt: 'a', extraKey: 'b' },
+    { cacheSalt: 'ab' },
+  ];
+  for (const names of different) t.is(await ask(names), 0, JSON.stringify(names));
+  for (const names of different) t.is(await ask(names), 39, JSON.stringify(names));
+});
+
+test.serial('the tree of prefixes: tokens, hits, leases, and text when asked for', async (t) => {
+  await atRest();
+  await engine.flushCache();
+  t.deepEqual(await engine.radix(), []);
+  const samplingParams = { ...greedy, maxNewTokens: 1 };
+  await engine.generate({ prompt, samplingParams });
+  await engine.generate({ prompt: `${prompt} is`, samplingParams });
+  const nodes = await engine.radix({ text: true });
+  t.is(nodes[0]!.parent, null);
+  t.deepEqual([nodes[0]!.tokens, nodes[0]!.text, nodes[0]!.namespace], [0, '', '0']);
+  t.deepEqual([nodes[1]!.text, nodes[1]!.parent, nodes[1]!.hits], [prompt, 0, 1]);
+  t.is(nodes[2]!.text, ' is');
+  t.true(nodes.every(({ leases }) => leases === 0));
+  t.is(16 * nodes.reduce((sum, { pages }) => sum + pages, 0), engine.stats().cachedTokens);
+  t.true((await engine.radix()).every((node) => node.text === undefined));
+});
+
+test('a request is told how long it waited; what does not fit the queue is refused', async (t) => {
+  const small = await tinyEngine({ maxRunningRequests: 1, maxQueuedRequests: 1, schedulePolicy: 'dfs-weight' });
+  const asks = [200, 3, 3].map((maxNewTokens) =>
+    small.generate({ prompt, samplingParams: { ...greedy, maxNewTokens } }),
+  );
+  const [first, second] = await Promise.all([asks[0], asks[1]]);
+  await t.throwsAsync(asks[2]!.all(), { code: 'overloaded', message: /the queue is full/ });
+  t.true(first!.meta.queueTime! < second!.meta.queueTime!);
+  t.true(second!.meta.queueTime! <= second!.meta.e2eLatency);
+  await small.close();
+});
+
+test('a larger priority goes first', async (t) => {
+  const small = await tinyEngine({ maxRunningRequests: 1 });
+  const ended: number[] = [];
+  const ask = (priority: number, maxNewTokens: number) =>
+    small.generate({ prompt, priority, samplingParams: { ...greedy, maxNewTokens } }).then(() => ended.push(priority));
+  await Promise.all([ask(9, 100), ask(0, 2), ask(-1, 2), ask(1, 2)]);
+  t.deepEqual(ended, [9, 1, 0, -1]);
+  await small.close();
 });
 
 test.serial('a signal ends a generation, and its memory comes back', async (t) => {

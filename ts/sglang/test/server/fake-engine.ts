@@ -6,7 +6,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SglangError } from '../../src/engine/errors.ts';
 import { RunningGeneration } from '../../src/engine/generation.ts';
-import type { EngineLike, EngineStats, GenerateRequest, Generation, ModelCard } from '../../src/engine/types.ts';
+import type {
+  EngineLike,
+  EngineStats,
+  GenerateRequest,
+  Generation,
+  ModelCard,
+  RadixNode,
+} from '../../src/engine/types.ts';
 
 export const eosId = 256;
 const vocabSize = 257;
@@ -36,15 +43,24 @@ const zero: EngineStats = {
   totalTokens: 4096,
   freeTokens: 4096,
   cachedTokens: 0,
+  evictableTokens: 0,
   leasedTokens: 0,
   promptTokensTotal: 0,
   cachedPromptTokensTotal: 0,
   generationTokensTotal: 0,
+  computedTokensTotal: 0,
   evictedTokensTotal: 0,
   retractedTotal: 0,
   abortedTotal: 0,
   finishedTotal: 0,
   stepsTotal: 0,
+  admitSeconds: 0,
+  scheduleSeconds: 0,
+  runSeconds: 0,
+  commitSeconds: 0,
+  emitSeconds: 0,
+  cacheHitRate: 0,
+  promptThroughput: 0,
   generationThroughput: 0,
 };
 
@@ -94,6 +110,19 @@ export class FakeEngine implements EngineLike {
     return Promise.resolve(16);
   }
 
+  radix({ text = false } = {}): Promise<RadixNode[]> {
+    const root = { parent: null, namespace: '0', tokens: 0, pages: 0, hits: 2, leases: 0 };
+    const child = { ...root, parent: 0, tokens: 20, pages: 2, hits: 1 };
+    return Promise.resolve(
+      text
+        ? [
+            { ...root, text: '' },
+            { ...child, text: 'a secret' },
+          ]
+        : [root, child],
+    );
+  }
+
   close(): Promise<void> {
     this.closed = true;
     return Promise.resolve();
@@ -119,6 +148,9 @@ export class FakeEngine implements EngineLike {
   ): Promise<void> {
     const { maxNewTokens = 128, stop = [], ignoreEos = false } = request.samplingParams ?? {};
     this.counts.running++;
+    const queueSeconds = 0.25;
+    const admitted = { promptTokens: prompt.length, cachedTokens: Math.min(4, prompt.length), queueSeconds };
+    generation.take(index, { id: 0, text: '', tokens: [], logprobs: [], promptLogprobs: [], admitted });
     this.counts.promptTokensTotal += prompt.length;
     const stops = typeof stop === 'string' ? [stop] : stop;
     const first = prompt.reduce((sum, id) => sum + id, index);

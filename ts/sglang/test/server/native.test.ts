@@ -28,6 +28,7 @@ test('a prompt gives text, tokens and meta_info', async (t) => {
       prompt_tokens: 2,
       completion_tokens: 3,
       cached_tokens: 2,
+      queue_time: 0.25,
     },
   });
 });
@@ -95,11 +96,20 @@ test('all sampling parameters reach the engine, null means the default', async (
     structural_tag: null,
   };
   t.is(
-    (await post('/generate', { text: 'a', sampling_params, extra_key: 'team', priority: 3, lora_path: null })).status,
+    (
+      await post('/generate', {
+        text: 'a',
+        sampling_params,
+        cache_salt: 's',
+        extra_key: 'team',
+        priority: 3,
+        lora_path: null,
+      })
+    ).status,
     200,
   );
-  const { samplingParams, extraKey, priority } = engine.requests[0]!;
-  t.deepEqual([extraKey, priority], ['team', 3]);
+  const { samplingParams, cacheSalt, extraKey, priority } = engine.requests[0]!;
+  t.deepEqual([cacheSalt, extraKey, priority], ['s', 'team', 3]);
   const defined = Object.entries(samplingParams!).filter(([, value]) => value !== undefined);
   t.deepEqual(Object.fromEntries(defined), {
     maxNewTokens: 4,
@@ -197,6 +207,7 @@ test('a stream tells all text so far, and its last event everything', async (t) 
     seen.map((event) => event.meta_info.finish_reason?.type ?? null),
     [null, null, null, 'length'],
   );
+  t.true(seen.every(({ meta_info }) => meta_info.prompt_tokens === 2 && meta_info.cached_tokens === 2));
   t.deepEqual(seen.at(-1).output_ids, [...Buffer.from(answer('ab', 3))]);
   t.false(seen.some((event) => 'index' in event));
 });

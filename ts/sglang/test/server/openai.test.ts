@@ -77,6 +77,16 @@ test('chat through the official client: n, stop, seed, roles and text parts', as
   t.deepEqual({ seed, n, stop, temperature }, { seed: 7, n: 2, stop: ['\n'], temperature: 0 });
 });
 
+test('salt, key and priority reach the engine from both endpoints', async (t) => {
+  const { post, engine } = await start(t);
+  const extras = { cache_salt: 'tenant', extra_key: 'k', priority: -2, max_tokens: 1 };
+  t.is((await post('/v1/chat/completions', { messages, ...extras })).status, 200);
+  t.is((await post('/v1/completions', { prompt: 'a', ...extras })).status, 200);
+  for (const { cacheSalt, extraKey, priority } of engine.requests) {
+    t.deepEqual([cacheSalt, extraKey, priority], ['tenant', 'k', -2]);
+  }
+});
+
 test('chat without a limit may fill the context', async (t) => {
   const { client, engine } = await start(t);
   const answer = await client.chat.completions.create({ model: 'm', messages });

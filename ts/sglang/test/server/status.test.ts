@@ -51,9 +51,9 @@ test('load for routers', async (t) => {
   Object.assign(engine.counts, {
     running: 2,
     waiting: 1,
-    leasedTokens: 1024,
-    promptTokensTotal: 8,
-    cachedPromptTokensTotal: 2,
+    freeTokens: 2048,
+    evictableTokens: 1024,
+    cacheHitRate: 0.25,
   });
   t.deepEqual((await ask('/get_load')).json, [{ dp_rank: 0, num_reqs: 3, num_waiting_reqs: 1, num_tokens: 1024 }]);
   const { json } = await ask('/v1/loads?include=all');
@@ -72,11 +72,38 @@ test('metrics have the names and labels of the original', async (t) => {
   t.is(value('time_to_first_token_seconds_count'), '1');
   t.is(value('inter_token_latency_seconds_count'), '2');
   t.is(value('e2e_request_latency_seconds_count'), '1');
+  t.deepEqual([value('queue_time_seconds_count'), value('queue_time_seconds_sum')], ['1', '0.25']);
   const others =
     'num_running_reqs num_queue_reqs num_used_tokens token_usage gen_throughput cache_hit_rate cached_tokens_total';
   for (const name of `${others} evicted_tokens_total num_retracted_reqs num_aborted_requests_total`.split(' ')) {
     t.is(value(name), '0', name);
   }
+});
+
+test('every number of the engine is a metric, with the same value', async (t) => {
+  const { ask, engine } = await startServer(t);
+  const names = Object.keys(engine.counts) as (keyof typeof engine.counts)[];
+  names.forEach((name, i) => (engine.counts[name] = 1000 + i / 8));
+  const { json: text } = await ask('/metrics');
+  const values = [...String(text).matchAll(/^sglang:.* (\S+)$/gm)].map(([, value]) => Number(value));
+  for (const name of names) t.true(values.includes(engine.counts[name]), name);
+  for (const stage of ['admit', 'schedule', 'run', 'commit', 'emit'] as const) {
+    const line = `sglang:step_seconds_total{stage="${stage}",model_name="fake/model"} ${engine.counts[`${stage}Seconds`]}`;
+    t.true(String(text).includes(line), line);
+  }
+  Object.assign(engine.counts, { running: 0, waiting: 0 });
+});
+
+test('the tree of prefixes is shown, and its text only by leave of the operator', async (t) => {
+  const closed = await startServer(t);
+  const nodes = await closed.engine.radix();
+  t.deepEqual((await closed.ask('/radix')).json, { nodes });
+  const refused = await closed.ask('/radix?text=true');
+  t.is(refused.status, 403);
+  t.regex(refused.json.error.message, /--radix-text/);
+  const { ask } = await startServer(t, { radixText: true });
+  t.deepEqual((await ask('/radix')).json, { nodes });
+  t.is((await ask('/radix?text=true')).json.nodes[1].text, 'a secret');
 });
 
 test('the cache is flushed when nothing runs, or once nothing does', async (t) => {
