@@ -84,7 +84,7 @@ const mistakes: [args: string[], env: Record<string, string>, code: number, mess
   [['serve'], { SGLANG_PORT: 'x' }, 2, /^sglang: SGLANG_PORT: expected a whole number/],
   [['serve'], { SGLANG_LOG_REQUESTS: 'maybe' }, 2, /^sglang: SGLANG_LOG_REQUESTS: expected 1, 0, true or false/],
   [['serve', '--tp', '2'], {}, 2, /^sglang: --tp: not supported yet\n$/],
-  [['serve', '--quantization', 'awq'], {}, 2, /^sglang: --quantization: not supported yet\n$/],
+  [['serve', '--quantization', 'awq'], {}, 2, /^sglang: --quantization: expected one of q8_0, .* got "awq"\n$/],
   [['serve', '--chat-template', './none.jinja'], {}, 2, /^sglang: --chat-template: ENOENT.*none.jinja/],
   [['serve', '--port', '0', '--model-path', 'broken'], {}, 1, /^sglang: broken: not a GGUF file\n$/],
   [['pull', 'smollm2-135m-instrct'], {}, 1, /^sglang: there is no .* did you mean "smollm2-135m-instruct"\?/],
