@@ -10,6 +10,7 @@ const guide = [
   ['Streaming', 'streaming'],
   ['Batching', 'batching'],
   ['Traces', 'traces'],
+  ['The cache and the queue', 'scheduling'],
   ['Testing your programs', 'testing'],
   ['The command line', 'command-line'],
 ] as const;
