@@ -52,6 +52,21 @@ impl Tokenizer {
         }
     }
 
+    /// From a `tokenizer.json` or the folder of one, without end tokens, or from a GGUF file.
+    pub fn alone(path: &Path) -> Result<Self> {
+        let in_folder = path.join("tokenizer.json");
+        if in_folder.is_file() {
+            return Self::from_json_file(&in_folder);
+        }
+        match path.extension().is_some_and(|extension| extension == "json") {
+            true => Self::from_json_file(path),
+            false => {
+                let files = weights::open(path)?;
+                Self::of(&files, &ModelConfig::of(&files)?)
+            }
+        }
+    }
+
     fn fitted(mut self, config: &ModelConfig) -> Self {
         self.table.resize(config.vocab);
         self.eos.clone_from(&config.eos);

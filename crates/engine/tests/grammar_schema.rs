@@ -23,7 +23,8 @@ static DEFAULT: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| load(&default_model(
 /// The part of a text that the masks let through, and whether it is complete.
 fn walk(mut grammar: Box<dyn Grammar>, tokenizer: &Tokenizer, tokens: &[u32]) -> (String, bool) {
     for (i, &token) in tokens.iter().enumerate() {
-        let allowed = mask(&mut *grammar, tokenizer)[token as usize / 32] >> (token % 32) & 1 == 1;
+        let is_set = |mask: Vec<u32>| mask[token as usize / 32] >> (token % 32) & 1 == 1;
+        let allowed = grammar.allowed().is_ok() && is_set(mask(&mut *grammar, tokenizer));
         if !allowed {
             return (tokenizer.decode(&tokens[..i], false), false);
         }
@@ -106,6 +107,108 @@ fn schemas_allow_their_instances_and_nothing_else() {
     }
 }
 
+/// Schemas with keywords that no grammar enforces: the finished value is checked.
+const CHECKED: &[(&str, &[&str], &[&str])] = &[
+    (
+        r#"{"type":"array","items":{"enum":[1,2,"a"]},"uniqueItems":true}"#,
+        &["[]", r#"[2,"a",1]"#],
+        &["[1,1]", r#"["a",2,"a"]"#, "[3]"],
+    ),
+    (r#"{"type":"integer","not":{"multipleOf":3}}"#, &["1", "31"], &["3", "30", "1.5"]),
+    (
+        r#"{"type":"array","contains":{"const":"x"},"minContains":2,"maxContains":3}"#,
+        &[r#"["x",1,"x"]"#],
+        &[r#"["x",1]"#, r#"["x","x","x","x"]"#],
+    ),
+    (
+        r#"{"type":"object","properties":{"kind":{"enum":["a","b"]},"n":{"type":"integer"}},"required":["kind"],
+            "if":{"properties":{"kind":{"const":"a"}}},"then":{"required":["n"]},"additionalProperties":false}"#,
+        &[r#"{"kind":"b"}"#, r#"{"kind":"a","n":1}"#],
+        &[r#"{"kind":"a"}"#],
+    ),
+    (r#"{"oneOf":[{"type":"integer"},{"type":"number","minimum":0}]}"#, &["-1", "0.5"], &["1", "-0.5"]),
+    (r#"{"type":"string","pattern":"^(?=.*1)[a1]{2}$"}"#, &[r#""a1""#], &[r#""aa""#, r#""1""#]),
+    (r#"{"type":"string","format":"regex"}"#, &[r#""a|b""#], &[r#""a(b""#]),
+    (
+        r#"{"type":"object","properties":{"a":{"type":"null"},"b":{"type":"null"}},"dependentRequired":{"a":["b"]}}"#,
+        &["{}", r#"{"b":null}"#, r#"{"a":null,"b":null}"#],
+        &[r#"{"a":null}"#],
+    ),
+    (r#"{"type":"object","propertyNames":{"maxLength":2}}"#, &[r#"{"ab":1}"#], &[r#"{"abc":1}"#]),
+];
+
+#[test]
+fn what_no_grammar_enforces_is_checked_when_the_value_is_complete() {
+    for &(schema, valid, invalid) in CHECKED {
+        let constraint = Constraint::JsonSchema(schema.into());
+        valid.iter().for_each(|instance| check(&constraint, instance, true));
+        invalid.iter().for_each(|instance| check(&constraint, instance, false));
+    }
+}
+
+#[test]
+fn a_finished_value_that_breaks_its_schema_is_an_error_and_never_an_end() {
+    let constraint = Constraint::JsonSchema(r#"{"type":"array","items":{"const":1},"uniqueItems":true}"#.into());
+    let mut grammar = Grammars::new(LLAMA3.clone()).start(&constraint).unwrap();
+    single_bytes("[1,1]").into_iter().for_each(|token| grammar.accept(token));
+    assert!(!grammar.is_accepting());
+    let error = grammar.allowed().unwrap_err().to_string();
+    let expected =
+        "the model ended a value that does not satisfy it: its part at \"\" breaks the schema at \"/uniqueItems\"";
+    assert_eq!(error, format!("sampling_params.json_schema: {expected}"));
+}
+
+#[test]
+fn a_schema_may_say_how_its_values_are_written() {
+    let of = |style: &str, rest: &str| Constraint::JsonSchema(format!(r#"{{"x-sglang":{style},{rest}}}"#));
+    let object = r#""type":"object","properties":{"b":{"type":"null"},"a":{"type":"integer"}},"required":["b","a"]"#;
+    check(&of("{}", object), r#"{"b":null,"a":1}"#, true);
+    check(&of("{}", object), r#"{"a":1,"b":null}"#, false);
+    let sorted = of(r#"{"keyOrder":"sorted"}"#, object);
+    check(&sorted, r#"{"a":1,"b":null}"#, true);
+    check(&sorted, r#"{"b":null,"a":1}"#, false);
+    let any = of(r#"{"whitespace":"any"}"#, object);
+    for text in [r#"{"b":null,"a":1}"#, "{\n  \"b\": null,\n  \"a\": 1\n}"] {
+        check(&any, text, true);
+    }
+    check(&any, &format!("{{{}\"b\":null,\"a\":1}}", " ".repeat(21)), false);
+    let list = r##""$ref":"#/$defs/list","$defs":{"list":{"type":"object","properties":{"next":{"$ref":"#/$defs/list"}},"additionalProperties":false}}"##;
+    let nested = |depth: usize| r#"{"next":"#.repeat(depth) + "{}" + &"}".repeat(depth);
+    check(&of("{}", list), &nested(5), true);
+    check(&of(r#"{"maxDepth":3}"#, list), &nested(2), true);
+    check(&of(r#"{"maxDepth":3}"#, list), &nested(3), false);
+    let tree =
+        r##""type":"object","properties":{"kids":{"type":"array","items":{"$ref":"#"}}},"additionalProperties":false"##;
+    check(&of(r#"{"maxDepth":1}"#, tree), r#"{"kids":[{"kids":[]},{}]}"#, true);
+    check(&of(r#"{"maxDepth":1}"#, tree), r#"{"kids":[{"kids":[{}]}]}"#, false);
+    for (style, expected) in [
+        (r#"{"whitespace":"some"}"#, "at \"/x-sglang\": unknown variant `some`, expected `compact` or `any`"),
+        (r#"{"maxDepth":0}"#, "at \"/x-sglang/maxDepth\": expected 1 to 100, got 0"),
+    ] {
+        assert_eq!(refusal(&of(style, object)), format!("sampling_params.json_schema: {expected}"));
+    }
+}
+
+/// Text that is free until a tag begins.
+const TAGS: &str = r#"{"structures":[
+    {"begin":"<f=add>","schema":{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]},"end":"</f>"},
+    {"begin":"<f=now>","schema":{"type":"null"},"end":"</f>"}],"triggers":["<f="]}"#;
+
+#[test]
+fn tags_hold_json_and_text_around_them_is_free() {
+    let constraint = Constraint::StructuralTag(TAGS.into());
+    for text in ["", "Hello <b>!\n", "Sum: <f=add>{\"n\":3}</f>.", "<f=now>null</f><f=add>{\"n\":-1}</f>"] {
+        check(&constraint, text, true);
+    }
+    for text in ["<f=", "<f=sub>", "a <f=add>{\"n\":1.5}</f>", "<f=now>1</f>", "<f=now>null"] {
+        check(&constraint, text, false);
+    }
+    let refused = |text: &str| refusal(&Constraint::StructuralTag(text.into()));
+    assert!(refused("[]").contains("expected {structures: [{begin, schema, end}], triggers: [text]} as JSON"));
+    let message = "at \"/structures/0/begin\": \"x\" begins with none of the triggers";
+    assert!(refused(r#"{"structures":[{"begin":"x","schema":true,"end":""}],"triggers":["y"]}"#).ends_with(message));
+}
+
 fn refusal(constraint: &Constraint) -> String {
     let refused = Grammars::new(LLAMA3.clone()).start(constraint);
     refused.err().unwrap_or_else(|| panic!("{constraint:?} is not refused")).to_string()
@@ -116,32 +219,15 @@ const REFUSED_SCHEMAS: &[(&str, &str)] = &[
     ("{", "not JSON: EOF while parsing an object at line 1 column 1"),
     ("3", "expected a schema that allows some value, got 3"),
     ("false", "expected a schema that allows some value, got false"),
-    (r#"{"type":"array","uniqueItems":true}"#, r#"at "": keywords that are not supported: ["uniqueItems"]"#),
-    (
-        r#"{"properties":{"a":{"type":"array","items":{"not":{"type":"null"}}},"b":{"type":"integer"}}}"#,
-        r#"at "/properties/a/items": keywords that are not supported: ["not"]"#,
-    ),
-    (
-        r#"{"properties":{"ok":{"type":"integer"},"b/c~ é":{"if":{},"then":{}}}}"#,
-        r#"at "/properties/b~1c~0 é": keywords that are not supported: ["if", "then"]"#,
-    ),
-    (
-        r##"{"$defs":{"e":{"type":"string","format":"regex"}},"anyOf":[{"type":"null"},{"$ref":"#/$defs/e"}]}"##,
-        r#"at "/$defs/e": Unknown format: regex"#,
-    ),
     (r##"{"properties":{"a":{"$ref":"#/$defs/x"}}}"##, r#"at "/properties/a": Pointer '/$defs/x' does not exist"#),
-    (
-        r#"{"oneOf":[{"type":"integer"},{"type":"number","minimum":0}]}"#,
-        "at \"\": oneOf is supported only where its branches clearly exclude each other; write anyOf if several may hold",
-    ),
-    (
-        r#"{"type":"string","pattern":"(?=a)b"}"#,
-        "at \"\": regex parse error: (?=a)b ^^^ error: look-around, including look-ahead and look-behind, is not \
-         supported",
-    ),
     (
         r#"{"type":"integer","minimum":3,"maximum":2}"#,
         r#"at "": Unsatisfiable schema: minimum (3) is greater than maximum (2)"#,
+    ),
+    (
+        r##"{"properties":{"a":{"$ref":"#x"}},"$defs":{"x":{"$anchor":"x","type":"null"}},"not":{"required":["b"]}}"##,
+        "at \"/properties/a\": a schema that refers to itself for the same value, or to another by its name, cannot be \
+         checked",
     ),
     (r#"{"properties":{"a":{"type":"int"}}}"#, r#"at "/properties/a": Invalid type: int"#),
     (

@@ -4,19 +4,27 @@
 //! Regular expressions ([`dialect`], [`regex`]) and grammars without recursion ([`ebnf`]) become automata of our own.
 //! JSON Schema ([`schema`]) and recursive grammars are parsed by llguidance ([`parsing`]).
 
+mod checked;
 mod class;
 mod dialect;
 mod ebnf;
+mod endless;
+mod examine;
 mod jump;
+mod loosen;
 mod parsing;
 mod regex;
 mod schema;
+mod style;
+mod tags;
 mod vocabulary;
 
 use crate::error::Error;
 use crate::text::Tokenizer;
+use checked::{Check, Checked};
 use dialect::Flaw;
 use ebnf::Language;
+pub use examine::{Examined, Walk};
 use parsing::{Parser, Parsers};
 use regex::{Matching, Regex};
 use regex_syntax::hir::Hir;
@@ -35,21 +43,43 @@ pub enum Constraint {
     /// The output is derived from the rule `root` of a grammar in EBNF (`name ::= …`), or, where the text holds no
     /// `::=`, from `start` of one in llguidance's variant of Lark's notation (`name: …`).
     Ebnf(String),
+    /// The output is derived from `start` of a grammar in that notation.
+    Lark(String),
+    /// Text in which JSON values stand between tags (`{structures: [{begin, schema, end}], triggers}`, JSON text).
+    StructuralTag(String),
 }
 
 impl Constraint {
+    /// By the name of its field in a request: `regex`, `json_schema`, `ebnf`, `lark` or `structural_tag`.
+    pub fn named(kind: &str, text: String) -> Result<Self, Error> {
+        match kind {
+            "regex" => Ok(Constraint::Regex(text)),
+            "json_schema" => Ok(Constraint::JsonSchema(text)),
+            "ebnf" => Ok(Constraint::Ebnf(text)),
+            "lark" => Ok(Constraint::Lark(text)),
+            "structural_tag" => Ok(Constraint::StructuralTag(text)),
+            _ => Err(Error::bad("sampling_params", format!("there is no constraint of the kind {kind:?}"))),
+        }
+    }
+
     /// The field of a request that holds it.
     fn param(&self) -> &'static str {
         match self {
             Constraint::Regex(_) => "sampling_params.regex",
             Constraint::JsonSchema(_) => "sampling_params.json_schema",
             Constraint::Ebnf(_) => "sampling_params.ebnf",
+            Constraint::Lark(_) => "sampling_params.lark",
+            Constraint::StructuralTag(_) => "sampling_params.structural_tag",
         }
     }
 
     fn text(&self) -> &str {
         match self {
-            Constraint::Regex(text) | Constraint::JsonSchema(text) | Constraint::Ebnf(text) => text,
+            Constraint::Regex(text)
+            | Constraint::JsonSchema(text)
+            | Constraint::Ebnf(text)
+            | Constraint::Lark(text)
+            | Constraint::StructuralTag(text) => text,
         }
     }
 
@@ -112,6 +142,7 @@ pub struct Grammars {
 enum Compiled {
     Regex(Arc<Regex>),
     Parser(Box<Parser>),
+    Checked(Box<Parser>, Arc<Check>),
 }
 
 impl Compiled {
@@ -119,6 +150,7 @@ impl Compiled {
         match self {
             Compiled::Regex(regex) => Box::new(Matching::new(regex.clone())),
             Compiled::Parser(parser) => Box::new(parser.start()),
+            Compiled::Checked(parser, check) => Box::new(Checked::new(Box::new(parser.start()), check.clone())),
         }
     }
 }
@@ -155,9 +187,8 @@ impl Grammars {
                 self.regex(constraint, &tree)
             }
             Constraint::JsonSchema(text) => {
-                let parser = self.parsers().and_then(|parsers| schema::compile(text, parsers));
-                let parser = parser.map_err(|reason| constraint.error(reason))?;
-                Ok(Compiled::Parser(Box::new(parser)))
+                let compiled = self.parsers().and_then(|parsers| schema::compile(text, parsers));
+                compiled.map_err(|reason| constraint.error(reason))
             }
             Constraint::Ebnf(text) if text.contains("::=") => {
                 match ebnf::parse(text).map_err(|flaw| constraint.flaw(flaw))? {
@@ -165,7 +196,10 @@ impl Grammars {
                     Language::Recursive(lark) => self.lark(constraint, &lark),
                 }
             }
-            Constraint::Ebnf(text) => self.lark(constraint, text),
+            Constraint::Ebnf(text) | Constraint::Lark(text) => self.lark(constraint, text),
+            Constraint::StructuralTag(text) => {
+                self.lark(constraint, &tags::lark(text).map_err(|reason| constraint.error(reason))?)
+            }
         }
     }
 

@@ -47,6 +47,11 @@ impl Parsers {
         Ok(Parsers { factory, spellings: Arc::new(Spellings { vocabulary: vocabulary.clone(), texts, trie }) })
     }
 
+    /// Whose tokens the parsers know.
+    pub fn vocabulary(&self) -> Arc<Vocabulary> {
+        self.spellings.vocabulary.clone()
+    }
+
     /// Of a grammar in llguidance's variant of Lark's notation. `param` is the field of the request that holds it.
     pub fn lark(&self, param: &'static str, grammar: &str) -> Result<Parser, String> {
         self.parser(param, TopLevelGrammar::from_lark(grammar.into()))
@@ -67,12 +72,17 @@ impl Parsers {
     }
 }
 
-/// Runs on a thread of its own. llguidance follows references by recursion, and a stack that is too small ends the
-/// process: the longest chain that fits [`MAX_TEXT_BYTES`](super::MAX_TEXT_BYTES) must fit [`STACK_BYTES`].
-fn with_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+/// A thread to follow references on.
+pub fn large_stack() -> std::thread::Builder {
+    std::thread::Builder::new().name("sglang-grammar".into()).stack_size(STACK_BYTES)
+}
+
+/// Runs on a thread of its own. References are followed by recursion, in compilation and in checks, and a stack that is
+/// too small ends the process: the longest chain that fits [`MAX_TEXT_BYTES`](super::MAX_TEXT_BYTES) must fit
+/// [`STACK_BYTES`].
+pub fn with_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().name("sglang-grammar".into()).stack_size(STACK_BYTES);
-        let thread = builder.spawn_scoped(scope, work).map_err(|e| format!("no thread to compile on: {e}"))?;
+        let thread = large_stack().spawn_scoped(scope, work).map_err(|e| format!("no thread to compile on: {e}"))?;
         thread.join().map_err(|panic| panic_message(&*panic))
     })
 }

@@ -1,10 +1,16 @@
-//! JSON Schema as grammars. Objects are written without white space, their keys in the order of the schema.
+//! JSON Schema as grammars. Objects are written without white space, their keys in the order of the schema, unless the
+//! schema's own [`style`](super::style) says otherwise.
 //!
 //! Law: a schema is honoured in full or refused with the JSON pointer of the part that cannot be; annotations, among
 //! them formats that the specification does not name, are no constraints (JSON Schema 2020-12, "Validation", 7).
 
+use super::checked::Check;
+use super::loosen::loosen;
 use super::parsing::{Parser, Parsers};
+use super::style::Style;
+use super::Compiled;
 use serde_json::{json, Value};
+use std::sync::Arc;
 
 const PARAM: &str = "sampling_params.json_schema";
 
@@ -55,35 +61,41 @@ const OF_SCHEMAS: [&str; 16] = [
 ];
 
 /// Keywords whose value holds schemas by name.
-const OF_NAMED_SCHEMAS: [&str; 6] =
+pub const OF_NAMED_SCHEMAS: [&str; 6] =
     ["$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"];
 
-/// The parser of a schema given as JSON text. An error is a sentence without its end.
-pub fn compile(text: &str, parsers: &Parsers) -> Result<Parser, String> {
+/// A schema given as JSON text. An error is a sentence without its end.
+pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     let mut schema = match serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))? {
         schema @ Value::Object(_) => schema,
         Value::Bool(true) => json!({}),
         other => return Err(format!("expected a schema that allows some value, got {other}")),
     };
     drop_annotations(&mut schema);
-    parser(&schema, parsers).map_err(|reason| {
-        let at = refused_part(&schema, parsers);
+    let style = Style::taken_from(&mut schema)?;
+    let mut styled = schema.clone();
+    style.apply(&mut styled);
+    if let Ok(parser) = parser(&styled, style.options(false), parsers) {
+        return Ok(Compiled::Parser(Box::new(parser)));
+    }
+    loosen(&mut styled);
+    let parser = parser(&styled, style.options(true), parsers).map_err(|reason| {
+        let at = refused_part(&styled, parsers);
         format!("at \"{at}\": {}", reworded(&reason))
-    })
+    })?;
+    let check = Check::new(&schema, parsers.vocabulary(), PARAM)?;
+    Ok(Compiled::Checked(Box::new(parser), Arc::new(check)))
 }
 
 /// A reason in one line, in terms of the request.
 fn reworded(reason: &str) -> String {
     let line = reason.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    line.replace("Unimplemented keys", "keywords that are not supported").replace(
-        "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf",
-        "oneOf is supported only where its branches clearly exclude each other; write anyOf if several may hold",
-    )
+    line.replace("Unimplemented keys", "keywords that are not supported")
 }
 
-fn parser(schema: &Value, parsers: &Parsers) -> Result<Parser, String> {
+fn parser(schema: &Value, options: Value, parsers: &Parsers) -> Result<Parser, String> {
     let mut schema = schema.clone();
-    schema["x-guidance"] = json!({ "whitespace_flexible": false });
+    schema["x-guidance"] = options;
     parsers.json_schema(PARAM, schema)
 }
 
@@ -108,7 +120,8 @@ fn refused_part(schema: &Value, parsers: &Parsers) -> String {
         let found = subschemas(&mut part).into_iter().find_map(|(step, part)| {
             tries += 1;
             let deeper = format!("{pointer}{step}");
-            let refused = tries <= MAX_TRIES && parser(&alone(schema, &deeper), parsers).is_err();
+            let refused =
+                tries <= MAX_TRIES && parser(&alone(schema, &deeper), Style::default().options(true), parsers).is_err();
             refused.then(|| (part.take(), deeper))
         });
         match found {
@@ -132,7 +145,7 @@ fn alone(schema: &Value, pointer: &str) -> Value {
 }
 
 /// The schemas directly within one, with the JSON pointers that lead to them.
-fn subschemas(schema: &mut Value) -> Vec<(String, &mut Value)> {
+pub fn subschemas(schema: &mut Value) -> Vec<(String, &mut Value)> {
     let mut found = Vec::new();
     for (keyword, value) in schema.as_object_mut().into_iter().flatten() {
         let step = |key: &str| format!("/{keyword}/{}", key.replace('~', "~0").replace('/', "~1"));

@@ -160,6 +160,11 @@ impl Vocabulary {
         self.eos().iter().for_each(|&token| mask[token as usize / 32] |= 1 << (token % 32));
     }
 
+    /// Clears the bits of the tokens that end a generation.
+    pub fn forbid_end(&self, mask: &mut [u32]) {
+        self.eos().iter().for_each(|&token| mask[token as usize / 32] &= !(1 << (token % 32)));
+    }
+
     /// Number of ids.
     pub fn len(&self) -> usize {
         self.tokenizer.vocab()
