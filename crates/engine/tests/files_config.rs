@@ -28,6 +28,7 @@ fn llama() -> ModelConfig {
         kv_heads: 4,
         head_size: 16,
         ffn: 176,
+        experts: None,
         vocab: 640,
         context: 2048,
         norm_eps: 1e-5,
@@ -175,7 +176,7 @@ fn what_is_wrong_is_named() {
     let cases = [
         (
             json!({"model_type": "gpt_neox"}),
-            "models of type \"gpt_neox\" are not supported; supported are llama, mistral, qwen2, qwen3",
+            "models of type \"gpt_neox\" are not supported; supported are llama, mistral, mixtral, qwen2, qwen3, qwen3_moe",
         ),
         (json!({"hidden_size": null}), "hidden_size is missing"),
         (json!({"hidden_size": "64"}), "hidden_size must be a whole number ≥ 0, not \"64\""),
@@ -226,7 +227,7 @@ fn gguf_keys_that_are_wrong_are_named() {
     let error = |key: &str, value| gguf_changed(&[(key, value)]).unwrap_err();
     assert_eq!(error("llama.block_count", None), "m.gguf: key llama.block_count is missing");
     assert_eq!(error("llama.block_count", text("2")), "m.gguf: key llama.block_count must be a whole number ≥ 0");
-    assert_eq!(error("llama.expert_count", Some(Key::Int(8))), "m.gguf: mixtures of experts are not supported");
+    assert_eq!(error("llama.expert_count", Some(Key::Int(8))), "m.gguf: key llama.expert_used_count is missing");
     assert_eq!(
         error("llama.rope.dimension_count", Some(Key::Int(32))),
         "m.gguf: llama.rope.dimension_count 32 other than the head size 64 is not supported"
@@ -237,8 +238,25 @@ fn gguf_keys_that_are_wrong_are_named() {
     );
     assert_eq!(
         error("general.architecture", text("gemma")),
-        "m.gguf: models of type \"gemma\" are not supported; supported are llama, mistral, qwen2, qwen3"
+        "m.gguf: models of type \"gemma\" are not supported; supported are llama, qwen2, qwen3, qwen3moe"
     );
+}
+
+#[test]
+fn mixtures_are_described_in_each_spelling() {
+    let experts = |config: ModelConfig| config.experts.map(|e| (e.count, e.per_token, e.normalise, e.names.block));
+    assert_eq!(experts(config_of(&fixture("mixtral"))), Some((8, 2, true, "block_sparse_moe")));
+    let qwen = json!({"model_type": "qwen3_moe", "num_experts": 128, "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768, "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": []});
+    let config = changed(qwen).unwrap();
+    assert_eq!((config.ffn, config.qk_norm), (768, true));
+    assert_eq!(experts(config), Some((128, 8, true, "mlp")));
+    let keys = [("llama.expert_count", Some(Key::Int(8))), ("llama.expert_used_count", Some(Key::Int(2)))];
+    assert_eq!(experts(gguf_changed(&keys).unwrap()), Some((8, 2, true, "mlp")));
+    let some = json!({"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2, "mlp_only_layers": [0]});
+    assert!(changed(some).unwrap_err().contains("experts in some layers only"));
+    let many = json!({"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3});
+    assert_eq!(changed(many).unwrap_err(), "config.json: 3 of 2 experts for each token make no sense");
 }
 
 #[test]

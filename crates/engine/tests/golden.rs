@@ -165,7 +165,7 @@ fn check_case(what: &str, running: &Running, prompt: &str, case: &Value) {
 
 #[test]
 fn tiny_checkpoints_match_the_reference() {
-    for name in ["llama", "llama3", "mistral", "qwen2", "qwen3"] {
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
         check_tiny(name, float32(fixture(name)));
     }
 }
@@ -255,7 +255,7 @@ fn check_invariance(options: &LoadOptions, threads_and_chunks: &[(usize, usize)]
 
 #[test]
 fn tiny_answers_do_not_depend_on_the_schedule() {
-    for name in ["llama", "llama3", "mistral", "qwen3"] {
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen3"] {
         let schedules = [(1, 1), (2, 7), (4, 64), (2, 256)];
         let model_path = fixture(name);
         check_invariance(&float32(model_path.clone()), &schedules);

@@ -165,6 +165,9 @@ pub struct Picked {
     pub of_tokens: Vec<(u32, f32)>,
 }
 
+/// The experts of one row, ascending, each with the weight of its output.
+pub type Route = Vec<(usize, f32)>;
+
 /// A processor that can run a transformer step. One value serves one rank and is used by one thread at a time; its
 /// ops may run on many threads inside.
 pub trait Device: Send + 'static {
@@ -251,6 +254,27 @@ pub trait Device: Send + 'static {
     ) -> Result<()>;
     /// `out[t, f] = silu(x[t, f]) · x[t, F + f]`, silu(v) = v / (1 + e^−v); x is `[T, 2F]`.
     fn silu_mul(&mut self, x: &Self::Buffer, rows: usize, width: usize, out: &mut Self::Buffer) -> Result<()>;
+    /// The `top` of `experts` experts that each row of `logits[T, E]` goes to, with their softmax over all experts,
+    /// divided by the sum of those chosen where `normalise`.
+    fn route(
+        &mut self,
+        logits: &Self::Buffer,
+        experts: usize,
+        top: usize,
+        normalise: bool,
+        rows: usize,
+    ) -> Result<Vec<Route>>;
+    /// `out[rows[i], :] += weights[i] · x[i, :]`; no row twice.
+    fn scatter_add(
+        &mut self,
+        x: &Self::Buffer,
+        rows: &[usize],
+        weights: &[f32],
+        width: usize,
+        out: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// `x[i] = 0` for the first `len` values.
+    fn zero(&mut self, x: &mut Self::Buffer, len: usize) -> Result<()>;
     /// Finds the token of each output row; `logits[R, V]` are left in an unspecified state.
     fn sample(&mut self, logits: &mut Self::Buffer, vocab: usize, rows: &[OutputRow]) -> Result<Vec<Picked>>;
 }

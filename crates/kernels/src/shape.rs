@@ -92,6 +92,21 @@ pub fn copies(shape: KvShape, copies: &[CopyRows]) -> Result<()> {
     }
 }
 
+/// At least one expert, and no more than there are.
+pub fn routes(experts: usize, top: usize) -> Result<()> {
+    match (1..=experts).contains(&top) {
+        true => Ok(()),
+        false => refuse(format!("{top} of {experts} experts for each row; at least one of those there are is needed")),
+    }
+}
+
+/// Operands of [`crate::Device::scatter_add`].
+pub fn scatter(x: usize, rows: &[usize], weights: &[f32], width: usize, out: usize) -> Result<()> {
+    enough("x of scatter_add", x, rows.len() * width)?;
+    enough("weights of scatter_add", weights.len(), rows.len())?;
+    below("row", rows.iter().copied(), out / width.max(1))
+}
+
 /// Token numbers, mask length and temperature of output rows.
 pub fn outputs(vocab: usize, rows: &[OutputRow]) -> Result<()> {
     rows.iter().try_for_each(|row| {

@@ -203,6 +203,60 @@ fn elementwise() {
     }
 }
 
+/// Rows through experts that scale by their number: routing, gathering and adding up.
+struct Experts {
+    logits: Vec<f32>,
+    experts: usize,
+    top: usize,
+    normalise: bool,
+    x: Vec<f32>,
+}
+
+impl Case for Experts {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let rows = self.logits.len() / self.experts;
+        let width = self.x.len() / rows;
+        let (logits, x) = (buffer(device, &self.logits)?, buffer(device, &self.x)?);
+        let (mut some, mut out) = (device.buffer(self.x.len())?, buffer(device, &self.x)?);
+        device.zero(&mut out, self.x.len())?;
+        let routes = device.route(&logits, self.experts, self.top, self.normalise, rows)?;
+        assert!(routes.iter().all(|route| route.len() == self.top && route.is_sorted_by_key(|r| r.0)));
+        for expert in 0..self.experts {
+            let mine = (0..rows).filter_map(|t| Some((t, routes[t].iter().find(|r| r.0 == expert)?.1)));
+            let (rows, weights): (Vec<usize>, Vec<f32>) = mine.map(|(t, w)| (t, w * (1 + expert) as f32)).unzip();
+            device.gather(&x, &rows, width, &mut some)?;
+            device.scatter_add(&some, &rows, &weights, width, &mut out)?;
+        }
+        device.read(&out, self.x.len())
+    }
+}
+
+#[test]
+fn experts() {
+    let mut r = Random(12);
+    for (experts, top) in [(8, 2), (1, 1), (60, 4), (3, 3)] {
+        for normalise in [true, false] {
+            let (rows, width) = (r.below(30) + 1, r.below(70) + 1);
+            let (logits, x) = (r.values(rows * experts), r.values(rows * width));
+            let case = Experts { logits, experts, top, normalise, x };
+            check(&format!("{top} of {experts} experts, normalise {normalise}"), &case, 1e-5);
+        }
+    }
+}
+
+/// By hand: softmax of (0, ln 3, ln 6) is (0.1, 0.3, 0.6); of equal logits the first is taken.
+#[test]
+fn routes_are_the_largest_probabilities() {
+    let (logits, near) = ([0.0, 3f32.ln(), 6f32.ln(), 2.0, 2.0, 2.0], |a: f32, b: f32| (a - b).abs() < 1e-6);
+    let routes = |normalise| sglang_kernels::reference::experts::route(&logits, 3, 2, normalise, 2);
+    for (normalise, weights) in [(false, [0.3, 0.6]), (true, [1.0 / 3.0, 2.0 / 3.0])] {
+        let route = &routes(normalise)[0];
+        assert_eq!([route[0].0, route[1].0], [1, 2]);
+        assert!(near(route[0].1, weights[0]) && near(route[1].1, weights[1]), "{route:?}");
+    }
+    assert_eq!(routes(true)[1], [(0, 0.5), (1, 0.5)]);
+}
+
 struct Embed(DType, usize, Vec<u8>, Vec<u32>);
 
 impl Case for Embed {

@@ -1,8 +1,9 @@
 //! From named tensors to the weights of a [`Decoder`](super::decoder::Decoder): shapes are checked, projections that
 //! read the same input are stacked into one matrix, and the device repacks them.
 
-use super::config::ModelConfig;
+use super::config::{Experts, ModelConfig, DENSE};
 use super::decoder::{Layer, Weights};
+use super::feed_forward::{FeedForward, Gated};
 use crate::error::Result;
 use crate::weights::{Source, Tensor};
 use sglang_kernels::device::{Device, HostMatrix};
@@ -75,7 +76,6 @@ impl<D: Device> Assembly<'_, D> {
         let (q, kv) = (c.heads * c.head_size, c.kv_heads * c.head_size);
         let named = |part: &str| format!("model.layers.{index}.{part}");
         let qkv = [("q", q), ("k", kv), ("v", kv)].map(|(p, rows)| (named(&format!("self_attn.{p}_proj")), rows));
-        let gate_up = ["gate", "up"].map(|p| (named(&format!("mlp.{p}_proj")), c.ffn));
         Ok(Layer {
             attention_norm: self.vector(&named("input_layernorm.weight"), c.hidden)?,
             qkv: self.stacked(&qkv, c.hidden)?,
@@ -89,8 +89,29 @@ impl<D: Device> Assembly<'_, D> {
             },
             output: self.stacked(&[(named("self_attn.o_proj"), c.hidden)], q)?,
             ffn_norm: self.vector(&named("post_attention_layernorm.weight"), c.hidden)?,
-            gate_up: self.stacked(&gate_up, c.hidden)?,
-            down: self.stacked(&[(named("mlp.down_proj"), c.hidden)], c.ffn)?,
+            feed_forward: self.feed_forward(&named("mlp"), &named(""))?,
+        })
+    }
+
+    /// The network below `dense`, or the experts below the layer, as their names say.
+    fn feed_forward(&mut self, dense: &str, layer: &str) -> Result<FeedForward<D>> {
+        let Some(Experts { count, names, .. }) = &self.config.experts else {
+            return Ok(FeedForward::Dense(self.gated(dense, &DENSE)?));
+        };
+        let block = format!("{layer}{}", names.block);
+        Ok(FeedForward::Mixture {
+            router: self.stacked(&[(format!("{block}.gate"), *count)], self.config.hidden)?,
+            experts: (0..*count)
+                .map(|e| self.gated(&format!("{block}.experts.{e}"), &names.parts))
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    fn gated(&mut self, network: &str, [gate, up, down]: &[&str; 3]) -> Result<Gated<D>> {
+        let (ffn, hidden) = (self.config.ffn, self.config.hidden);
+        Ok(Gated {
+            gate_up: self.stacked(&[gate, up].map(|part| (format!("{network}.{part}"), ffn)), hidden)?,
+            down: self.stacked(&[(format!("{network}.{down}"), hidden)], ffn)?,
         })
     }
 

@@ -27,8 +27,10 @@ pub struct ModelConfig {
     pub kv_heads: usize,
     /// Head size S.
     pub head_size: usize,
-    /// Feed-forward size F.
+    /// Feed-forward size F, of one expert where there are several.
     pub ffn: usize,
+    /// The feed-forward is a mixture.
+    pub experts: Option<Experts>,
     /// Vocabulary V (rows of the embedding).
     pub vocab: usize,
     /// Longest sequence the model was made for, in tokens.
@@ -50,6 +52,33 @@ pub struct ModelConfig {
     /// Tokens that end a generation.
     pub eos: Vec<u32>,
 }
+
+/// A mixture of experts in every layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experts {
+    /// Experts E of a layer.
+    pub count: usize,
+    /// Experts that each row goes to.
+    pub per_token: usize,
+    /// Their weights are divided by their sum.
+    pub normalise: bool,
+    /// What files call them.
+    pub names: &'static ExpertNames,
+}
+
+/// Tensor names `model.layers.N.{block}.gate` and `model.layers.N.{block}.experts.E.{part}`.
+#[derive(Debug, PartialEq)]
+pub struct ExpertNames {
+    /// The mixture.
+    pub block: &'static str,
+    /// Gate, up and down projection.
+    pub parts: [&'static str; 3],
+}
+
+/// Gate, up and down projection outside of mixtures.
+pub const DENSE: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+const MIXTRAL: ExpertNames = ExpertNames { block: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
+const QWEN: ExpertNames = ExpertNames { block: "mlp", parts: DENSE };
 
 /// Rotary position embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,23 +116,48 @@ pub enum RopeScaling {
 
 /// What sets a model type apart where its files do not say so.
 struct Family {
+    /// `model_type` of `config.json`.
     model_type: &'static str,
+    /// `general.architecture` of GGUF files that differs from it.
+    gguf: &'static str,
     class: &'static str,
     qkv_bias: bool,
     qk_norm: bool,
+    /// Names of its experts, if it is a mixture.
+    experts: Option<&'static ExpertNames>,
 }
 
-const FAMILIES: [Family; 4] = [
-    Family { model_type: "llama", class: "LlamaForCausalLM", qkv_bias: false, qk_norm: false },
-    Family { model_type: "mistral", class: "MistralForCausalLM", qkv_bias: false, qk_norm: false },
-    Family { model_type: "qwen2", class: "Qwen2ForCausalLM", qkv_bias: true, qk_norm: false },
-    Family { model_type: "qwen3", class: "Qwen3ForCausalLM", qkv_bias: false, qk_norm: true },
+const LLAMA: Family = Family {
+    model_type: "llama",
+    gguf: "llama",
+    class: "LlamaForCausalLM",
+    qkv_bias: false,
+    qk_norm: false,
+    experts: None,
+};
+
+const FAMILIES: [Family; 6] = [
+    LLAMA,
+    Family { model_type: "mistral", class: "MistralForCausalLM", ..LLAMA },
+    Family { model_type: "mixtral", class: "MixtralForCausalLM", experts: Some(&MIXTRAL), ..LLAMA },
+    Family { model_type: "qwen2", gguf: "qwen2", class: "Qwen2ForCausalLM", qkv_bias: true, ..LLAMA },
+    Family { model_type: "qwen3", gguf: "qwen3", class: "Qwen3ForCausalLM", qk_norm: true, ..LLAMA },
+    Family {
+        model_type: "qwen3_moe",
+        gguf: "qwen3moe",
+        class: "Qwen3MoeForCausalLM",
+        qk_norm: true,
+        experts: Some(&QWEN),
+        ..LLAMA
+    },
 ];
 
 impl Family {
-    fn of(model_type: &str) -> std::result::Result<&'static Family, String> {
-        FAMILIES.iter().find(|f| f.model_type == model_type).ok_or_else(|| {
-            let known: Vec<_> = FAMILIES.iter().map(|f| f.model_type).collect();
+    /// The family of a type; `name` says which of its names that is.
+    fn of(model_type: &str, name: fn(&Family) -> &'static str) -> std::result::Result<&'static Family, String> {
+        FAMILIES.iter().find(|family| name(family) == model_type).ok_or_else(|| {
+            let mut known: Vec<_> = FAMILIES.iter().map(name).collect();
+            known.dedup();
             format!("models of type {model_type:?} are not supported; supported are {}", known.join(", "))
         })
     }
@@ -156,6 +210,11 @@ impl ModelConfig {
         }
         if !self.head_size.is_multiple_of(2) {
             return Err(format!("the head size is {}; rotary embedding needs an even one", self.head_size));
+        }
+        if let Some(Experts { count, per_token, .. }) = self.experts {
+            if count > 1 << 12 || !(1..=count).contains(&per_token) {
+                return Err(format!("{per_token} of {count} experts for each token make no sense"));
+            }
         }
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
             return Err(format!("the epsilon of RMSNorm is {}; it must be between 0 and 1", self.norm_eps));

@@ -5,6 +5,7 @@
 use crate::batch::{Batch, Picked};
 use crate::comm::Communicator;
 use crate::model::config::ModelConfig;
+use crate::model::feed_forward::{self, FeedForward};
 use sglang_kernels::device::{Device, Heads, KvShape, Result, Span};
 
 /// Rows of logits held at a time: the head of a long list of outputs runs in tiles of this many rows.
@@ -24,10 +25,8 @@ pub struct Layer<D: Device> {
     pub output: D::Matrix,
     /// RMSNorm before the feed-forward `[D]`.
     pub ffn_norm: D::Buffer,
-    /// Fused gate and up projections `[2F, D]`.
-    pub gate_up: D::Matrix,
-    /// Down projection `[D, F]`.
-    pub down: D::Matrix,
+    /// What follows it.
+    pub feed_forward: FeedForward<D>,
 }
 
 /// Weights of a model.
@@ -64,10 +63,7 @@ struct Scratch<D: Device> {
     qkv: D::Buffer,
     /// Attention output `[T, H·S]`.
     attention: D::Buffer,
-    /// Gate and up `[T, 2F]`.
-    gate_up: D::Buffer,
-    /// Their product `[T, F]`.
-    ffn: D::Buffer,
+    feed_forward: feed_forward::Scratch<D>,
     /// Cosines and sines `[T, S]`.
     rope: D::Buffer,
     /// Rows that are answered `[HEAD_ROWS, D]`.
@@ -85,8 +81,7 @@ impl<D: Device> Scratch<D> {
             y: device.buffer(rows * config.hidden)?,
             qkv: device.buffer(rows * heads.row())?,
             attention: device.buffer(rows * heads.q * heads.size)?,
-            gate_up: device.buffer(rows * 2 * config.ffn)?,
-            ffn: device.buffer(rows * config.ffn)?,
+            feed_forward: feed_forward::Scratch::new(device, config, rows)?,
             rope: device.buffer(rows * heads.size)?,
             last: device.buffer(HEAD_ROWS * config.hidden)?,
             last_normed: device.buffer(HEAD_ROWS * config.hidden)?,
@@ -146,13 +141,11 @@ impl<D: Device> Decoder<D> {
         device.add(&mut s.x, &s.y, rows * self.config.hidden)
     }
 
-    /// `x += down(silu(gate(norm(x))) · up(norm(x)))`.
+    /// `x += feed_forward(norm(x))`.
     fn feed_forward(&mut self, comm: &mut dyn Communicator<D>, index: usize, rows: usize) -> Result<()> {
         let (device, s, layer) = (&mut self.device, &mut self.scratch, &self.weights.layers[index]);
         device.rms_norm(&s.x, &layer.ffn_norm, self.config.norm_eps, rows, &mut s.y)?;
-        device.matmul(&s.y, &layer.gate_up, rows, &mut s.gate_up)?;
-        device.silu_mul(&s.gate_up, rows, self.config.ffn, &mut s.ffn)?;
-        device.matmul(&s.ffn, &layer.down, rows, &mut s.y)?;
+        layer.feed_forward.run(device, &mut s.feed_forward, &mut s.y, rows)?;
         comm.all_reduce(device, &mut s.y, rows * self.config.hidden)?;
         device.add(&mut s.x, &s.y, rows * self.config.hidden)
     }

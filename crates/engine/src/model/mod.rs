@@ -3,3 +3,4 @@
 pub mod assemble;
 pub mod config;
 pub mod decoder;
+pub mod feed_forward;

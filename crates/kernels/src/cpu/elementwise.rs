@@ -63,6 +63,29 @@ impl Kernel for SiluMul<'_> {
     }
 }
 
+/// `out[rows[i], :] += weights[i] · x[i, :]`.
+pub fn scatter_add(isa: Isa, x: &[f32], rows: &[usize], weights: &[f32], width: usize, out: &mut [f32]) {
+    for ((x, &row), &weight) in x.chunks_exact(width.max(1)).zip(rows).zip(weights) {
+        isa.run(AddScaled { x, weight, out: &mut out[row * width..][..width] });
+    }
+}
+
+struct AddScaled<'a> {
+    x: &'a [f32],
+    weight: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for AddScaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let weight = s.splat(self.weight);
+        update!(s, self.out, self.x, |out, x| s.add(out, s.mul(x, weight)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,9 @@ mod simd;
 mod slab;
 mod tile;
 
-use crate::device::{CopyRows, Device, DeviceError, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Span};
+use crate::device::{
+    CopyRows, Device, DeviceError, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Route, Span,
+};
 use crate::{reference, shape};
 use attention::Ask;
 use input::Inputs;
@@ -204,6 +206,39 @@ impl Device for Cpu {
         shape::enough("x of silu_mul", x.len(), rows * 2 * width)?;
         shape::enough("out of silu_mul", out.len(), rows * width)?;
         elementwise::silu_mul(self.isa, &mut self.pool, x, width, &mut out[..rows * width]);
+        Ok(())
+    }
+
+    /// A handful of numbers a row, so the plain loops are as fast as any.
+    fn route(
+        &mut self,
+        logits: &Slab<f32>,
+        experts: usize,
+        top: usize,
+        normalise: bool,
+        rows: usize,
+    ) -> Result<Vec<Route>> {
+        shape::routes(experts, top)?;
+        shape::enough("logits of route", logits.len(), rows * experts)?;
+        Ok(reference::experts::route(logits, experts, top, normalise, rows))
+    }
+
+    fn scatter_add(
+        &mut self,
+        x: &Slab<f32>,
+        rows: &[usize],
+        weights: &[f32],
+        width: usize,
+        out: &mut Slab<f32>,
+    ) -> Result<()> {
+        shape::scatter(x.len(), rows, weights, width, out.len())?;
+        elementwise::scatter_add(self.isa, x, rows, weights, width, out);
+        Ok(())
+    }
+
+    fn zero(&mut self, x: &mut Slab<f32>, len: usize) -> Result<()> {
+        shape::enough("x of zero", x.len(), len)?;
+        x[..len].fill(0.0);
         Ok(())
     }
 

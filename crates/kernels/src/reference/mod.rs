@@ -5,13 +5,14 @@
 mod attention;
 mod elementwise;
 mod embed;
+pub mod experts;
 mod kv;
 mod matmul;
 mod norm;
 pub mod rope;
 pub mod sample;
 
-use crate::device::{CopyRows, Device, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Span};
+use crate::device::{CopyRows, Device, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Route, Span};
 use crate::dtype::dequantize;
 use crate::shape;
 pub use kv::Kv;
@@ -171,6 +172,38 @@ impl Device for Reference {
         shape::enough("x of silu_mul", x.len(), rows * 2 * width)?;
         shape::enough("out of silu_mul", out.len(), rows * width)?;
         elementwise::silu_mul(x, rows, width, out);
+        Ok(())
+    }
+
+    fn route(
+        &mut self,
+        logits: &Vec<f32>,
+        experts: usize,
+        top: usize,
+        normalise: bool,
+        rows: usize,
+    ) -> Result<Vec<Route>> {
+        shape::routes(experts, top)?;
+        shape::enough("logits of route", logits.len(), rows * experts)?;
+        Ok(experts::route(logits, experts, top, normalise, rows))
+    }
+
+    fn scatter_add(
+        &mut self,
+        x: &Vec<f32>,
+        rows: &[usize],
+        weights: &[f32],
+        width: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        shape::scatter(x.len(), rows, weights, width, out.len())?;
+        experts::scatter_add(x, rows, weights, width, out);
+        Ok(())
+    }
+
+    fn zero(&mut self, x: &mut Vec<f32>, len: usize) -> Result<()> {
+        shape::enough("x of zero", x.len(), len)?;
+        x[..len].fill(0.0);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! [`ModelConfig`] from the keys of a GGUF file; what the keys leave open is told by which tensors there are.
 //! Source of names and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, gguf-py `constants.py`.
 
-use super::{Family, ModelConfig, Rope, RopeScaling};
+use super::{Experts, Family, ModelConfig, Rope, RopeScaling, QWEN};
 use crate::weights::{Metadata, Source};
 use crate::Result;
 
@@ -34,11 +34,8 @@ impl ModelConfig {
     pub fn from_gguf(metadata: &Metadata, weights: &dyn Source) -> Result<Self> {
         let key = "general.architecture";
         let architecture = metadata.need(key, metadata.text(key)?)?;
-        let family = Family::of(architecture).map_err(|e| metadata.error(e))?;
+        let family = Family::of(architecture, |family| family.gguf).map_err(|e| metadata.error(e))?;
         let keys = Keys { metadata, architecture };
-        if keys.size("expert_count")?.is_some_and(|n| n > 0) {
-            return Err(metadata.error("mixtures of experts are not supported"));
-        }
         let heads = keys.need_size("attention.head_count")?;
         let hidden = keys.need_size("embedding_length")?;
         let head_size = keys.size("attention.key_length")?.or(hidden.checked_div(heads)).unwrap_or(0);
@@ -51,7 +48,8 @@ impl ModelConfig {
             heads,
             kv_heads: keys.size("attention.head_count_kv")?.unwrap_or(heads),
             head_size,
-            ffn: keys.need_size("feed_forward_length")?,
+            ffn: keys.size("expert_feed_forward_length")?.map_or_else(|| keys.need_size("feed_forward_length"), Ok)?,
+            experts: experts(&keys, family)?,
             vocab: weights.tensor("model.embed_tokens.weight")?.shape[0],
             context: keys.need_size("context_length")?,
             norm_eps: metadata.need(&eps, metadata.float(&eps)?)?,
@@ -65,6 +63,18 @@ impl ModelConfig {
         }
         .checked()
         .map_err(|e| metadata.error(e))
+    }
+}
+
+/// A llama with experts is what its publisher calls Mixtral.
+fn experts(keys: &Keys, family: &Family) -> Result<Option<Experts>> {
+    match keys.size("expert_count")?.unwrap_or(0) {
+        0 if family.experts.is_none() => Ok(None),
+        count => {
+            let per_token = keys.need_size("expert_used_count")?;
+            let normalise = keys.metadata.flag(&keys.name("expert_weights_norm"))?.unwrap_or(true);
+            Ok(Some(Experts { count, per_token, normalise, names: &QWEN }))
+        }
     }
 }
 

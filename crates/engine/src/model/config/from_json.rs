@@ -2,7 +2,7 @@
 //! (`rope_theta`, `rope_scaling`) and the new one (`rope_parameters`).
 //! Source of names and defaults: transformers, `configuration_{llama,mistral,qwen2,qwen3}.py`, `modeling_rope_utils.py`.
 
-use super::{Family, ModelConfig, Rope, RopeScaling};
+use super::{ExpertNames, Experts, Family, ModelConfig, Rope, RopeScaling, MIXTRAL};
 use crate::weights::read_json;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -25,7 +25,7 @@ impl ModelConfig {
 }
 
 fn read(config: &Fields, generation: Option<Fields>) -> Parsed<ModelConfig> {
-    let family = Family::of(config.text("model_type")?.unwrap_or_default())?;
+    let family = Family::of(config.text("model_type")?.unwrap_or_default(), |family| family.model_type)?;
     refuse_unknown(config)?;
     let (hidden, heads) = (config.need_size("hidden_size")?, config.need_size("num_attention_heads")?);
     let layers = config.need_size("num_hidden_layers")?;
@@ -39,7 +39,8 @@ fn read(config: &Fields, generation: Option<Fields>) -> Parsed<ModelConfig> {
         heads,
         kv_heads: config.size("num_key_value_heads")?.unwrap_or(heads),
         head_size: config.size("head_dim")?.or(hidden.checked_div(heads)).unwrap_or(0),
-        ffn: config.need_size("intermediate_size")?,
+        ffn: config.size("moe_intermediate_size")?.map_or_else(|| config.need_size("intermediate_size"), Ok)?,
+        experts: family.experts.map(|names| experts(config, names)).transpose()?,
         vocab: config.need_size("vocab_size")?,
         context: config.need_size("max_position_embeddings")?,
         norm_eps: config.float("rms_norm_eps")?.unwrap_or(1e-6),
@@ -65,6 +66,17 @@ fn refuse_unknown(config: &Fields) -> Parsed<()> {
         }
     }
     Ok(())
+}
+
+/// The mixture, which must be in every layer.
+fn experts(config: &Fields, names: &'static ExpertNames) -> Parsed<Experts> {
+    let dense_layers = config.0["mlp_only_layers"].as_array().is_some_and(|layers| !layers.is_empty());
+    if dense_layers || config.size("decoder_sparse_step")?.is_some_and(|step| step != 1) {
+        return Err("experts in some layers only (mlp_only_layers, decoder_sparse_step) are not supported".into());
+    }
+    let count = config.size("num_local_experts")?.map_or_else(|| config.need_size("num_experts"), Ok)?;
+    let normalise = config.flag("norm_topk_prob")?.unwrap_or(*names == MIXTRAL);
+    Ok(Experts { count, per_token: config.need_size("num_experts_per_tok")?, normalise, names })
 }
 
 /// The window, where all layers have it; transformers lets some layers have it and others not.
