@@ -221,26 +221,27 @@ fn missing_and_misshapen_tensors_are_named() {
         format!("{file}: tensor model.norm.weight has shape [256]; the configuration asks for [512, 2]")
     );
     let folder = open(&fixture("llama"));
-    let expected = format!("{}: no tensor x in its 1 safetensors file(s)", fixture("llama").display());
+    let expected = format!("{}: its 1 .safetensors file(s): no tensor x", fixture("llama").display());
     assert_eq!(folder.weights.tensor("x").unwrap_err().to_string(), expected);
 }
 
 #[test]
 fn what_cannot_be_opened_says_what_was_found() {
-    let expected = "expected a GGUF file, a folder with config.json and *.safetensors, or a folder with one *.gguf";
+    let expected =
+        "expected a GGUF file, a folder with config.json and *.safetensors or *.bin, or a folder with one *.gguf";
     let scratch = Scratch::new();
     assert_eq!(error(&scratch.0.join("x")), format!("@: no such file or folder; {expected}"));
     assert_eq!(error(&scratch.0), format!("@: has no model files; {expected}"));
     let file = scratch.write("pytorch_model.bin", "");
     assert_eq!(error(&file), format!("@: not a GGUF file; {expected}"));
-    let bin = "PyTorch weights (1 .bin file(s)), which must be converted to safetensors";
     scratch.write("config.json", "{}");
-    assert_eq!(error(&scratch.0), format!("@: has only {bin}; {expected}"));
+    let no_zip = "is no ZIP archive, as PyTorch has written since 1.6; convert it to safetensors";
+    assert_eq!(error(&scratch.0), format!("@/pytorch_model.bin: {no_zip}"));
     std::fs::remove_file(file).unwrap();
     assert_eq!(error(&scratch.0), format!("@: has config.json but no weights; {expected}"));
     std::fs::remove_file(scratch.0.join("config.json")).unwrap();
     scratch.write("a.safetensors", "");
-    assert_eq!(error(&scratch.0), format!("@: has 1 safetensors file(s) but no config.json; {expected}"));
+    assert_eq!(error(&scratch.0), format!("@: has weights but no config.json; {expected}"));
     scratch.write("config.json", "{}");
     scratch.write("b.safetensors", "");
     let message = "@: 2 safetensors files and no model.safetensors.index.json that says what is in which";
@@ -366,7 +367,7 @@ fn damaged_gguf_files_say_where() {
     let twice = Made::default().tensor("t", &[1], 0, 0).tensor("t", &[1], 0, 0).bytes(128);
     check(&twice, "tensor t: appears twice");
     let split = Made::default().value("split.count", 2, 3u16.to_le_bytes()).bytes(0);
-    check(&split, "is one part of a split model; join the parts with `llama-gguf-split --merge`");
+    check(&split, "is one of 3 parts, so its name must end in -00001-of-00003.gguf");
 }
 
 /// A small but whole model, so that random damage reaches everything.
@@ -389,6 +390,37 @@ fn small_model() -> Made {
         .tensor("token_embd.weight", &[8, 8], 0, 0)
         .tensor("blk.0.attn_q.weight", &[8, 8], 1, 256)
         .tensor("output_norm.weight", &[8], 0, 384)
+}
+
+/// A file of some tensors, and the keys of a split model.
+fn part(number: u16, of: u16, made: Made) -> Vec<u8> {
+    let made = made.value("split.no", 2, number.to_le_bytes()).value("split.count", 2, of.to_le_bytes());
+    made.bytes(416)
+}
+
+#[test]
+fn parts_of_a_split_model_are_one_model() {
+    let scratch = Scratch::new();
+    let Made { values, tensors } = small_model();
+    let (first, second) =
+        (Made { values, tensors: tensors[..1].to_vec() }, Made { values: vec![], tensors: tensors[1..].to_vec() });
+    scratch.write("m-00001-of-00002.gguf", part(0, 2, first));
+    let second = scratch.write("m-00002-of-00002.gguf", part(1, 2, second));
+    let whole = Scratch::new();
+    let whole = open(&whole.write("model.gguf", small_model().bytes(416))).weights;
+    for path in [&scratch.0, &second] {
+        let files = open(path);
+        assert_eq!(ModelConfig::of(&files).unwrap().vocab, 8);
+        assert_eq!(files.weights.names(), whole.names());
+        for name in whole.names() {
+            assert_eq!(files.weights.tensor(&name).unwrap().bytes, whole.tensor(&name).unwrap().bytes, "{name}");
+        }
+    }
+    let again = Made { values: vec![], tensors: tensors.to_vec() };
+    std::fs::write(&second, part(1, 2, again)).unwrap();
+    assert_eq!(error(&scratch.0), "@: its 2 .gguf file(s): tensor model.embed_tokens.weight is in two of them");
+    std::fs::remove_file(second).unwrap();
+    assert!(error(&scratch.0).starts_with("@/m-00002-of-00002.gguf: cannot be read: "));
 }
 
 /// Reads everything there is; errors are fine, panics are not.

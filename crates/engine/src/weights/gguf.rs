@@ -8,6 +8,7 @@
 //! beside what the device makes of them, so that a model would take twice its size while it is loaded.
 
 use super::gguf_header::{parse, Entry, MAGIC};
+use super::shards::Shards;
 use super::{map, Metadata, Source, Tensor};
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -34,15 +35,32 @@ impl Gguf {
         Ok(start == MAGIC)
     }
 
-    /// Reads and checks the whole header of a file.
-    pub fn open(path: &Path) -> Result<(Self, Metadata)> {
+    /// Reads and checks the header of a file, or of all parts of a split one. The keys are those of the first part.
+    pub fn open(path: &Path) -> Result<(Box<dyn Source>, Metadata)> {
+        let (only, metadata) = Self::open_one(path)?;
+        let n_parts = metadata.size("split.count")?.unwrap_or(1);
+        if n_parts <= 1 {
+            return Ok((Box::new(only), metadata));
+        }
+        let name = split_name(path).filter(|&(_, n)| n == n_parts).ok_or_else(|| {
+            metadata
+                .error(format_args!("is one of {n_parts} parts, so its name must end in -00001-of-{n_parts:05}.gguf"))
+        })?;
+        let part = |number| path.with_file_name(format!("{}-{number:05}-of-{n_parts:05}.gguf", name.0));
+        let (first, metadata) = Self::open_one(&part(1))?;
+        let paired = first.paired;
+        let mut parts: Vec<Box<dyn Source>> = vec![Box::new(first)];
+        for number in 2..=n_parts {
+            parts.push(Box::new(Gguf { paired, ..Self::open_one(&part(number))?.0 }));
+        }
+        Ok((Box::new(Shards::of(parts, path.parent().unwrap_or(path), ".gguf")?), metadata))
+    }
+
+    fn open_one(path: &Path) -> Result<(Self, Metadata)> {
         let map = map(path)?;
         let header = parse(&map).map_err(|e| Error::load(format!("{}: {e}", path.display())))?;
         let metadata = Metadata { file: path.to_owned(), values: header.values };
-        if metadata.size("split.count")?.is_some_and(|n| n > 1) {
-            return Err(metadata.error("is one part of a split model; join the parts with `llama-gguf-split --merge`"));
-        }
-        let tensors = header.tensors.into_iter().map(|(name, entry)| (canonical_name(&name), entry)).collect();
+        let tensors = header.tensors.into_iter().flat_map(|(name, entry)| canonical(&name, entry)).collect();
         let paired = match metadata.text("general.architecture")? {
             Some("llama") => Some(llama_heads(&metadata)?),
             _ => None,
@@ -99,6 +117,19 @@ impl Source for Gguf {
     }
 }
 
+/// `folder/name-00002-of-00003.gguf` → `name` and 3.
+fn split_name(path: &Path) -> Option<(&str, usize)> {
+    let (rest, parts) = path.file_name()?.to_str()?.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (name, number) = rest.rsplit_once('-')?;
+    number.parse::<usize>().ok()?;
+    Some((name, parts.parse().ok()?))
+}
+
+/// Whether two files are parts of one model.
+pub(super) fn same_split(a: &Path, b: &Path) -> bool {
+    split_name(a).is_some_and(|name| split_name(b) == Some(name))
+}
+
 /// Moves row `2j + p` of each head to `p · S/2 + j`; `None` where `rows` are not `heads` heads of an even size.
 fn split_pairs(stored: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
     let halves = heads.checked_mul(2).filter(|&halves| halves > 0)?;
@@ -124,8 +155,8 @@ fn llama_heads(metadata: &Metadata) -> Result<[usize; 2]> {
 }
 
 /// GGUF names of the parts of a block, and what checkpoints call them.
-/// Source: gguf-py, `tensor_mapping.py`, for the architectures llama, qwen2 and qwen3.
-const PARTS: [(&str, &str); 11] = [
+/// Source: gguf-py, `tensor_mapping.py`, for the architectures llama, qwen2, qwen3 and qwen3moe.
+const PARTS: [(&str, &str); 15] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -137,7 +168,22 @@ const PARTS: [(&str, &str); 11] = [
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
+    ("ffn_gate_inp", "mlp.gate"),
+    ("ffn_gate_exps", "mlp.experts.*.gate_proj"),
+    ("ffn_up_exps", "mlp.experts.*.up_proj"),
+    ("ffn_down_exps", "mlp.experts.*.down_proj"),
 ];
+
+/// A tensor under its canonical name; the experts of a layer, which the file stacks `[E, …]`, one by one.
+fn canonical(name: &str, entry: Entry) -> Vec<(String, Entry)> {
+    let name = canonical_name(name);
+    let Some((before, after)) = name.split_once('*') else { return vec![(name, entry)] };
+    let (count, shape) = (entry.shape[0], entry.shape[1..].to_vec());
+    let (start, each) = (entry.range.start, entry.range.len() / count);
+    let expert =
+        |e| Entry { dtype: entry.dtype, shape: shape.clone(), range: start + e * each..start + (e + 1) * each };
+    (0..count).map(|e| (format!("{before}{e}{after}"), expert(e))).collect()
+}
 
 /// `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; a name that is not known stays as it is.
 fn canonical_name(name: &str) -> String {

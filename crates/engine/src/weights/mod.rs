@@ -7,12 +7,15 @@ mod gguf;
 mod gguf_header;
 mod metadata;
 mod open;
+mod packed;
+mod pickle;
 mod safetensors;
+mod shards;
+mod zip;
 
 pub use gguf::Gguf;
 pub use metadata::{Metadata, Value};
 pub use open::{open, Description, ModelFiles};
-pub use safetensors::Safetensors;
 
 use crate::{Error, Result};
 use candle_core::safetensors::MmapedSafetensors;
@@ -76,11 +79,23 @@ impl Tensor<'_> {
     }
 }
 
+/// A tensor of 32-bit words, each of which packs several numbers.
+pub struct Words {
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// Row-major.
+    pub words: Vec<u32>,
+}
+
 /// A set of named tensors.
 pub trait Source: Send + Sync {
     /// The tensor of this canonical name; an error that names the files if there is none, or if its format is not
     /// one of [`DType`].
     fn tensor(&self, name: &str) -> Result<Tensor<'_>>;
+    /// The tensor of this name, of 32-bit integers.
+    fn words(&self, name: &str) -> Result<Words> {
+        Err(Error::load(format!("tensor {name}: packed integers are not supported in files of this kind")))
+    }
     /// Whether there is such a tensor.
     fn has(&self, name: &str) -> bool;
     /// All canonical names, sorted.

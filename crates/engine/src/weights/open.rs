@@ -1,10 +1,14 @@
-//! From a path to a model's files: a GGUF file, or a folder with `config.json` and safetensors, or a folder that
-//! holds one GGUF file.
+//! From a path to a model's files: a GGUF file, or a folder with `config.json` and safetensors or PyTorch files, or a
+//! folder that holds one GGUF file, whole or split.
 //!
 //! Law: the kind is told by content and exact names; where two readings are possible, it is an error that lists what
 //! was found.
 
-use super::{read_json, Gguf, Metadata, Safetensors, Source};
+use super::packed::Packed;
+use super::pickle::PICKLE;
+use super::safetensors::SAFETENSORS;
+use super::shards::Shards;
+use super::{gguf, read_json, Gguf, Metadata, Source};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -26,7 +30,8 @@ pub enum Description {
     Gguf(Metadata),
 }
 
-const EXPECTED: &str = "expected a GGUF file, a folder with config.json and *.safetensors, or a folder with one *.gguf";
+const EXPECTED: &str =
+    "expected a GGUF file, a folder with config.json and *.safetensors or *.bin, or a folder with one *.gguf";
 
 /// Opens the model at `path` without reading its tensors.
 pub fn open(path: &Path) -> Result<ModelFiles> {
@@ -43,15 +48,16 @@ pub fn open(path: &Path) -> Result<ModelFiles> {
 }
 
 fn open_folder(folder: &Path) -> Result<ModelFiles> {
-    let has_config = folder.join("config.json").is_file();
-    let safetensors = files_ending(folder, ".safetensors")?;
-    if has_config && !safetensors.is_empty() {
-        let weights = Box::new(Safetensors::open(folder)?);
-        return Ok(ModelFiles { path: folder.into(), weights, description: Description::Folder(folder.into()) });
+    let config = folder.join("config.json");
+    for kind in [&SAFETENSORS, &PICKLE] {
+        if config.is_file() && !files_ending(folder, kind.ending)?.is_empty() {
+            let weights = Packed::unpacking(Shards::open(folder, kind)?, &config)?;
+            return Ok(ModelFiles { path: folder.into(), weights, description: Description::Folder(folder.into()) });
+        }
     }
     match &files_ending(folder, ".gguf")?[..] {
-        [file] => open_gguf(folder, file),
-        [] => Err(nothing_to_open(folder, has_config, safetensors.len())),
+        [] => Err(nothing_to_open(folder, config.is_file())),
+        [first, others @ ..] if others.iter().all(|other| gguf::same_split(first, other)) => open_gguf(folder, first),
         files => {
             let names: Vec<_> = files.iter().filter_map(|f| f.file_name()?.to_str()).collect();
             let folder = folder.display();
@@ -60,19 +66,18 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
     }
 }
 
-fn nothing_to_open(folder: &Path, has_config: bool, safetensors: usize) -> Error {
-    let found = match (has_config, safetensors, files_ending(folder, ".bin").map_or(0, |f| f.len())) {
-        (false, n @ 1.., _) => format!("{n} safetensors file(s) but no config.json"),
-        (_, _, n @ 1..) => format!("only PyTorch weights ({n} .bin file(s)), which must be converted to safetensors"),
-        (true, _, _) => "config.json but no weights".to_owned(),
-        (false, _, _) => "no model files".to_owned(),
+fn nothing_to_open(folder: &Path, has_config: bool) -> Error {
+    let found = match has_config {
+        true => "config.json but no weights",
+        false if SAFETENSORS.is_in(folder) || PICKLE.is_in(folder) => "weights but no config.json",
+        false => "no model files",
     };
     Error::load(format!("{}: has {found}; {EXPECTED}", folder.display()))
 }
 
 fn open_gguf(path: &Path, file: &Path) -> Result<ModelFiles> {
     let (weights, metadata) = Gguf::open(file)?;
-    Ok(ModelFiles { path: path.into(), weights: Box::new(weights), description: Description::Gguf(metadata) })
+    Ok(ModelFiles { path: path.into(), weights, description: Description::Gguf(metadata) })
 }
 
 /// The files of a folder whose names end so, sorted.

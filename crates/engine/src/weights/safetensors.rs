@@ -1,148 +1,74 @@
-//! Safetensors checkpoints: one file, or shards listed by `model.safetensors.index.json`.
-//!
-//! Law: a file is read only if it lies in the model's own folder, and a tensor only from the shard that the index
-//! names.
+//! One safetensors file. Law: a tensor that goes out lies inside the file; the header is checked when it is opened.
 
-use super::{map_safetensors, read_json, Source, Tensor};
+use super::shards::Kind;
+use super::{map_safetensors, Source, Tensor, Words};
 use crate::{Error, Result};
 use candle_core::safetensors::MmapedSafetensors;
 use sglang_kernels::dtype::DType;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-/// Name of the list of shards.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// Checkpoints of such files.
+pub const SAFETENSORS: Kind = Kind {
+    ending: ".safetensors",
+    usual: "model.safetensors",
+    index: "model.safetensors.index.json",
+    open: |path| Ok(Box::new(File::open(path)?)),
+};
 
-/// A checkpoint in safetensors files.
-pub struct Safetensors {
-    shards: Vec<Shard>,
-    /// Tensor name to its place in `shards`.
-    places: BTreeMap<String, usize>,
-    bytes: u64,
-}
-
-struct Shard {
+struct File {
     path: PathBuf,
     map: MmapedSafetensors,
 }
 
-impl Safetensors {
-    /// Maps the checkpoint in `folder`: its index if it has one, else its only `.safetensors` file.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let index = folder.join(INDEX);
-        match index.is_file() {
-            true => Self::sharded(folder, &index),
-            false => Self::single(&only_file(folder)?),
-        }
+impl File {
+    fn open(path: &Path) -> Result<Self> {
+        Ok(File { path: path.to_owned(), map: map_safetensors(path)? })
     }
 
-    fn single(path: &Path) -> Result<Self> {
-        let shard = Shard::open(path)?;
-        let names = shard.map.tensors().into_iter().map(|(name, _)| (name, 0));
-        Self::of(names.collect(), vec![shard])
-    }
-
-    fn sharded(folder: &Path, index: &Path) -> Result<Self> {
-        let listed = read_index(index)?;
-        let files: Vec<&str> = listed.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
-        let shards = files.iter().map(|file| Shard::open(&folder.join(file))).collect::<Result<Vec<_>>>()?;
-        let place = |file: &str| files.binary_search(&file).unwrap_or_default();
-        Self::of(listed.iter().map(|(name, file)| (name.clone(), place(file))).collect(), shards)
-    }
-
-    /// Checks that every tensor is where it should be and adds up the sizes.
-    fn of(places: BTreeMap<String, usize>, shards: Vec<Shard>) -> Result<Self> {
-        let mut bytes = 0;
-        for (name, &place) in &places {
-            let Shard { path, map } = &shards[place];
-            let view = map.get(name).map_err(|_| {
-                Error::load(format!("{}: has no tensor {name}, which {INDEX} says it has", path.display()))
-            })?;
-            bytes += view.data().len() as u64;
-        }
-        Ok(Safetensors { shards, places, bytes })
-    }
-
-    fn missing(&self, name: &str) -> Error {
-        let folder = self.shards.first().and_then(|s| s.path.parent()).unwrap_or(Path::new(""));
-        Error::load(format!("{}: no tensor {name} in its {} safetensors file(s)", folder.display(), self.shards.len()))
+    fn wrong(&self, what: impl std::fmt::Display) -> Error {
+        Error::load(format!("{}: {what}", self.path.display()))
     }
 }
 
-impl Source for Safetensors {
+impl Source for File {
     fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let &place = self.places.get(name).ok_or_else(|| self.missing(name))?;
-        let Shard { path, map } = &self.shards[place];
-        let view = map.get(name).map_err(|e| Error::load(format!("{}: {e}", path.display())))?;
+        let view = self.map.get(name).map_err(|e| self.wrong(e))?;
         let dtype = match candle_core::DType::try_from(view.dtype()) {
             Ok(candle_core::DType::F32) => DType::F32,
             Ok(candle_core::DType::F16) => DType::F16,
             Ok(candle_core::DType::BF16) => DType::BF16,
             _ => {
-                let (file, found) = (path.display(), view.dtype());
-                return Err(Error::load(format!(
-                    "{file}: tensor {name} has format {found:?}; supported are F32, F16 and BF16"
-                )));
+                let found = view.dtype();
+                return Err(
+                    self.wrong(format_args!("tensor {name} has format {found:?}; supported are F32, F16 and BF16"))
+                );
             }
         };
         let shape = view.shape().to_vec();
-        Ok(Tensor { name: name.to_owned(), dtype, shape, bytes: Cow::Borrowed(view.data()), file: path })
+        Ok(Tensor { name: name.to_owned(), dtype, shape, bytes: Cow::Borrowed(view.data()), file: &self.path })
+    }
+
+    fn words(&self, name: &str) -> Result<Words> {
+        let view = self.map.get(name).map_err(|e| self.wrong(e))?;
+        if candle_core::DType::try_from(view.dtype()).ok() != Some(candle_core::DType::I32) {
+            return Err(self.wrong(format_args!("tensor {name} has format {:?}; expected I32", view.dtype())));
+        }
+        let words = view.data().chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        Ok(Words { shape: view.shape().to_vec(), words: words.collect() })
     }
 
     fn has(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+        self.map.get(name).is_ok()
     }
 
     fn names(&self) -> Vec<String> {
-        self.places.keys().cloned().collect()
+        let mut names: Vec<_> = self.map.tensors().into_iter().map(|(name, _)| name).collect();
+        names.sort();
+        names
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Shard {
-    fn open(path: &Path) -> Result<Self> {
-        Ok(Shard { path: path.to_owned(), map: map_safetensors(path)? })
-    }
-}
-
-/// Tensor name to file name, as the index lists them.
-fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
-    let wrong = |what: &str| Error::load(format!("{}: {what}", index.display()));
-    let json = read_json(index)?;
-    let listed = json["weight_map"].as_object().ok_or_else(|| wrong("has no object `weight_map`"))?;
-    let entry = |(name, file): (&String, &serde_json::Value)| {
-        let file = file.as_str().filter(|file| is_plain_name(file));
-        let file = file.ok_or_else(|| wrong(&format!("the file of {name} must be a name in the same folder")))?;
-        Ok((name.clone(), file.to_owned()))
-    };
-    let listed = listed.iter().map(entry).collect::<Result<BTreeMap<_, _>>>()?;
-    if listed.is_empty() {
-        return Err(wrong("`weight_map` is empty"));
-    }
-    Ok(listed)
-}
-
-/// Whether a name stays in its folder.
-fn is_plain_name(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
-}
-
-/// `model.safetensors`, or the only file of the kind.
-fn only_file(folder: &Path) -> Result<PathBuf> {
-    let usual = folder.join("model.safetensors");
-    if usual.is_file() {
-        return Ok(usual);
-    }
-    match &super::open::files_ending(folder, ".safetensors")?[..] {
-        [file] => Ok(file.clone()),
-        files => {
-            let (folder, n) = (folder.display(), files.len());
-            Err(Error::load(format!("{folder}: {n} safetensors files and no {INDEX} that says what is in which")))
-        }
+        self.map.tensors().iter().map(|(_, view)| view.data().len() as u64).sum()
     }
 }

@@ -1,0 +1,225 @@
+//! GPTQ and AWQ checkpoints (arXiv 2210.17323, 2306.00978): linear layers of 4-bit numbers, eight in a word, with a scale
+//! and a zero point for each group of inputs.
+//! Source of the layouts: AutoGPTQ, `qlinear_cuda.py`; AutoAWQ, `packing_utils.py`.
+//!
+//! Law: a weight goes out as rows of blocks that the kernels read: `Q4_0` where all zero points are 8, which changes
+//! nothing, else `Q4_1`, whose minimum is rounded to f16; where neighbours are not in one group (GPTQ's `desc_act`), F16.
+
+use super::shards::Shards;
+use super::{read_json, Source, Tensor, Words};
+use crate::{Error, Result};
+use half::f16;
+use sglang_kernels::dtype::DType;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+/// Numbers in a word.
+const PER_WORD: usize = 8;
+/// Values of a block.
+const BLOCK: usize = 32;
+/// Output of each nibble of a word of AWQ.
+const AWQ_ORDER: [usize; PER_WORD] = [0, 2, 4, 6, 1, 3, 5, 7];
+
+/// How eight numbers share a word.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    /// Inputs of one output; `.1` is added to stored zero points.
+    Gptq(u32),
+    /// Outputs of one input, in [`AWQ_ORDER`].
+    Awq,
+}
+
+/// A checkpoint whose linear layers are packed.
+pub struct Packed {
+    inner: Shards,
+    layout: Layout,
+    config: PathBuf,
+}
+
+impl Packed {
+    /// The checkpoint as it is, or unpacked where its configuration says that it is packed.
+    pub fn unpacking(inner: Shards, config: &Path) -> Result<Box<dyn Source>> {
+        let json = read_json(config)?;
+        let packing = &json["quantization_config"];
+        if packing.is_null() {
+            return Ok(Box::new(inner));
+        }
+        let text = |key: &str| packing[key].as_str().unwrap_or_default().to_owned();
+        let (method, bits) = (text("quant_method"), packing["bits"].as_u64().or(packing["w_bit"].as_u64()));
+        let layout = match (method.as_str(), bits) {
+            ("gptq", Some(4)) => Layout::Gptq(u32::from(text("checkpoint_format") != "gptq_v2")),
+            ("awq", Some(4)) if ["", "gemm", "GEMM"].contains(&text("version").as_str()) => Layout::Awq,
+            _ => {
+                let file = config.display();
+                return Err(Error::load(format!(
+                    "{file}: quantization_config {packing} is not supported; supported are gptq and awq (gemm) of 4 bits"
+                )));
+            }
+        };
+        Ok(Box::new(Packed { inner, layout, config: config.to_owned() }))
+    }
+
+    /// The linear layer whose weight this is, if it is packed.
+    fn layer<'n>(&self, name: &'n str) -> Option<&'n str> {
+        name.strip_suffix(".weight").filter(|layer| self.inner.has(&format!("{layer}.qweight")))
+    }
+
+    fn unpack(&self, layer: &str) -> Result<Tensor<'_>> {
+        let read = |part: &str| self.inner.words(&format!("{layer}.{part}"));
+        let scales = self.inner.tensor(&format!("{layer}.scales"))?;
+        let groups = match (self.layout, self.inner.has(&format!("{layer}.g_idx"))) {
+            (Layout::Gptq(_), true) => Some(read("g_idx")?),
+            _ => None,
+        };
+        let linear = Linear { layout: self.layout, weights: read("qweight")?, zeros: read("qzeros")?, groups };
+        let (dtype, shape, bytes) = linear.rows(&scales).ok_or_else(|| {
+            let (file, weights, zeros, scales) =
+                (self.config.display(), &linear.weights.shape, &linear.zeros.shape, &scales.shape);
+            Error::load(format!(
+                "{file}: layer {layer}: qweight {weights:?}, qzeros {zeros:?} and scales {scales:?} do not go together"
+            ))
+        })?;
+        Ok(Tensor { name: format!("{layer}.weight"), dtype, shape, bytes: Cow::Owned(bytes), file: &self.config })
+    }
+}
+
+impl Source for Packed {
+    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+        match self.layer(name) {
+            Some(layer) => self.unpack(layer),
+            None => self.inner.tensor(name),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.layer(name).is_some() || self.inner.has(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let name = |name: String| match name.rsplit_once('.') {
+            Some((layer, "qweight")) => Some(format!("{layer}.weight")),
+            Some((layer, "qzeros" | "scales" | "g_idx")) if self.inner.has(&format!("{layer}.qweight")) => None,
+            _ => Some(name),
+        };
+        let mut names: Vec<_> = self.inner.names().into_iter().filter_map(name).collect();
+        names.sort();
+        names
+    }
+
+    fn bytes(&self) -> u64 {
+        self.inner.bytes()
+    }
+}
+
+/// One packed layer.
+struct Linear {
+    layout: Layout,
+    weights: Words,
+    zeros: Words,
+    /// The group of each input, where it is not told by its place.
+    groups: Option<Words>,
+}
+
+impl Linear {
+    /// Format, shape `[out, in]` and bytes; `None` where the parts do not fit one another.
+    fn rows(&self, scales: &Tensor) -> Option<(DType, Vec<usize>, Vec<u8>)> {
+        let (&[n_groups, outputs], &[a, b]) = (&scales.shape[..], &self.weights.shape[..]) else { return None };
+        let inputs = match self.layout {
+            Layout::Gptq(_) => a.checked_mul(PER_WORD).filter(|_| b == outputs)?,
+            Layout::Awq => Some(a).filter(|_| b.checked_mul(PER_WORD) == Some(outputs))?,
+        };
+        let fits = n_groups > 0 && inputs > 0 && self.zeros.shape == [n_groups, outputs.div_ceil(PER_WORD)];
+        if !fits || !outputs.is_multiple_of(PER_WORD) {
+            return None;
+        }
+        let size = inputs.div_ceil(n_groups);
+        let group: Vec<usize> = match &self.groups {
+            Some(given) if given.words.len() == inputs => given.words.iter().map(|&g| g as usize).collect(),
+            Some(_) => return None,
+            None => (0..inputs).map(|i| i / size).collect(),
+        };
+        if group.iter().any(|&g| g >= n_groups) {
+            return None;
+        }
+        let scales = scales.to_f32();
+        let of_row = |output| Row { linear: self, output, outputs, group: &group, scales: &scales };
+        let in_blocks =
+            inputs.is_multiple_of(BLOCK) && group.chunks(BLOCK).all(|block| block.iter().all(|g| *g == block[0]));
+        let symmetric = (0..outputs).all(|output| (0..n_groups).all(|g| of_row(output).zero(g) == 8));
+        let dtype = match (in_blocks, symmetric) {
+            (false, _) => DType::F16,
+            (true, true) => DType::Q4_0,
+            (true, false) => DType::Q4_1,
+        };
+        let bytes = (0..outputs).flat_map(|output| of_row(output).bytes(dtype)).collect();
+        Some((dtype, vec![outputs, inputs], bytes))
+    }
+}
+
+/// The weights of one output.
+struct Row<'a> {
+    linear: &'a Linear,
+    output: usize,
+    outputs: usize,
+    group: &'a [usize],
+    scales: &'a [f32],
+}
+
+impl Row<'_> {
+    /// Place of this output in a word of outputs: its column and its nibble.
+    fn place(&self) -> (usize, usize) {
+        let within = self.output % PER_WORD;
+        let nibble = match self.linear.layout {
+            Layout::Gptq(_) => within,
+            Layout::Awq => AWQ_ORDER.iter().position(|&o| o == within).unwrap_or(within),
+        };
+        (self.output / PER_WORD, nibble)
+    }
+
+    fn weight(&self, input: usize) -> u32 {
+        let words = &self.linear.weights.words;
+        match self.linear.layout {
+            Layout::Gptq(_) => words[input / PER_WORD * self.outputs + self.output] >> (4 * (input % PER_WORD)) & 15,
+            Layout::Awq => {
+                let (column, nibble) = self.place();
+                words[input * (self.outputs / PER_WORD) + column] >> (4 * nibble) & 15
+            }
+        }
+    }
+
+    fn zero(&self, group: usize) -> u32 {
+        let (column, nibble) = self.place();
+        let stored = self.linear.zeros.words[group * (self.outputs / PER_WORD) + column] >> (4 * nibble) & 15;
+        match self.linear.layout {
+            Layout::Gptq(more) => stored + more,
+            Layout::Awq => stored,
+        }
+    }
+
+    fn scale(&self, group: usize) -> f32 {
+        self.scales[group * self.outputs + self.output]
+    }
+
+    fn bytes(&self, dtype: DType) -> Vec<u8> {
+        match dtype {
+            DType::F16 => self.group.iter().enumerate().flat_map(|(input, &g)| self.value(input, g)).collect(),
+            _ => (0..self.group.len()).step_by(BLOCK).flat_map(|first| self.block(first, dtype)).collect(),
+        }
+    }
+
+    fn value(&self, input: usize, group: usize) -> [u8; 2] {
+        f16::from_f32((self.weight(input) as f32 - self.zero(group) as f32) * self.scale(group)).to_le_bytes()
+    }
+
+    /// `d`, for `Q4_1` then `m`, then nibbles: value `j` low and `j + 16` high; `w = d·q + m`, or `d·(q − 8)`.
+    fn block(&self, first: usize, dtype: DType) -> Vec<u8> {
+        let scale = self.scale(self.group[first]);
+        let mut block = f16::from_f32(scale).to_le_bytes().to_vec();
+        if dtype == DType::Q4_1 {
+            block.extend(f16::from_f32(-scale * self.zero(self.group[first]) as f32).to_le_bytes());
+        }
+        let half = BLOCK / 2;
+        block.extend((first..first + half).map(|i| (self.weight(i) | self.weight(i + half) << 4) as u8));
+        block
+    }
+}
