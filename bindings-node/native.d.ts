@@ -109,6 +109,8 @@ export interface NativeRequest {
   id: number
   text?: string
   inputIds?: Array<number>
+  /** Files of the pictures, in the order of their marks. */
+  images?: Array<Buffer>
   priority?: number
   /** Cache namespace: two 32-bit halves. */
   namespace?: Array<number>

@@ -1,5 +1,6 @@
 //! JavaScript shapes of the engine's nouns, one to one.
 
+use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 use sglang_engine::engine::Stats;
 use sglang_engine::grammar::Constraint;
@@ -69,6 +70,8 @@ pub struct NativeRequest {
     pub id: f64,
     pub text: Option<String>,
     pub input_ids: Option<Vec<u32>>,
+    /// Files of the pictures, in the order of their marks.
+    pub images: Option<Vec<Buffer>>,
     pub priority: Option<i32>,
     /// Cache namespace: two 32-bit halves.
     pub namespace: Option<Vec<u32>>,
@@ -103,6 +106,7 @@ impl NativeRequest {
     pub fn translate(self) -> request::Request {
         request::Request {
             id: self.id as u64,
+            images: self.images.iter().flatten().map(|file| file.to_vec()).collect(),
             priority: self.priority.unwrap_or(0),
             namespace: self.namespace.as_deref().map_or(0, join_halves),
             logprobs: request::LogprobParams {
@@ -222,7 +226,6 @@ impl From<request::Event> for NativeEvent {
 
 /// The end of a request.
 #[napi(object)]
-#[derive(Default)]
 pub struct NativeFinish {
     /// `stop`, `length`, `abort` or `error`.
     pub reason: String,

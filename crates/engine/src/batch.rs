@@ -1,12 +1,15 @@
 //! One step of the model: which tokens run, where their KV goes, and which rows are answered.
 
+pub use crate::image::ImageRows;
 pub use sglang_kernels::device::{CopyRows, OutputRow, Pick, Picked, SampleParams, Span, NO_TOKEN};
 
 /// The work of one step. Law: rows of spans tile `tokens` in order; outputs ascend by row; copies come before rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
-    /// `T` token ids.
+    /// `T` token ids; 0 where a picture is.
     pub tokens: Vec<u32>,
+    /// Rows that are parts of pictures.
+    pub images: Vec<ImageRows>,
     /// One span per sequence.
     pub spans: Vec<Span>,
     /// Page rows to copy before anything else.

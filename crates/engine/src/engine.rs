@@ -6,6 +6,7 @@
 use crate::batch::{Batch, Picked};
 use crate::error::{panic_message, Error, Result};
 use crate::front::{Call, Command, Front};
+use crate::image::Sight;
 use crate::request::{Event, Request, RequestId};
 use crate::runner::Runner;
 use crate::scheduler::{Limits, Scheduler, Totals, TreeNode};
@@ -87,10 +88,22 @@ impl Engine {
         context: usize,
         sink: Sink,
     ) -> Self {
+        Self::start_seeing(runner, tokenizer, limits, context, None, sink)
+    }
+
+    /// The same for a model that may see pictures.
+    pub fn start_seeing(
+        runner: Box<dyn Runner>,
+        tokenizer: Arc<Tokenizer>,
+        limits: Limits,
+        context: usize,
+        sight: Option<Sight>,
+        sink: Sink,
+    ) -> Self {
         let (calls, called) = channel();
         let (commands, commanded) = channel();
         let board = Board::default();
-        let front = Front { tokenizer: tokenizer.clone(), context, commands };
+        let front = Front { tokenizer: tokenizer.clone(), context, sight, commands };
         let (scheduler, times) = (Scheduler::new(limits, tokenizer), StageTimes::default());
         let steps = Steps { scheduler, runner, sink, times, board: board.clone() };
         steps.publish();

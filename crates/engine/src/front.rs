@@ -3,6 +3,7 @@
 
 use crate::error::{panic_message, Error, Result};
 use crate::grammar::Grammars;
+use crate::image::{Placed, Sight};
 use crate::request::{check_tokens, Event, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS, UNLIMITED};
 use crate::scheduler::Scheduler;
 use crate::sequence::Prepared;
@@ -32,12 +33,17 @@ pub enum Command {
     Close,
 }
 
+/// Stands for a picture in a text.
+const IMAGE_MARK: &str = "<image>";
+
 /// Checks and encodes, in the order of submission.
 pub struct Front {
     /// Of the model.
     pub tokenizer: Arc<Tokenizer>,
     /// Longest sequence in tokens.
     pub context: usize,
+    /// Where the model sees pictures.
+    pub sight: Option<Sight>,
     /// To the loop thread.
     pub commands: Sender<Command>,
 }
@@ -71,18 +77,17 @@ impl Front {
 
     fn prepare(&self, request: Request, grammars: &mut Grammars) -> Result<Prepared> {
         request.validate(self.tokenizer.vocab())?;
-        let prompt = match request.prompt {
-            Prompt::Text(text) => self.tokenizer.encode(&text, true)?,
-            Prompt::Tokens(tokens) => {
-                check_tokens("input_ids", tokens.iter().copied(), self.tokenizer.vocab())?;
-                tokens
-            }
+        let (prompt, images) = match request.images.is_empty() && !self.has_mark(&request.prompt) {
+            true => (self.encode(&request.prompt)?, Vec::new()),
+            false => self.place_images(&request.prompt, &request.images)?,
         };
         let max_new = self.max_new(prompt.len(), request.sampling.max_new_tokens)?;
         let grammar = request.sampling.constraint.as_ref().map(|c| grammars.start(c)).transpose()?;
         Ok(Prepared {
             id: request.id,
             prompt,
+            images,
+            image_token: self.mark().unwrap_or(0),
             sampling: request.sampling,
             logprobs: request.logprobs,
             max_new,
@@ -90,6 +95,50 @@ impl Front {
             namespace: request.namespace,
             grammar,
         })
+    }
+
+    fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        match prompt {
+            Prompt::Text(text) => self.tokenizer.encode(text, true),
+            Prompt::Tokens(tokens) => {
+                check_tokens("input_ids", tokens.iter().copied(), self.tokenizer.vocab())?;
+                Ok(tokens.clone())
+            }
+        }
+    }
+
+    /// The token that stands for a picture, where model and vocabulary have one.
+    fn mark(&self) -> Option<u32> {
+        let mark = self.sight.as_ref()?.token.or_else(|| self.tokenizer.id_of(IMAGE_MARK));
+        mark.filter(|&mark| (mark as usize) < self.tokenizer.vocab())
+    }
+
+    /// Whether a model that sees pictures is shown where one should be.
+    fn has_mark(&self, prompt: &Prompt) -> bool {
+        self.sight.is_some()
+            && match prompt {
+                Prompt::Text(text) => text.contains(IMAGE_MARK),
+                Prompt::Tokens(tokens) => self.mark().is_some_and(|mark| tokens.contains(&mark)),
+            }
+    }
+
+    fn place_images(&self, prompt: &Prompt, files: &[Vec<u8>]) -> Result<(Vec<u32>, Vec<Placed>)> {
+        let Some(sight) = &self.sight else {
+            return Err(Error::bad("image_data", "the model does not take images"));
+        };
+        let mark = self.mark();
+        let parts = match prompt {
+            Prompt::Text(text) if mark.is_none() || self.tokenizer.id_of(IMAGE_MARK) != mark => {
+                let encode = |(i, part): (usize, &str)| self.tokenizer.encode(part, i == 0);
+                text.split(IMAGE_MARK).enumerate().map(encode).collect::<Result<_>>()?
+            }
+            _ => {
+                let mark = mark.ok_or_else(|| Error::bad("input_ids", "the vocabulary has no token for images"))?;
+                self.encode(prompt)?.split(|&token| token == mark).map(<[u32]>::to_vec).collect()
+            }
+        };
+        let images = files.iter().map(|file| sight.preprocess.image(file)).collect::<Result<_>>()?;
+        sight.place(parts, images)
     }
 
     /// New tokens that prompt and context leave room for.

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 mod front;
 pub mod grammar;
+pub mod image;
 pub mod loader;
 pub mod model;
 pub mod request;

@@ -3,7 +3,8 @@
 use crate::comm::Solo;
 use crate::engine::{Engine, Sink};
 use crate::error::{Error, Result};
-use crate::model::assemble::{assemble, Precision};
+use crate::image::Sight;
+use crate::model::assemble::{assemble, assemble_vision, Precision};
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
 use crate::runner::{Local, Runner};
@@ -82,6 +83,8 @@ pub struct ModelCard {
     pub context_length: usize,
     /// Token ids are below this.
     pub vocab_size: usize,
+    /// Pictures may be in prompts.
+    pub takes_images: bool,
     /// Text of the first token of a prompt.
     pub bos_token: Option<String>,
     /// Text of the first end token.
@@ -119,12 +122,14 @@ pub struct Loaded {
     pub runner: Box<dyn Runner>,
     /// Sizes of its scheduler.
     pub limits: Limits,
+    /// How pictures come into its prompts, if it sees any.
+    pub sight: Option<Sight>,
 }
 
 impl Loaded {
     /// Starts the engine.
     pub fn start(self, sink: Sink) -> Engine {
-        Engine::start(self.runner, self.tokenizer, self.limits, self.card.context_length, sink)
+        Engine::start_seeing(self.runner, self.tokenizer, self.limits, self.card.context_length, self.sight, sink)
     }
 }
 
@@ -153,8 +158,13 @@ pub fn load_as(
     let mut device = open_device(options)?;
     let total = files.weights.bytes();
     let assembled = assemble(&*files.weights, &config, &mut device, precision, &mut |done| on_progress(done, total))?;
+    let vision = config.vision.clone();
+    let eyes = vision.as_ref().map(|v| assemble_vision(&*files.weights, &config, v, &mut device)).transpose()?;
     on_progress(total, total);
-    let decoder = Decoder::new(device, config.clone(), assembled, sizes.kv, limits.max_rows())?;
+    let mut decoder = Decoder::new(device, config.clone(), assembled, sizes.kv, limits.max_rows())?;
+    if let Some((config, weights)) = vision.clone().zip(eyes) {
+        decoder = decoder.with_vision(config, weights)?;
+    }
     let card = ModelCard {
         device: decoder.describe(),
         dtype: options.dtype.clone().unwrap_or_else(|| "auto".into()),
@@ -162,7 +172,8 @@ pub fn load_as(
         max_total_tokens: sizes.kv.pages * PAGE,
         ..describe(options, files, &config, &tokenizer)?
     };
-    Ok(Loaded { card, tokenizer, runner: Box::new(Local::new(decoder, Solo)), limits })
+    let sight = vision.map(|vision| vision.sight);
+    Ok(Loaded { card, tokenizer, runner: Box::new(Local::new(decoder, Solo)), limits, sight })
 }
 
 fn check_choice(option: &str, value: Option<&str>, choices: &[&str]) -> Result<()> {
@@ -195,6 +206,7 @@ fn describe(
         model_type: config.model_type.clone(),
         architectures: config.architectures.clone(),
         vocab_size: config.vocab,
+        takes_images: config.vision.is_some(),
         bos_token: config.bos.and_then(text),
         eos_token: config.eos.first().copied().and_then(text),
         bos_token_id: config.bos,

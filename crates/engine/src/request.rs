@@ -14,6 +14,8 @@ pub struct Request {
     pub id: RequestId,
     /// The prompt.
     pub prompt: Prompt,
+    /// Files of the pictures, in the order of their marks in the prompt.
+    pub images: Vec<Vec<u8>>,
     /// How tokens are chosen and when to stop.
     pub sampling: SamplingParams,
     /// Which log-probabilities to report.

@@ -6,6 +6,7 @@
 use crate::batch::{Output, OutputRow, Pick, Picked, SampleParams, NO_TOKEN};
 use crate::error::Error;
 use crate::grammar::Grammar;
+use crate::image::{is_key, ImageRows, Placed};
 use crate::request::{Admitted, Event, Finish, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
 use crate::runner::mix;
 use crate::text::{StopMatcher, TextStream, Tokenizer};
@@ -18,8 +19,12 @@ use std::time::Instant;
 pub struct Prepared {
     /// Of the request.
     pub id: RequestId,
-    /// At least one token.
+    /// At least one token; keys where a picture is.
     pub prompt: Vec<u32>,
+    /// The pictures.
+    pub images: Vec<Placed>,
+    /// What is reported in the place of a key.
+    pub image_token: u32,
     /// Checked parameters.
     pub sampling: SamplingParams,
     /// Checked parameters.
@@ -75,8 +80,11 @@ impl Sequence {
     /// A sequence that has just arrived.
     pub fn new(mut asked: Prepared, arrival: u64, tokenizer: Arc<Tokenizer>) -> Self {
         let tokens = std::mem::take(&mut asked.prompt);
-        let seen =
-            if asked.sampling.repetition_penalty == 1.0 { BTreeSet::new() } else { tokens.iter().copied().collect() };
+        let seen = if asked.sampling.repetition_penalty == 1.0 {
+            BTreeSet::new()
+        } else {
+            tokens.iter().copied().filter(|&token| !is_key(token)).collect()
+        };
         let mut sequence = Sequence {
             prompt_len: tokens.len(),
             computed: 0,
@@ -167,6 +175,24 @@ impl Sequence {
         self.cached.unwrap_or(0)
     }
 
+    /// The token at a position, or what is reported for a picture.
+    fn shown(&self, position: usize) -> u32 {
+        let token = self.tokens[position];
+        if is_key(token) {
+            self.asked.image_token
+        } else {
+            token
+        }
+    }
+
+    /// The next `n_rows` tokens, whose first row in the step is `first_row`: ids, and the rows of pictures.
+    pub fn inputs(&self, first_row: usize, n_rows: usize) -> (Vec<u32>, Vec<ImageRows>) {
+        let run = self.computed..self.computed + n_rows;
+        let ids = self.tokens[run.clone()].iter().map(|&token| if is_key(token) { 0 } else { token });
+        let images = self.asked.images.iter().filter_map(|placed| placed.rows(run.clone(), first_row));
+        (ids.collect(), images.collect())
+    }
+
     /// What is wanted of the next `n_rows` tokens, whose first row in the step is `first_row`.
     pub fn outputs(&self, first_row: usize, n_rows: usize) -> Vec<Output> {
         let rows = self.computed..self.computed + n_rows;
@@ -182,7 +208,7 @@ impl Sequence {
         let l = &self.asked.logprobs;
         let row = |pick| OutputRow { pick, logprob: l.enabled, top: l.top, of_tokens: l.of_tokens.clone() };
         if (self.scored..self.prompt_len).contains(&position) {
-            return Some(row(Pick::Given(self.tokens[position])));
+            return Some(row(Pick::Given(self.shown(position))));
         }
         let samples = position == self.tokens.len() && self.n_remaining() > 0;
         samples.then(|| row(Pick::Sample(self.sample_params())))
@@ -345,7 +371,7 @@ impl Sequence {
     fn report_first_prompt_token(&mut self) {
         if self.scored == 0 && self.asked.logprobs.enabled {
             self.scored = 1;
-            let first = TokenLogprob { token: self.tokens[0], ..TokenLogprob::default() };
+            let first = TokenLogprob { token: self.shown(0), ..TokenLogprob::default() };
             self.event.prompt_logprobs.push(first);
         }
     }

@@ -37,6 +37,7 @@ fn llama() -> ModelConfig {
         qkv_bias: false,
         qk_norm: false,
         sliding_window: 0,
+        vision: None,
         bos: Some(1),
         eos: vec![2],
     }

@@ -146,13 +146,15 @@ fn check_tiny(name: &str, options: LoadOptions) {
     let running = Running::start_as(options, round_frequencies);
     for case in json(&format!("{name}/reference.json"))["cases"].as_array().unwrap() {
         let prompt = case["prompt"].as_str().unwrap();
-        check_case(&format!("{name} {prompt:?}"), &running, prompt, case);
+        check_case(&format!("{name} {prompt:?}"), &running, Request::default(), prompt, case);
     }
 }
 
-fn check_case(what: &str, running: &Running, prompt: &str, case: &Value) {
+/// The answer to `prompt`, with all else as in `request`.
+fn check_case(what: &str, running: &Running, request: Request, prompt: &str, case: &Value) {
     let greedy_ids = tokens(&case["greedy_ids"]);
-    let mut request = greedy(Prompt::Text(prompt.into()), greedy_ids.len());
+    let Request { images, .. } = request;
+    let mut request = Request { images, ..greedy(Prompt::Text(prompt.into()), greedy_ids.len()) };
     request.logprobs.of_tokens = (0..running.vocab as u32).collect();
     let answer = running.ask_one(request);
     let first: Vec<f32> = answer.first.iter().map(|&(_, logprob)| logprob).collect();
@@ -170,6 +172,66 @@ fn tiny_checkpoints_match_the_reference() {
     }
 }
 
+/// LLaVA in both layouts, each case with the picture.
+#[test]
+fn tiny_eyes_match_the_reference() {
+    let image = std::fs::read(fixture("llava/image.png")).unwrap();
+    let reference = json("llava/reference.json");
+    for name in ["llava", "llava-original"] {
+        let options = LoadOptions { tokenizer_path: Some(fixture("llava")), ..float32(fixture(name)) };
+        let running = Running::start_as(options, round_frequencies);
+        for case in reference["cases"].as_array().unwrap() {
+            let prompt = case["prompt"].as_str().unwrap();
+            let request = Request { images: vec![image.clone()], ..Default::default() };
+            check_case(&format!("{name} {prompt:?}"), &running, request, prompt, case);
+        }
+    }
+}
+
+/// The same picture is known again, another one is not taken for it, and the chunks do not matter.
+#[test]
+fn pictures_are_cached_by_their_content() {
+    let [same, other] = ["llava/image.png", "images/flag.png"].map(|name| std::fs::read(fixture(name)).unwrap());
+    let ask = |running: &Running, image: &[u8], question: &str| {
+        let mut request = greedy(Prompt::Text(format!("<image>\n{question}")), 12);
+        request.logprobs.prompt_start = None;
+        running.ask_one(Request { images: vec![image.to_vec()], ..request })
+    };
+    let options = |chunk| LoadOptions { chunked_prefill_size: Some(chunk), ..float32(fixture("llava")) };
+    let running = Running::start(options(256));
+    let first = ask(&running, &same, "What is it?");
+    let other_first = ask(&running, &other, "What is it?");
+    assert_eq!((first.cached, other_first.cached), (0, 1), "only BOS is common");
+    assert_ne!(first.logprobs, other_first.logprobs);
+    let again = ask(&running, &same, "Where is it?");
+    assert!(again.cached >= 17, "{} tokens came from the cache", again.cached);
+    for chunk in [5, 256] {
+        let cold = ask(&Running::start(options(chunk)), &same, "Where is it?");
+        assert_eq!(Answer { cached: 0, ..again.clone() }, cold, "chunks of {chunk}");
+    }
+}
+
+#[test]
+fn pictures_and_their_marks_must_agree() {
+    let image = std::fs::read(fixture("llava/image.png")).unwrap();
+    let refusal = |name: &str, text: &str, images: Vec<Vec<u8>>| {
+        let running = Running::start(float32(fixture(name)));
+        running.engine.submit(Request { images, ..greedy(Prompt::Text(text.into()), 1) });
+        match running.events.recv().unwrap().remove(0).finish.unwrap().reason {
+            FinishReason::Failed { message, param, .. } => (param, message),
+            reason => panic!("{reason:?}"),
+        }
+    };
+    let at = Some("image_data");
+    assert_eq!(refusal("llama", "<image>", vec![image.clone()]), (at, "the model does not take images".into()));
+    let message = "2 image(s) for 1 <image> mark(s) in the prompt".to_owned();
+    assert_eq!(refusal("llava", "<image>", vec![image.clone(), image.clone()]), (at, message));
+    let message = "0 image(s) for 1 <image> mark(s) in the prompt".to_owned();
+    assert_eq!(refusal("llava", "a<image>", vec![]), (at, message));
+    let message = "an image cannot be read: it is no PNG, JPEG, WebP or GIF file".to_owned();
+    assert_eq!(refusal("llava", "<image>", vec![b"no image".to_vec()]), (at, message));
+}
+
 /// GGUF files with their own vocabulary; each format against the float32 forward over its own dequantized weights.
 #[test]
 fn gguf_formats_match_the_reference() {
@@ -177,7 +239,7 @@ fn gguf_formats_match_the_reference() {
     let prompt = reference["prompt"].as_str().unwrap();
     for format in ["F32", "Q4_1", "Q8_0", "Q4_K", "IQ4_XS"] {
         let running = Running::start(float32(fixture(&format!("gguf/{format}.gguf"))));
-        check_case(format, &running, prompt, &reference["formats"][format]);
+        check_case(format, &running, Request::default(), prompt, &reference["formats"][format]);
     }
 }
 

@@ -188,5 +188,17 @@ fn a_grammar_that_gives_up_fails_its_request() {
 fn prepared(grammar: Box<dyn Grammar>) -> Prepared {
     let (sampling, logprobs) = (SamplingParams::default(), LogprobParams::default());
     let (id, prompt, max_new, priority, namespace) = (0, vec![5, 6, 7], 20, 0, 0);
-    Prepared { id, prompt, sampling, logprobs, max_new, priority, namespace, grammar: Some(grammar) }
+    let images = Vec::new();
+    Prepared {
+        id,
+        prompt,
+        images,
+        image_token: 0,
+        sampling,
+        logprobs,
+        max_new,
+        priority,
+        namespace,
+        grammar: Some(grammar),
+    }
 }

@@ -8,19 +8,20 @@ const MAX_FUNCTION_LINES: usize = 60;
 
 /// `crate::` modules that each module of the engine may name.
 const EDGES: &[(&str, &[&str])] = &[
-    ("batch", &[]),
+    ("batch", &["image"]),
     ("comm", &[]),
-    ("engine", &["batch", "error", "front", "request", "runner", "scheduler", "text"]),
+    ("engine", &["batch", "error", "front", "request", "runner", "scheduler", "text", "image"]),
     ("error", &[]),
-    ("front", &["error", "grammar", "request", "scheduler", "sequence", "text"]),
+    ("front", &["error", "grammar", "request", "scheduler", "sequence", "text", "image"]),
     ("grammar", &["error", "text"]),
+    ("image", &["error"]),
     ("lib", &[]),
-    ("loader", &["comm", "engine", "error", "model", "runner", "scheduler", "text", "weights"]),
-    ("model", &["batch", "comm", "error", "Error", "Result", "model", "weights"]),
+    ("loader", &["comm", "engine", "error", "model", "runner", "scheduler", "text", "weights", "image"]),
+    ("model", &["batch", "comm", "error", "Error", "Result", "model", "weights", "image"]),
     ("request", &["error", "grammar"]),
     ("runner", &["batch", "comm", "error", "model"]),
     ("scheduler", &["batch", "error", "request", "sequence", "text"]),
-    ("sequence", &["batch", "error", "grammar", "request", "runner", "text"]),
+    ("sequence", &["batch", "error", "grammar", "request", "runner", "text", "image"]),
     ("text", &["error", "Error", "Result", "model", "weights", "text"]),
     ("weights", &["error", "Error", "Result", "weights"]),
 ];
@@ -29,6 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("candle_core", &["engine/src/weights/"]),
     ("tokenizers::", &["engine/src/text"]),
+    ("image::ImageReader", &["engine/src/image.rs"]),
     ("napi", &["../bindings-node/"]),
     ("unsafe", &["kernels/src/cpu/", "engine/src/weights/mod.rs"]),
 ];

@@ -165,6 +165,15 @@ pub struct Picked {
     pub of_tokens: Vec<(u32, f32)>,
 }
 
+/// An activation of vision towers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gelu {
+    /// `v · Φ(v)`, Φ the cumulative normal distribution (Hendrycks and Gimpel, arXiv 1606.08415).
+    Exact,
+    /// `v · sigmoid(1.702 v)`.
+    Quick,
+}
+
 /// The experts of one row, ascending, each with the weight of its output.
 pub type Route = Vec<(usize, f32)>;
 
@@ -185,6 +194,8 @@ pub trait Device: Send + 'static {
     fn buffer(&mut self, len: usize) -> Result<Self::Buffer>;
     /// Copies host values to the front of `buffer`.
     fn write(&mut self, buffer: &mut Self::Buffer, values: &[f32]) -> Result<()>;
+    /// Copies host values to `buffer[at..]`.
+    fn write_at(&mut self, buffer: &mut Self::Buffer, at: usize, values: &[f32]) -> Result<()>;
     /// Copies the first `len` values to the host.
     fn read(&mut self, buffer: &Self::Buffer, len: usize) -> Result<Vec<f32>>;
     /// Repacks a weight matrix for [`Device::matmul`]: `parts` of one width, one below the other. `keep_rows` says that rows are also looked up by
@@ -254,6 +265,18 @@ pub trait Device: Send + 'static {
     ) -> Result<()>;
     /// `out[t, f] = silu(x[t, f]) · x[t, F + f]`, silu(v) = v / (1 + e^−v); x is `[T, 2F]`.
     fn silu_mul(&mut self, x: &Self::Buffer, rows: usize, width: usize, out: &mut Self::Buffer) -> Result<()>;
+    /// `out[t, :] = (x[t, :] − mean) / sqrt(variance + eps) · weight + bias`, mean and variance those of the row.
+    fn layer_norm(
+        &mut self,
+        x: &Self::Buffer,
+        weight: &Self::Buffer,
+        bias: &Self::Buffer,
+        eps: f32,
+        rows: usize,
+        out: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// The activation of the first `len` values, in place.
+    fn gelu(&mut self, x: &mut Self::Buffer, kind: Gelu, len: usize) -> Result<()>;
     /// The `top` of `experts` experts that each row of `logits[T, E]` goes to, with their softmax over all experts,
     /// divided by the sum of those chosen where `normalise`.
     fn route(

@@ -92,6 +92,13 @@ pub fn copies(shape: KvShape, copies: &[CopyRows]) -> Result<()> {
     }
 }
 
+/// Operands of [`crate::Device::layer_norm`].
+pub fn layer_norm(x: usize, weight: usize, bias: usize, rows: usize, out: usize) -> Result<()> {
+    enough("bias of layer_norm", bias, weight)?;
+    enough("x of layer_norm", x, rows * weight)?;
+    enough("out of layer_norm", out, rows * weight)
+}
+
 /// At least one expert, and no more than there are.
 pub fn routes(experts: usize, top: usize) -> Result<()> {
     match (1..=experts).contains(&top) {

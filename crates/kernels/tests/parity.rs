@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::{buffer, check, Case, MatMul, Random};
-use sglang_kernels::device::{CopyRows, Device, Heads, HostMatrix, KvFormat, KvShape, Result, Span, PAGE};
+use sglang_kernels::device::{CopyRows, Device, Gelu, Heads, HostMatrix, KvFormat, KvShape, Result, Span, PAGE};
 use sglang_kernels::DType;
 
 /// What rounding `scale · d` of the K formats to f16 costs.
@@ -162,6 +162,9 @@ fn rope_and_head_norm() {
 
 enum Elementwise {
     Add,
+    Gelu(Gelu),
+    LayerNorm(usize),
+    WriteAt(usize),
     Bias(usize),
     SiluMul(usize),
     Gather(usize),
@@ -173,6 +176,14 @@ impl Case for (Elementwise, Vec<f32>, Vec<f32>) {
         let (mut x_, y_) = (buffer(device, x)?, buffer(device, y)?);
         match *op {
             Elementwise::Add => device.add(&mut x_, &y_, x.len())?,
+            Elementwise::Gelu(kind) => device.gelu(&mut x_, kind, x.len())?,
+            Elementwise::WriteAt(at) => device.write_at(&mut x_, at, y)?,
+            Elementwise::LayerNorm(width) => {
+                let (weight, bias) = (buffer(device, &y[..width])?, buffer(device, &y[width..])?);
+                let mut out = device.buffer(x.len())?;
+                device.layer_norm(&x_, &weight, &bias, 1e-5, x.len() / width, &mut out)?;
+                return device.read(&out, x.len());
+            }
             Elementwise::Bias(rows) => device.add_bias(&mut x_, &y_, rows)?,
             Elementwise::SiluMul(width) => {
                 let mut out = device.buffer(x.len() / 2)?;
@@ -199,6 +210,11 @@ fn elementwise() {
         check("add", &(Elementwise::Add, r.values(rows * width), r.values(rows * width)), 0.0);
         check("add_bias", &(Elementwise::Bias(rows), r.values(rows * width), r.values(width)), 0.0);
         check("silu_mul", &(Elementwise::SiluMul(width), wide(&mut r, rows * width * 2), vec![]), 1e-6);
+        for kind in [Gelu::Exact, Gelu::Quick] {
+            check("gelu", &(Elementwise::Gelu(kind), r.values(rows * width), vec![]), 1e-6);
+        }
+        check("layer_norm", &(Elementwise::LayerNorm(width), r.values(rows * width), r.values(2 * width)), 1e-5);
+        check("write_at", &(Elementwise::WriteAt(width), r.values(rows * width + width), r.values(width)), 0.0);
         check("gather", &(Elementwise::Gather(width), r.values(rows * width), vec![]), 0.0);
     }
 }
@@ -242,6 +258,18 @@ fn experts() {
             check(&format!("{top} of {experts} experts, normalise {normalise}"), &case, 1e-5);
         }
     }
+}
+
+/// Values of the published definitions, computed in f64.
+#[test]
+fn activations_are_those_of_their_papers() {
+    let mut exact = [-3.0, -1.0, 0.0, 0.5, 2.0];
+    let mut quick = exact;
+    sglang_kernels::reference::vision::gelu(&mut exact, Gelu::Exact);
+    sglang_kernels::reference::vision::gelu(&mut quick, Gelu::Quick);
+    let near = |found: [f32; 5], expected: [f32; 5]| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+    assert!(near(exact, [-0.004_049_694, -0.158_655_25, 0.0, 0.345_731_23, 1.954_499_7]), "{exact:?}");
+    assert!(near(quick, [-0.018_071_31, -0.154_204_23, 0.0, 0.350_388_44, 1.935_658_6]), "{quick:?}");
 }
 
 /// By hand: softmax of (0, ln 3, ln 6) is (0.1, 0.3, 0.6); of equal logits the first is taken.

@@ -1,9 +1,10 @@
 //! From named tensors to the weights of a [`Decoder`](super::decoder::Decoder): shapes are checked, projections that
 //! read the same input are stacked into one matrix, and the device repacks them.
 
-use super::config::{Experts, ModelConfig, DENSE};
+use super::config::{Experts, ModelConfig, VisionConfig, DENSE};
 use super::decoder::{Layer, Weights};
 use super::feed_forward::{FeedForward, Gated};
+use super::vision;
 use crate::error::Result;
 use crate::weights::{Source, Tensor};
 use sglang_kernels::device::{Device, HostMatrix};
@@ -61,6 +62,29 @@ pub fn assemble<D: Device>(
     })
 }
 
+/// Loads the vision tower and the projector, in f32: they are small beside the language model.
+pub fn assemble_vision<D: Device>(
+    source: &dyn Source,
+    config: &ModelConfig,
+    vision: &VisionConfig,
+    device: &mut D,
+) -> Result<vision::Weights<D>> {
+    let on_bytes = &mut |_| {};
+    let mut assembly = Assembly { source, config, device, precision: Precision::Float32, done: 0, on_bytes };
+    let (hidden, patch) = (vision.hidden, 3 * vision.patch * vision.patch);
+    let width = config.hidden;
+    Ok(vision::Weights {
+        patches: assembly.matrix(&[("vision.embeddings.patch_embedding.weight", hidden)], patch, false, false)?,
+        positions: assembly.positions(vision)?,
+        norm: assembly.layer_norm("vision.pre_layrnorm", hidden)?,
+        layers: (0..vision.layers).map(|index| assembly.vision_layer(vision, index)).collect::<Result<_>>()?,
+        projector: [
+            assembly.linear(&[("projector.0".into(), width)], hidden)?,
+            assembly.linear(&[("projector.2".into(), width)], width)?,
+        ],
+    })
+}
+
 struct Assembly<'a, D: Device> {
     source: &'a dyn Source,
     config: &'a ModelConfig,
@@ -100,7 +124,7 @@ impl<D: Device> Assembly<'_, D> {
         };
         let block = format!("{layer}{}", names.block);
         Ok(FeedForward::Mixture {
-            router: self.stacked(&[(format!("{block}.gate"), *count)], self.config.hidden)?,
+            router: self.matrix(&[(&format!("{block}.gate.weight"), *count)], self.config.hidden, false, false)?,
             experts: (0..*count)
                 .map(|e| self.gated(&format!("{block}.experts.{e}"), &names.parts))
                 .collect::<Result<_>>()?,
@@ -113,6 +137,38 @@ impl<D: Device> Assembly<'_, D> {
             gate_up: self.stacked(&[gate, up].map(|part| (format!("{network}.{part}"), ffn)), hidden)?,
             down: self.stacked(&[(format!("{network}.{down}"), hidden)], ffn)?,
         })
+    }
+
+    fn vision_layer(&mut self, vision: &VisionConfig, index: usize) -> Result<vision::Layer<D>> {
+        let (hidden, ffn) = (vision.hidden, vision.ffn);
+        let named = |part: &str| format!("vision.encoder.layers.{index}.{part}");
+        let qkv = ["q", "k", "v"].map(|part| (named(&format!("self_attn.{part}_proj")), hidden));
+        Ok(vision::Layer {
+            norm1: self.layer_norm(&named("layer_norm1"), hidden)?,
+            qkv: self.linear(&qkv, hidden)?,
+            output: self.linear(&[(named("self_attn.out_proj"), hidden)], hidden)?,
+            norm2: self.layer_norm(&named("layer_norm2"), hidden)?,
+            fc1: self.linear(&[(named("mlp.fc1"), ffn)], hidden)?,
+            fc2: self.linear(&[(named("mlp.fc2"), hidden)], ffn)?,
+        })
+    }
+
+    /// Positions, with the class token's vector added to the first.
+    fn positions(&mut self, vision: &VisionConfig) -> Result<D::Buffer> {
+        let shape = [vision.patches() + 1, vision.hidden];
+        let mut values = self.tensor("vision.embeddings.position_embedding.weight", &shape)?.to_f32();
+        let class = self.tensor("vision.embeddings.class_embedding", &[vision.hidden])?.to_f32();
+        values.iter_mut().zip(class).for_each(|(position, class)| *position += class);
+        self.buffer(&values)
+    }
+
+    fn layer_norm(&mut self, name: &str, len: usize) -> Result<vision::Norm<D>> {
+        let [weight, bias] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+        Ok(vision::Norm { weight: self.vector(&weight, len)?, bias: self.vector(&bias, len)? })
+    }
+
+    fn linear(&mut self, layers: &[(String, usize)], cols: usize) -> Result<vision::Linear<D>> {
+        Ok(vision::Linear { weight: self.stacked(layers, cols)?, bias: self.stacked_bias(layers)? })
     }
 
     /// The `.weight` matrices of linear layers over the same input, one below the other.

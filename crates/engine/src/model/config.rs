@@ -6,6 +6,9 @@
 
 mod from_gguf;
 mod from_json;
+mod vision;
+
+pub use vision::VisionConfig;
 
 use crate::weights::{Description, ModelFiles};
 use crate::Result;
@@ -47,6 +50,8 @@ pub struct ModelConfig {
     pub qk_norm: bool,
     /// Attention looks back this many tokens; 0 is all.
     pub sliding_window: usize,
+    /// The model sees pictures.
+    pub vision: Option<VisionConfig>,
     /// Beginning of text, where the model names one; whether prompts get it is up to the tokenizer.
     pub bos: Option<u32>,
     /// Tokens that end a generation.

@@ -4,8 +4,10 @@
 
 use crate::batch::{Batch, Picked};
 use crate::comm::Communicator;
-use crate::model::config::ModelConfig;
+use crate::image::ImageRows;
+use crate::model::config::{ModelConfig, VisionConfig};
 use crate::model::feed_forward::{self, FeedForward};
+use crate::model::vision::{self, Vision};
 use sglang_kernels::device::{Device, Heads, KvShape, Result, Span};
 
 /// Rows of logits held at a time: the head of a long list of outputs runs in tiles of this many rows.
@@ -51,6 +53,7 @@ pub struct Decoder<D: Device> {
     kv: D::Kv,
     scratch: Scratch<D>,
     max_rows: usize,
+    vision: Option<Vision<D>>,
 }
 
 /// Activations of a step, allocated once for the largest one.
@@ -97,7 +100,13 @@ impl<D: Device> Decoder<D> {
         let scratch = Scratch::new(&mut device, &config, heads, max_rows)?;
         let kv = device.kv(kv)?;
         let inv_freq = config.inv_freq();
-        Ok(Decoder { device, config, heads, inv_freq, weights, kv, scratch, max_rows })
+        Ok(Decoder { device, config, heads, inv_freq, weights, kv, scratch, max_rows, vision: None })
+    }
+
+    /// Gives the model eyes.
+    pub fn with_vision(mut self, config: VisionConfig, weights: vision::Weights<D>) -> Result<Self> {
+        self.vision = Some(Vision::new(&mut self.device, &self.config, config, weights)?);
+        Ok(self)
     }
 
     /// The device's own description.
@@ -113,11 +122,24 @@ impl<D: Device> Decoder<D> {
         let positions: Vec<u32> = batch.positions().collect();
         self.device.rope_table(&positions, &self.inv_freq, &mut self.scratch.rope)?;
         self.device.embed(&self.weights.embedding, &batch.tokens, &mut self.scratch.x)?;
+        self.place_images(&batch.images)?;
         for layer in 0..self.weights.layers.len() {
             self.attend(comm, layer, rows, &batch.spans)?;
             self.feed_forward(comm, layer, rows)?;
         }
         self.answer(batch)
+    }
+
+    /// Puts features of pictures in the place of embeddings.
+    fn place_images(&mut self, images: &[ImageRows]) -> Result<()> {
+        let Some(vision) = &mut self.vision else { return Ok(()) };
+        for ImageRows { image, rows, first } in images {
+            let features = vision.features(&mut self.device, image)?;
+            let width = self.config.hidden;
+            let values = &features[first * width..][..rows.len() * width];
+            self.device.write_at(&mut self.scratch.x, rows.start * width, values)?;
+        }
+        Ok(())
     }
 
     /// `x += output(attention(qkv(norm(x))))`.

@@ -4,3 +4,4 @@ pub mod assemble;
 pub mod config;
 pub mod decoder;
 pub mod feed_forward;
+pub mod vision;

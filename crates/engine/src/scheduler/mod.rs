@@ -185,7 +185,9 @@ impl Scheduler {
             self.outputs.push(outputs.len());
             batch.outputs.extend(outputs);
             if n_rows > 0 {
-                batch.tokens.extend(&sequence.tokens[sequence.computed..sequence.computed + n_rows]);
+                let (tokens, images) = sequence.inputs(first, n_rows);
+                batch.tokens.extend(tokens);
+                batch.images.extend(images);
                 batch.spans.push(span(sequence, first, n_rows));
             }
         }

@@ -5,6 +5,7 @@
 
 mod gguf;
 mod gguf_header;
+pub(crate) mod llava;
 mod metadata;
 mod open;
 mod packed;

@@ -4,6 +4,7 @@
 //! Law: the kind is told by content and exact names; where two readings are possible, it is an error that lists what
 //! was found.
 
+use super::llava::{self, Llava};
 use super::packed::Packed;
 use super::pickle::PICKLE;
 use super::safetensors::SAFETENSORS;
@@ -49,11 +50,14 @@ pub fn open(path: &Path) -> Result<ModelFiles> {
 
 fn open_folder(folder: &Path) -> Result<ModelFiles> {
     let config = folder.join("config.json");
-    for kind in [&SAFETENSORS, &PICKLE] {
-        if config.is_file() && !files_ending(folder, kind.ending)?.is_empty() {
-            let weights = Packed::unpacking(Shards::open(folder, kind)?, &config)?;
-            return Ok(ModelFiles { path: folder.into(), weights, description: Description::Folder(folder.into()) });
+    if let Some(mut weights) = open_checkpoint(folder, &config)? {
+        let json = read_json(&config)?;
+        if llava::is_llava(&json) {
+            let tower = llava::tower(folder, &json)?;
+            let tower = tower.map(|tower| open_checkpoint(&tower, &tower.join("config.json"))).transpose()?.flatten();
+            weights = Box::new(Llava::join(weights, tower));
         }
+        return Ok(ModelFiles { path: folder.into(), weights, description: Description::Folder(folder.into()) });
     }
     match &files_ending(folder, ".gguf")?[..] {
         [] => Err(nothing_to_open(folder, config.is_file())),
@@ -64,6 +68,17 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
             Err(Error::load(format!("{folder}: several GGUF files; give the path of one of: {}", names.join(", "))))
         }
     }
+}
+
+/// The safetensors or PyTorch files beside a configuration, if they are there.
+fn open_checkpoint(folder: &Path, config: &Path) -> Result<Option<Box<dyn Source>>> {
+    for kind in [&SAFETENSORS, &PICKLE] {
+        if config.is_file() && kind.is_in(folder) {
+            let shards = Shards::open(folder, kind)?;
+            return Packed::unpacking(shards, config, &read_json(config)?).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 fn nothing_to_open(folder: &Path, has_config: bool) -> Error {

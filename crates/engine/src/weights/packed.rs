@@ -6,7 +6,7 @@
 //! nothing, else `Q4_1`, whose minimum is rounded to f16; where neighbours are not in one group (GPTQ's `desc_act`), F16.
 
 use super::shards::Shards;
-use super::{read_json, Source, Tensor, Words};
+use super::{Source, Tensor, Words};
 use crate::{Error, Result};
 use half::f16;
 use sglang_kernels::dtype::DType;
@@ -38,8 +38,7 @@ pub struct Packed {
 
 impl Packed {
     /// The checkpoint as it is, or unpacked where its configuration says that it is packed.
-    pub fn unpacking(inner: Shards, config: &Path) -> Result<Box<dyn Source>> {
-        let json = read_json(config)?;
+    pub fn unpacking(inner: Shards, config: &Path, json: &serde_json::Value) -> Result<Box<dyn Source>> {
         let packing = &json["quantization_config"];
         if packing.is_null() {
             return Ok(Box::new(inner));

@@ -124,6 +124,8 @@ impl Stage {
         };
         let regex = ask.regex.map(|regex| Constraint::Regex(regex.into()));
         Prepared {
+            images: Vec::new(),
+            image_token: 0,
             id,
             prompt: ask.prompt.clone(),
             sampling,

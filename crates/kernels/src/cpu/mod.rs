@@ -19,9 +19,10 @@ mod sample;
 mod simd;
 mod slab;
 mod tile;
+mod vision;
 
 use crate::device::{
-    CopyRows, Device, DeviceError, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Route, Span,
+    CopyRows, Device, DeviceError, Gelu, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Route, Span,
 };
 use crate::{reference, shape};
 use attention::Ask;
@@ -206,6 +207,32 @@ impl Device for Cpu {
         shape::enough("x of silu_mul", x.len(), rows * 2 * width)?;
         shape::enough("out of silu_mul", out.len(), rows * width)?;
         elementwise::silu_mul(self.isa, &mut self.pool, x, width, &mut out[..rows * width]);
+        Ok(())
+    }
+
+    fn layer_norm(
+        &mut self,
+        x: &Slab<f32>,
+        weight: &Slab<f32>,
+        bias: &Slab<f32>,
+        eps: f32,
+        rows: usize,
+        out: &mut Slab<f32>,
+    ) -> Result<()> {
+        shape::layer_norm(x.len(), weight.len(), bias.len(), rows, out.len())?;
+        vision::layer_norm(&mut self.pool, x, weight, bias, eps, &mut out[..rows * weight.len()]);
+        Ok(())
+    }
+
+    fn gelu(&mut self, x: &mut Slab<f32>, kind: Gelu, len: usize) -> Result<()> {
+        shape::enough("x of gelu", x.len(), len)?;
+        vision::gelu(&mut self.pool, &mut x[..len], kind);
+        Ok(())
+    }
+
+    fn write_at(&mut self, buffer: &mut Slab<f32>, at: usize, values: &[f32]) -> Result<()> {
+        shape::enough("buffer", buffer.len(), at + values.len())?;
+        buffer[at..at + values.len()].copy_from_slice(values);
         Ok(())
     }
 

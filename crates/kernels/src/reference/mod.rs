@@ -11,8 +11,9 @@ mod matmul;
 mod norm;
 pub mod rope;
 pub mod sample;
+pub mod vision;
 
-use crate::device::{CopyRows, Device, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Route, Span};
+use crate::device::{CopyRows, Device, Gelu, Heads, HostMatrix, KvShape, OutputRow, Picked, Result, Route, Span};
 use crate::dtype::dequantize;
 use crate::shape;
 pub use kv::Kv;
@@ -172,6 +173,32 @@ impl Device for Reference {
         shape::enough("x of silu_mul", x.len(), rows * 2 * width)?;
         shape::enough("out of silu_mul", out.len(), rows * width)?;
         elementwise::silu_mul(x, rows, width, out);
+        Ok(())
+    }
+
+    fn layer_norm(
+        &mut self,
+        x: &Vec<f32>,
+        weight: &Vec<f32>,
+        bias: &Vec<f32>,
+        eps: f32,
+        rows: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        shape::layer_norm(x.len(), weight.len(), bias.len(), rows, out.len())?;
+        vision::layer_norm(&x[..rows * weight.len()], weight, bias, eps, out);
+        Ok(())
+    }
+
+    fn gelu(&mut self, x: &mut Vec<f32>, kind: Gelu, len: usize) -> Result<()> {
+        shape::enough("x of gelu", x.len(), len)?;
+        vision::gelu(&mut x[..len], kind);
+        Ok(())
+    }
+
+    fn write_at(&mut self, buffer: &mut Vec<f32>, at: usize, values: &[f32]) -> Result<()> {
+        shape::enough("buffer", buffer.len(), at + values.len())?;
+        buffer[at..at + values.len()].copy_from_slice(values);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ import { resolveModel, type PullProgress } from '../models/resolve.ts';
 import { renderChat } from '../templates/chat-template.ts';
 import { SglangError } from './errors.ts';
 import { RunningGeneration } from './generation.ts';
+import { imageFiles } from './image-file.ts';
 import { addon, type NativeEngine, type NativeEvent, type NativeLoadOptions, type NativeRequest } from './native.ts';
 import type {
   ChatMessage,
@@ -16,6 +17,7 @@ import type {
   EngineStats,
   GenerateRequest,
   Generation,
+  ImageInput,
   ModelCard,
   RadixNode,
   RequestStanding,
@@ -121,7 +123,11 @@ export class Engine implements EngineLike, Backend {
     const { samplingParams = {}, signal } = request;
     const n = samplingParams.n ?? 1;
     const ids: number[] = [];
-    const cancel = () => ids.forEach((id) => this.#native.abort(id));
+    let cancelled = false;
+    const cancel = () => {
+      cancelled = true;
+      ids.forEach((id) => this.#native.abort(id));
+    };
     const generation = new RunningGeneration(`gen-${randomBytes(8).toString('hex')}`, n, cancel);
     try {
       if (!Number.isInteger(n) || n < 1 || n > MAX_SAMPLES) {
@@ -129,7 +135,16 @@ export class Engine implements EngineLike, Backend {
       }
       signal?.throwIfAborted();
       const native = this.#toNative(request);
-      for (let index = 0; index < n; index++) ids.push(this.#submit(native, generation, index));
+      const submitAll = (images?: Buffer[]) => {
+        for (let index = 0; index < n; index++) ids.push(this.#submit({ ...native, images }, generation, index));
+        if (cancelled) cancel();
+      };
+      const images = imagesOf(request);
+      if (images.length === 0) submitAll();
+      else
+        this.#filesOf(images, signal)
+          .then(submitAll)
+          .catch((error) => generation.fail(error));
     } catch (error) {
       generation.fail(error);
       return generation;
@@ -280,19 +295,32 @@ export class Engine implements EngineLike, Backend {
     };
   }
 
+  async #filesOf(images: readonly ImageInput[], signal: AbortSignal | undefined): Promise<Buffer[]> {
+    if (!this.model.takesImages) {
+      throw new SglangError('unsupported', `the model ${this.model.modelPath} does not take images`, 'image_data');
+    }
+    const files = await imageFiles(images, { trusted: true, signal });
+    signal?.throwIfAborted();
+    return files.map((file) => Buffer.from(file.buffer, file.byteOffset, file.byteLength));
+  }
+
   #promptOf(request: GenerateRequest): Pick<NativeRequest, 'text' | 'inputIds'> {
-    const { prompt, messages, inputIds, images } = request;
+    const { prompt, messages, inputIds } = request;
     if ([prompt, messages, inputIds].filter((given) => given !== undefined).length !== 1) {
       throw new SglangError('bad_request', 'give exactly one of prompt, messages and inputIds', 'prompt');
-    }
-    if (images && images.length > 0) {
-      throw new SglangError('unsupported', `the model ${this.model.modelPath} does not take images`, 'image_data');
     }
     if (inputIds) return { inputIds: [...inputIds] };
     if (prompt !== undefined) return { text: prompt };
     const { continueFinalMessage, chatTemplateOptions: variables } = request;
     return { text: this.applyChatTemplate(messages!, { continueFinalMessage, variables }) };
   }
+}
+
+/** Pictures in the order of their marks: those given beside the prompt, else those within messages. */
+function imagesOf({ images, messages = [] }: GenerateRequest): readonly ImageInput[] {
+  if (images) return images;
+  const parts = messages.flatMap(({ content }) => (Array.isArray(content) ? content : []));
+  return parts.flatMap((part) => (part.type === 'image_url' ? [part.image_url.url] : []));
 }
 
 function abortWith(signal: AbortSignal, generation: RunningGeneration, cancel: () => void): void {

@@ -175,6 +175,8 @@ export interface ModelCard {
   /** Longest sequence (prompt and output) in tokens. */
   contextLength: number;
   vocabSize: number;
+  /** Pictures may be in prompts. */
+  takesImages: boolean;
   bosToken: string | null;
   eosToken: string | null;
   bosTokenId: number | null;

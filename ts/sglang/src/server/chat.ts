@@ -11,10 +11,11 @@ import type {
 import { allResults, submitAll } from './calls.ts';
 import type { Call, Route, Submission } from './calls.ts';
 import { chatWithCalls } from './chat-tools.ts';
-import { messageList, toMessages } from './chat-messages.ts';
+import { imagesOf, messageList, toMessages } from './chat-messages.ts';
 import { streamEvents } from './event-stream.ts';
 import { boolean, integer, needed, notYet, object, record } from './fields.ts';
 import { chatLogprobs } from './logprobs.ts';
+import { strangersImages } from './images.ts';
 import { checkModel } from './models.ts';
 import { chatHead, ending, openaiEvents, openaiFields, streamedEnding, usageOfResults } from './openai.ts';
 import { fromOpenAI } from './sampling.ts';
@@ -42,7 +43,7 @@ export const chatRoutes: readonly Route[] = [
 async function chat(call: Call): Promise<void> {
   const asked = body(call.body, '');
   checkModel(call, asked.model);
-  const request = requestOf(asked);
+  const request = await withImages(requestOf(asked), call);
   const calls = callsOf(asked, call.engine.model);
   if (calls) return chatWithCalls(call, asked, request, calls);
   const submissions = submitAll(call, [request], [asked.rid]);
@@ -51,6 +52,13 @@ async function chat(call: Call): Promise<void> {
   const choices = results.flat().map((result, index) => wholeChoice(call.engine, asked, result, index));
   const head = chatHead(call, submissions[0]!.rid, 'chat.completion');
   call.res.json({ ...head, choices, usage: usageOfResults(results) });
+}
+
+/** Pictures are fetched by the rules for strangers before the engine sees their names. */
+async function withImages(request: ChatRequest, { engine, signal }: Call): Promise<ChatRequest> {
+  const named = imagesOf(request.messages);
+  if (named.length === 0) return request;
+  return { ...request, images: await strangersImages(named, engine, signal) };
 }
 
 function requestOf(asked: Body): ChatRequest {

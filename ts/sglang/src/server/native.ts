@@ -25,6 +25,7 @@ import {
   withinVocabulary,
 } from './fields.ts';
 import type { Check, Values } from './fields.ts';
+import { strangersImages } from './images.ts';
 import { concat, noLogprobs, triple } from './logprobs.ts';
 import { fromNative, nativeSampling } from './sampling.ts';
 
@@ -47,7 +48,7 @@ const fields = {
   priority: integer(-limit, limit),
   cache_salt: string,
   extra_key: string,
-  image_data: notYet,
+  image_data: either(string, listOf(either(string, listOf(string, 'strings')), 'strings, or a list for each prompt')),
   lora_path: notYet,
   return_hidden_states: notYet,
 };
@@ -61,7 +62,10 @@ export const nativeRoutes: readonly Route[] = [
 async function generate(call: Call): Promise<void> {
   const body = object(fields)(call.body, '');
   const { requests, isList } = requestsOf(body, call.engine);
-  const submissions = requests.map((request, i) => submitOrSkip(call, request, pick(body.rid, i)));
+  const images = await imagesOf(body, call, isList, requests.length);
+  const submissions = requests.map((request, i) =>
+    submitOrSkip(call, { ...request, ...(images && { images: images[i]! }) }, pick(body.rid, i)),
+  );
   if (body.stream) return streamEvents(call, events(call, body, submissions, isList));
   const results = await allResults(submissions);
   const shape = (samples: GenerateResult[], i: number) => {
@@ -125,6 +129,18 @@ function requestOf(body: Body, engine: EngineLike, i: number): GenerateRequest {
     cacheSalt: body.cache_salt,
     extraKey: body.extra_key,
   };
+}
+
+/** The pictures of each prompt: one prompt has all that are named, of a list each has its own entry. */
+async function imagesOf({ image_data }: Body, { engine, signal }: Call, isList: boolean, count: number) {
+  if (image_data === undefined) return undefined;
+  const entries = [image_data].flat();
+  if (isList && entries.length !== count) {
+    const message = `image_data: expected a list of ${count}, one entry per prompt, got ${entries.length}`;
+    throw new SglangError('bad_request', message, 'image_data');
+  }
+  const named = isList ? entries.map((entry) => [entry].flat()) : [entries.flat()];
+  return Promise.all(named.map((images) => strangersImages(images, engine, signal)));
 }
 
 /** Clients warm the cache before a fork even where the prompt is still empty; there is nothing to compute then. */

@@ -55,7 +55,7 @@ function modelInfo({ engine: { model }, modelName }: ServerState) {
     model_type: model.modelType,
     architectures: model.architectures,
     is_generation: true,
-    has_image_understanding: false,
+    has_image_understanding: model.takesImages,
     max_model_len: model.contextLength,
     chat_template: model.chatTemplate,
     bos_token: model.bosToken,

@@ -26,6 +26,7 @@ const card: ModelCard = {
   architectures: ['FakeForCausalLM'],
   contextLength: 200,
   vocabSize,
+  takesImages: false,
   bosToken: null,
   eosToken: '<eos>',
   bosTokenId: null,

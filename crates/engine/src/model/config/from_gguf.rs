@@ -58,6 +58,7 @@ impl ModelConfig {
             qkv_bias: family.qkv_bias,
             qk_norm: family.qk_norm,
             sliding_window: keys.size("attention.sliding_window")?.unwrap_or(0),
+            vision: None,
             bos: metadata.token("tokenizer.ggml.bos_token_id")?,
             eos: eos(metadata)?,
         }

@@ -2,13 +2,14 @@
 //! (`rope_theta`, `rope_scaling`) and the new one (`rope_parameters`).
 //! Source of names and defaults: transformers, `configuration_{llama,mistral,qwen2,qwen3}.py`, `modeling_rope_utils.py`.
 
-use super::{ExpertNames, Experts, Family, ModelConfig, Rope, RopeScaling, MIXTRAL};
-use crate::weights::read_json;
+use super::{vision, ExpertNames, Experts, Family, ModelConfig, Rope, RopeScaling, MIXTRAL};
+use crate::weights::{llava, read_json};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
-type Parsed<T> = std::result::Result<T, String>;
+/// What is wrong with a file.
+pub(super) type Parsed<T> = std::result::Result<T, String>;
 
 impl ModelConfig {
     /// From `config.json` and, where there is one, `generation_config.json`, whose end tokens win.
@@ -19,8 +20,15 @@ impl ModelConfig {
     pub(super) fn from_folder(folder: &Path) -> Result<Self> {
         let generation = folder.join("generation_config.json");
         let generation = generation.is_file().then(|| read_json(&generation)).transpose()?;
-        Self::from_json(&read_json(&folder.join("config.json"))?, generation.as_ref())
-            .map_err(|e| Error::load(format!("{}: {e}", folder.display())))
+        let config = read_json(&folder.join("config.json"))?;
+        let read = |config: &Value| {
+            Self::from_json(config, generation.as_ref()).map_err(|e| Error::load(format!("{}: {e}", folder.display())))
+        };
+        if !llava::is_llava(&config) {
+            return read(&config);
+        }
+        let (text, vision) = vision::split(folder, &config)?;
+        Ok(ModelConfig { model_type: "llava".into(), vision: Some(vision), ..read(&text)? })
     }
 }
 
@@ -49,6 +57,7 @@ fn read(config: &Fields, generation: Option<Fields>) -> Parsed<ModelConfig> {
         qkv_bias: family.qkv_bias,
         qk_norm: family.qk_norm,
         sliding_window: sliding_window(config, family, layers)?,
+        vision: None,
         bos: config.tokens("bos_token_id")?.first().copied(),
         eos,
     }
@@ -120,7 +129,7 @@ fn rope(config: &Fields) -> Parsed<Rope> {
 }
 
 /// An object of the file. A key that is absent or null is `None`.
-struct Fields<'a>(&'a Value);
+pub(super) struct Fields<'a>(pub &'a Value);
 
 impl<'a> Fields<'a> {
     fn read<T>(&self, key: &str, kind: &str, as_kind: impl Fn(&'a Value) -> Option<T>) -> Parsed<Option<T>> {
@@ -130,19 +139,19 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn size(&self, key: &str) -> Parsed<Option<usize>> {
+    pub fn size(&self, key: &str) -> Parsed<Option<usize>> {
         self.read(key, "a whole number ≥ 0", |v| usize::try_from(v.as_u64()?).ok())
     }
 
-    fn float(&self, key: &str) -> Parsed<Option<f32>> {
+    pub fn float(&self, key: &str) -> Parsed<Option<f32>> {
         self.read(key, "a number", |v| Some(v.as_f64()? as f32))
     }
 
-    fn flag(&self, key: &str) -> Parsed<Option<bool>> {
+    pub fn flag(&self, key: &str) -> Parsed<Option<bool>> {
         self.read(key, "true or false", Value::as_bool)
     }
 
-    fn text(&self, key: &str) -> Parsed<Option<&'a str>> {
+    pub fn text(&self, key: &str) -> Parsed<Option<&'a str>> {
         self.read(key, "text", Value::as_str)
     }
 
@@ -152,7 +161,7 @@ impl<'a> Fields<'a> {
     }
 
     /// One token id or a list of them.
-    fn tokens(&self, key: &str) -> Parsed<Vec<u32>> {
+    pub fn tokens(&self, key: &str) -> Parsed<Vec<u32>> {
         let token = |v: &Value| u32::try_from(v.as_u64()?).ok();
         let tokens = |v: &Value| match v.as_array() {
             Some(list) => list.iter().map(token).collect(),
@@ -161,7 +170,7 @@ impl<'a> Fields<'a> {
         Ok(self.read(key, "a token id or a list of token ids", tokens)?.unwrap_or_default())
     }
 
-    fn need_size(&self, key: &str) -> Parsed<usize> {
+    pub fn need_size(&self, key: &str) -> Parsed<usize> {
         self.size(key)?.ok_or_else(|| format!("{key} is missing"))
     }
 
