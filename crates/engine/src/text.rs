@@ -4,6 +4,7 @@
 //! own bytes ([`Tokenizer::token_bytes`]), so that text can be streamed, masked and cut at any token.
 
 mod from_gguf;
+mod from_spm;
 mod stops;
 mod stream;
 mod token_bytes;
@@ -15,7 +16,7 @@ use crate::model::config::ModelConfig;
 use crate::weights::{self, Description, Metadata, ModelFiles};
 use crate::{Error, Result};
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use token_bytes::{Spelling, TokenBytes};
 
 /// The vocabulary of a model and the rules of its use.
@@ -35,35 +36,36 @@ impl Tokenizer {
     pub fn of(files: &ModelFiles, config: &ModelConfig) -> Result<Self> {
         let tokenizer = match &files.description {
             Description::Gguf(metadata) => Self::from_gguf(metadata)?,
-            Description::Folder(folder) => Self::from_json_file(&folder.join("tokenizer.json"))?,
+            Description::Folder(folder) => Self::from_file(&in_folder(folder))?,
         };
         Ok(tokenizer.fitted(config))
     }
 
-    /// The same from elsewhere: a `tokenizer.json`, the folder of one, or a GGUF file.
+    /// The same from elsewhere: a `tokenizer.json` or `tokenizer.model`, the folder of one, or a GGUF file.
     pub fn at(path: &Path, config: &ModelConfig) -> Result<Self> {
-        let in_folder = path.join("tokenizer.json");
-        if in_folder.is_file() {
-            return Ok(Self::from_json_file(&in_folder)?.fitted(config));
-        }
-        match path.extension().is_some_and(|extension| extension == "json") {
-            true => Ok(Self::from_json_file(path)?.fitted(config)),
-            false => Self::of(&weights::open(path)?, config),
-        }
+        Ok(Self::alone(path)?.fitted(config))
     }
 
-    /// From a `tokenizer.json` or the folder of one, without end tokens, or from a GGUF file.
+    /// From a `tokenizer.json` or `tokenizer.model` or the folder of one, without end tokens, or from a GGUF file.
     pub fn alone(path: &Path) -> Result<Self> {
-        let in_folder = path.join("tokenizer.json");
-        if in_folder.is_file() {
-            return Self::from_json_file(&in_folder);
+        let file = in_folder(path);
+        if file.is_file() {
+            return Self::from_file(&file);
         }
-        match path.extension().is_some_and(|extension| extension == "json") {
-            true => Self::from_json_file(path),
+        match path.extension().is_some_and(|extension| extension == "json" || extension == "model") {
+            true => Self::from_file(path),
             false => {
                 let files = weights::open(path)?;
                 Self::of(&files, &ModelConfig::of(&files)?)
             }
+        }
+    }
+
+    /// From a `tokenizer.json` or a SentencePiece model, without end tokens.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        match path.extension().is_some_and(|extension| extension == "model") {
+            true => Self::from_gguf(&from_spm::read(path)?),
+            false => Self::from_json_file(path),
         }
     }
 
@@ -174,6 +176,15 @@ impl Tokenizer {
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
+}
+
+/// The tokenizer of a folder: `tokenizer.model` where that is all there is.
+fn in_folder(folder: &Path) -> PathBuf {
+    let [json, model] = ["tokenizer.json", "tokenizer.model"].map(|name| folder.join(name));
+    if !json.is_file() && model.is_file() {
+        return model;
+    }
+    json
 }
 
 /// What the post-processor puts before and after a text.

@@ -84,6 +84,42 @@ fn gguf_vocabularies_encode_as_the_reference_does() {
     assert_eq!(GGUF.encode(reference["prompt"].as_str().unwrap(), true).unwrap(), ids(&reference["input_ids"]));
 }
 
+/// A folder with the SentencePiece model and more files.
+fn with_sentencepiece(files: &[(&str, serde_json::Value)]) -> Scratch {
+    let scratch = Scratch::new();
+    std::fs::copy(fixture("sentencepiece/tokenizer.model"), scratch.0.join("tokenizer.model")).unwrap();
+    for (name, content) in files {
+        scratch.write(name, content.to_string());
+    }
+    scratch
+}
+
+/// What the sentencepiece library makes of the same model.
+#[test]
+fn sentencepiece_models_encode_as_their_library_does() {
+    let tokenizer = Tokenizer::from_file(&fixture("sentencepiece/tokenizer.model")).unwrap();
+    for case in json("sentencepiece/expected.json").as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text, false).unwrap(), ids(&case["ids"]), "{text:?}");
+        assert_eq!(tokenizer.decode(&ids(&case["ids"]), false), case["decoded"].as_str().unwrap());
+    }
+    assert_eq!(tokenizer.encode("", true).unwrap(), [1]);
+}
+
+#[test]
+fn folders_add_tokens_to_a_sentencepiece_model() {
+    let added = serde_json::json!({ "<image>": 600 });
+    let config = serde_json::json!({ "add_bos_token": false, "added_tokens_decoder": {
+        "602": { "content": "<pad>", "special": false }, "2": { "content": "</s>", "special": true } } });
+    let scratch = with_sentencepiece(&[("added_tokens.json", added), ("tokenizer_config.json", config)]);
+    let tokenizer = Tokenizer::from_file(&scratch.0.join("tokenizer.model")).unwrap();
+    assert_eq!(tokenizer.encode("<image></s><pad>", true).unwrap(), [600, 2, 602]);
+    assert_eq!((tokenizer.is_special(600), tokenizer.is_special(602)), (true, false));
+    let far = with_sentencepiece(&[("added_tokens.json", serde_json::json!({ "<far>": u32::MAX }))]);
+    let error = Tokenizer::from_file(&far.0.join("tokenizer.model")).err().unwrap().to_string();
+    assert!(error.ends_with("token 4294967295 (\"<far>\"), which its folder adds, is beyond 66136"), "{error}");
+}
+
 #[test]
 fn default_model_encodes_and_decodes_as_the_reference_does() {
     let reference = json("smollm2-135m-q4_1.json");
@@ -135,6 +171,18 @@ fn tricky_strings_are_encoded_as_the_library_does() {
 }
 
 proptest! {
+    #[test]
+    fn damage_to_sentencepiece_never_panics(
+        hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut file = std::fs::read(fixture("sentencepiece/tokenizer.model")).unwrap();
+        hits.iter().for_each(|(at, byte)| { let at = at.index(file.len()); file[at] = *byte; });
+        file.truncate(4 * cut.index(file.len()));
+        let scratch = Scratch::new();
+        let _ = Tokenizer::from_file(&scratch.write("tokenizer.model", file));
+    }
+
     #[test]
     fn byte_level_from_gguf_agrees_with_the_library(text in text()) {
         check_against_library(&SMOLLM, &PUBLISHED, &text, true);
