@@ -2,8 +2,10 @@
 //! float32, and the same answers whatever the chunks, the cache, the neighbours and the number of threads.
 
 mod fixtures;
+mod made;
 
-use fixtures::{default_model, fixture, json};
+use candle_core::quantized::GgmlDType;
+use fixtures::{default_model, fixture, json, Scratch};
 use serde_json::Value;
 use sglang_engine::loader::{self, LoadOptions};
 use sglang_engine::model::config::{ModelConfig, Rope, RopeScaling};
@@ -230,6 +232,40 @@ fn pictures_and_their_marks_must_agree() {
     assert_eq!(refusal("llava", "a<image>", vec![]), (at, message));
     let message = "an image cannot be read: it is no PNG, JPEG, WebP or GIF file".to_owned();
     assert_eq!(refusal("llava", "<image>", vec![b"no image".to_vec()]), (at, message));
+}
+
+/// The mean and the largest difference of log-probabilities between a checkpoint and a GGUF file made of it.
+fn differences(name: &str, format: GgmlDType) -> (f32, f32) {
+    let scratch = Scratch::new();
+    let made = scratch.0.join("made.gguf");
+    made::gguf(name, format, &made);
+    let text = "The license for this software is free: you may copy and change it, and pass it on as you like.";
+    let logprobs = |model_path: PathBuf| {
+        let options = LoadOptions { tokenizer_path: Some(fixture(name)), ..float32(model_path) };
+        Running::start(options).ask_one(greedy(Prompt::Text(text.into()), 1)).prompt_logprobs
+    };
+    let (source, made) = (logprobs(fixture(name)), logprobs(made));
+    let each: Vec<f32> = source.iter().zip(&made).map(|(a, b)| (a - b).abs()).collect();
+    assert!(each.len() > 30, "{} tokens are too few", each.len());
+    (each.iter().sum::<f32>() / each.len() as f32, each.iter().copied().fold(0.0, f32::max))
+}
+
+/// Every architecture as a GGUF file: the same model, but for what the format rounds.
+#[test]
+fn gguf_files_are_the_checkpoints_they_were_made_of() {
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+        for (format, mean, most) in
+            [(GgmlDType::F32, 2e-5, 2e-4), (GgmlDType::F16, 1e-2, 0.1), (GgmlDType::Q8_0, 0.05, 0.5)]
+        {
+            let found = differences(name, format);
+            assert!(
+                found.0 <= mean && found.1 <= most,
+                "{name} in {format:?}: mean and largest difference are {found:?}"
+            );
+        }
+        let (rounded, exact) = (differences(name, GgmlDType::Q4_0).0, differences(name, GgmlDType::Q8_0).0);
+        assert!(rounded < 1.0 && exact < rounded, "{name}: Q4_0 differs by {rounded}, Q8_0 by {exact}");
+    }
 }
 
 /// GGUF files with their own vocabulary; each format against the float32 forward over its own dequantized weights.
