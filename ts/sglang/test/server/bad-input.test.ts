@@ -28,7 +28,7 @@ const generateRows: Row[] = [
     /a list of 2, one per prompt/,
   ],
   ['/generate', { text: 'x', stream: 'yes' }, 400, 'stream', /^stream: expected true or false, got "yes"$/],
-  ['/generate', { text: 'x', image_data: 'cat.png' }, 400, 'image_data', /not supported yet/],
+  ['/generate', { text: 'x', image_data: 'cat.png' }, 400, 'image_data', /does not take images/],
   ['/generate', { text: 'x', lora_path: 'a' }, 400, 'lora_path', /not supported yet/],
   ['/generate', { text: 'x', top_logprobs_num: 1e9 }, 400, 'top_logprobs_num', /in \[0, 128\]/],
   ['/generate', sampling({ temperature: 'hot' }), 400, 'sampling_params.temperature', /a number ≥ 0, got "hot"/],
@@ -85,7 +85,7 @@ const openaiRows: Row[] = [
   [
     '/v1/chat/completions',
     { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:' } }] }] },
-    ...([400, 'messages[0].content[0].image_url', /not supported yet/] as const),
+    ...([400, 'image_data', /does not take images/] as const),
   ],
   ['/tokenize', {}, 400, 'prompt', /exactly one of prompt and messages/],
   ['/detokenize', { tokens: [300] }, 400, 'tokens[0]', /token id 300/],
