@@ -7,6 +7,7 @@ const guide = [
   ['From Python', 'from-python'],
   ['Backends', 'backends'],
   ['Constrained output', 'constrained'],
+  ['Pictures', 'images'],
   ['Streaming', 'streaming'],
   ['Batching', 'batching'],
   ['Traces', 'traces'],
