@@ -132,7 +132,18 @@ fn generate(
     let mut scheduler = Scheduler::new(limits, tokenizer.clone());
     let (sampling, logprobs) = (SamplingParams::default(), LogprobParams::default());
     let (id, prompt, max_new, priority, namespace) = (0, vec![5, 6, 7], 300, 0, 0);
-    let asked = Prepared { id, prompt, sampling, logprobs, max_new, priority, namespace, grammar: Some(grammar) };
+    let asked = Prepared {
+        id,
+        prompt,
+        sampling,
+        logprobs,
+        max_new,
+        priority,
+        namespace,
+        grammar: Some(grammar),
+        images: Vec::new(),
+        image_token: 0,
+    };
     let mut events: Vec<Event> = scheduler.push(asked).into_iter().collect();
     while events.last().is_none_or(|event| event.finish.is_none()) {
         scheduler.admit();

@@ -62,10 +62,8 @@ impl Llava {
     pub fn join(weights: Box<dyn Source>, tower: Option<Box<dyn Source>>) -> Self {
         let whole = names(&*weights).any(|(name, _)| name.starts_with("vision."));
         let parts: Vec<_> = [weights].into_iter().chain(tower.filter(|_| !whole)).collect();
-        let named = |(i, part): (usize, &Box<dyn Source>)| {
-            names(&**part).map(move |(name, stored)| (name, (i, stored))).collect::<Vec<_>>()
-        };
-        let places = parts.iter().enumerate().flat_map(named).collect();
+        let named = |i: usize| names(&*parts[i]).map(move |(name, stored)| (name, (i, stored)));
+        let places = (0..parts.len()).flat_map(named).collect();
         Llava { places, parts }
     }
 

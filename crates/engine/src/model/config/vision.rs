@@ -132,15 +132,15 @@ fn preprocess(config: &Fields, processor: &Fields) -> Parsed<Preprocess> {
             values.try_into().map_err(|_| format!("{key} of preprocessor_config.json must be three numbers"))
         }
     };
-    let std = channels("image_std", [0.268_629_54, 0.261_302_58, 0.275_777_11])?;
-    if std.iter().any(|&std| !(std > 0.0)) {
+    let std = channels("image_std", [0.268_629_55, 0.261_302_6, 0.275_777_1])?;
+    if std.iter().any(|&std| std <= 0.0 || std.is_nan()) {
         return Err("image_std of preprocessor_config.json must be above 0".into());
     }
     Ok(Preprocess {
         pad: config.text("image_aspect_ratio")? == Some("pad") || processor.flag("do_pad")?.unwrap_or(false),
         shortest: side("size", &["shortest_edge"])?,
         crop: side("crop_size", &["height"])?,
-        mean: channels("image_mean", [0.481_454_66, 0.457_827_5, 0.408_210_73])?,
+        mean: channels("image_mean", [0.481_454_67, 0.457_827_5, 0.408_210_72])?,
         std,
     })
 }
