@@ -226,6 +226,7 @@ impl From<request::Event> for NativeEvent {
 
 /// The end of a request.
 #[napi(object)]
+#[derive(Default)]
 pub struct NativeFinish {
     /// `stop`, `length`, `abort` or `error`.
     pub reason: String,
