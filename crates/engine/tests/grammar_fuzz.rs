@@ -95,7 +95,10 @@ proptest! {
             let value: Value = match serde_json::from_slice(&text) {
                 Ok(value) => value,
                 // JSON allows numbers that are larger than any float.
-                Err(e) => return Ok(prop_assert!(e.to_string().contains("number out of range"), "{}", e)),
+                Err(e) => {
+                    prop_assert!(e.to_string().contains("number out of range"), "{}", e);
+                    return Ok(());
+                }
             };
             let right = jsonschema::options().should_validate_formats(true).build(&schema).map(|v| v.is_valid(&value));
             prop_assert!(right.unwrap_or(true), "{}: {}", schema, value);
