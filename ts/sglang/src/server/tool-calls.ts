@@ -52,6 +52,7 @@ class Answer {
   #first: GenerateMeta | undefined;
   #last: GenerateMeta | undefined;
   #completionTokens = 0;
+  #parts = 0;
   #announced = false;
 
   constructor(call: Call, request: GenerateRequest & { prompt: string }, rid: string) {
@@ -138,6 +139,12 @@ class Answer {
     return ids.length === 1 ? ids : [];
   }
 
+  /** Parts of an answer draw differently, and so do the up to 128 answers to one request. */
+  #seed(): number | undefined {
+    const { seed } = this.#request.samplingParams ?? {};
+    return seed === undefined ? undefined : seed + 128 * this.#parts++;
+  }
+
   #remaining(): number {
     return (this.#request.samplingParams?.maxNewTokens ?? Infinity) - this.#completionTokens;
   }
@@ -155,12 +162,11 @@ class Answer {
   /** Goes on from the text so far. Where the answer may stop is no matter of what is constrained. */
   async *#generate(params: SamplingParams): AsyncGenerator<GenerateChunk, void> {
     const { samplingParams = {} } = this.#request;
-    const { stop: _stop, stopTokenIds: _ids, minNewTokens: _min, ignoreEos: _eos, ...constrained } = samplingParams;
-    const base = params.stop ? samplingParams : constrained;
+    const base = params.stop ? samplingParams : { ...samplingParams, ...noneOfOwn };
     const request: GenerateRequest = {
       ...this.#request,
       prompt: this.#request.prompt + this.#text,
-      samplingParams: { ...base, ...params, maxNewTokens: this.#remaining(), n: 1 },
+      samplingParams: { ...base, ...params, seed: this.#seed(), maxNewTokens: this.#remaining(), n: 1 },
     };
     const { chunks } = submit(this.#call, request, this.#rid);
     for await (const chunk of chunks) {
@@ -173,6 +179,17 @@ class Answer {
     }
   }
 }
+
+/** What is asked of the answer's own text and not of the parts of calls. */
+const noneOfOwn: SamplingParams = {
+  stop: undefined,
+  stopTokenIds: undefined,
+  minNewTokens: undefined,
+  ignoreEos: undefined,
+  regex: undefined,
+  jsonSchema: undefined,
+  ebnf: undefined,
+};
 
 /** A schema that is refused is named as the request names it. */
 function inTermsOf(at: string, error: unknown): unknown {
