@@ -23,6 +23,14 @@ export declare class NativeEngine {
   close(): Promise<void>
 }
 
+/** Constraints over a tokenizer, without a model. */
+export declare class NativeGrammars {
+  /** Reads a `tokenizer.json`, the folder of one, or a GGUF file. */
+  constructor(tokenizerPath: string)
+  /** What a constraint makes of texts, as JSON. */
+  examine(kind: string, text: string, texts: Array<string>): string
+}
+
 /** Loads a model and starts its engine. */
 export declare function load(options: NativeLoadOptions, onProgress: (progress: NativeProgress) => void, onEvents: (events: NativeEvent[]) => void): Promise<NativeEngine>
 
@@ -135,9 +143,8 @@ export interface NativeRequest {
   ignoreEos?: boolean
   skipSpecialTokens?: boolean
   noStopTrim?: boolean
-  regex?: string
-  jsonSchema?: string
-  ebnf?: string
+  /** Kind and text of the constraint, e.g. `regex` and the pattern. */
+  constraint?: Array<string>
 }
 
 /** A node of the prefix tree. */

@@ -7,6 +7,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Status, Task};
 use napi_derive::napi;
 use sglang_engine::engine::Reply;
+use sglang_engine::grammar::{Constraint, Grammars};
 use sglang_engine::{loader, loader::ModelCard, text::Tokenizer, Engine, Error};
 use std::collections::HashMap;
 use std::sync::mpsc::sync_channel;
@@ -142,6 +143,27 @@ impl NativeEngine {
 
     fn with_engine(&self, body: impl FnOnce(&Engine)) -> napi::Result<bool> {
         guarded(|| Ok(lock(&self.engine).as_ref().map(body).is_some()))
+    }
+}
+
+/// Constraints over a tokenizer, without a model.
+#[napi]
+pub struct NativeGrammars(Mutex<Grammars>);
+
+#[napi]
+impl NativeGrammars {
+    /// Reads a `tokenizer.json`, the folder of one, or a GGUF file.
+    #[napi(constructor)]
+    pub fn new(tokenizer_path: String) -> napi::Result<Self> {
+        let tokenizer = guarded(|| Tokenizer::alone(tokenizer_path.as_ref()))?;
+        Ok(NativeGrammars(Mutex::new(Grammars::new(Arc::new(tokenizer)))))
+    }
+
+    /// What a constraint makes of texts, as JSON.
+    #[napi]
+    pub fn examine(&self, kind: String, text: String, texts: Vec<String>) -> napi::Result<String> {
+        let mut grammars = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        guarded(|| Ok(grammars.examine(&Constraint::named(&kind, text)?, &texts)?.json()))
     }
 }
 

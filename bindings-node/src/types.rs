@@ -96,9 +96,8 @@ pub struct NativeRequest {
     pub ignore_eos: Option<bool>,
     pub skip_special_tokens: Option<bool>,
     pub no_stop_trim: Option<bool>,
-    pub regex: Option<String>,
-    pub json_schema: Option<String>,
-    pub ebnf: Option<String>,
+    /// Kind and text of the constraint, e.g. `regex` and the pattern.
+    pub constraint: Option<Vec<String>>,
 }
 
 impl NativeRequest {
@@ -126,8 +125,7 @@ impl NativeRequest {
     fn sampling(&self) -> request::SamplingParams {
         let standard = request::SamplingParams::default();
         let number = |value: Option<f64>, default: f32| value.map_or(default, |value| value as f32);
-        let regex = self.regex.clone().map(Constraint::Regex);
-        let schema = self.json_schema.clone().map(Constraint::JsonSchema);
+        let constraint = self.constraint.as_deref().and_then(|pair| Some((pair.first()?, pair.get(1)?)));
         let bias = self.logit_bias.iter().flatten().map(|entry| (entry.token, entry.logprob as f32));
         request::SamplingParams {
             max_new_tokens: self.max_new_tokens.map(|n| n as usize),
@@ -146,7 +144,7 @@ impl NativeRequest {
             ignore_eos: self.ignore_eos.unwrap_or(standard.ignore_eos),
             skip_special_tokens: self.skip_special_tokens.unwrap_or(standard.skip_special_tokens),
             no_stop_trim: self.no_stop_trim.unwrap_or(standard.no_stop_trim),
-            constraint: regex.or(schema).or(self.ebnf.clone().map(Constraint::Ebnf)),
+            constraint: constraint.and_then(|(kind, text)| Constraint::named(kind, text.clone()).ok()),
         }
     }
 }

@@ -280,12 +280,13 @@ export class Engine implements EngineLike, Backend {
     const s = request.samplingParams ?? {};
     const { temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty } = s;
     const maxNewTokens = s.maxNewTokens === Infinity ? UNLIMITED : s.maxNewTokens;
-    const { minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim, regex, jsonSchema, ebnf } = s;
+    const { minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim } = s;
     return {
       ...this.#promptOf(request),
       ...logprobsOf(request),
       ...{ temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty },
-      ...{ maxNewTokens, minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim, regex, jsonSchema, ebnf },
+      ...{ maxNewTokens, minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim },
+      constraint: constraintOf(s),
       priority: request.priority,
       namespace: namespaceOf(request),
       stop: typeof s.stop === 'string' ? [s.stop] : s.stop ? [...s.stop] : undefined,
@@ -341,6 +342,12 @@ function logprobsOf(request: GenerateRequest) {
     topLogprobs: topLogprobsNum,
     tokenIdsLogprob: tokenIdsLogprob ? [...tokenIdsLogprob] : undefined,
   };
+}
+
+/** Kind and text of the constraint. */
+function constraintOf({ regex, jsonSchema, ebnf, lark, structuralTag }: SamplingParams): string[] | undefined {
+  const kinds = { regex, json_schema: jsonSchema, ebnf, lark, structural_tag: structuralTag };
+  return Object.entries(kinds).find((entry): entry is [string, string] => entry[1] !== undefined);
 }
 
 function biasOf({ logitBias }: SamplingParams) {

@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import type {
   NativeEngine,
   NativeEvent,
+  NativeGrammars,
   NativeLoadOptions,
   NativeProgress,
 } from '../../../../bindings-node/native.d.ts';
@@ -19,6 +20,7 @@ export interface Addon {
     onProgress: (progress: NativeProgress) => void,
     onEvents: (events: NativeEvent[]) => void,
   ): Promise<NativeEngine>;
+  NativeGrammars: typeof NativeGrammars;
 }
 
 /** Platforms that a package with a prebuilt addon exists for. */

@@ -39,11 +39,15 @@ export interface SamplingParams {
   skipSpecialTokens?: boolean;
   /** Keep the stop string in the text. */
   noStopTrim?: boolean;
-  /** At most one of these three constrains the output. */
+  /** At most one of these constrains the output. */
   regex?: string;
   jsonSchema?: string;
   /** Rules `name ::= …` from `root`; a text without `::=` is a grammar in Lark's notation, from `start`. */
   ebnf?: string;
+  /** A grammar in Lark's notation, from `start`. */
+  lark?: string;
+  /** JSON text `{structures: [{begin, schema, end}], triggers}`: free text with JSON between tags. */
+  structuralTag?: string;
 }
 
 /** An image of a prompt: a path, URL or data URL, or the file's bytes. */

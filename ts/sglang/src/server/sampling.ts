@@ -39,8 +39,9 @@ const shared = {
   regex: string,
   json_schema: schema,
   ebnf: string,
+  lark: string,
+  structural_tag: schema,
   stop_regex: notYet,
-  structural_tag: notYet,
   logit_bias: biases(),
 };
 
@@ -111,7 +112,9 @@ function fromShared(fields: Shared, at: string): SamplingParams {
     logitBias: fields.logit_bias,
     regex: fields.regex,
     ebnf: fields.ebnf,
-    jsonSchema: schemaText(fields.json_schema, at),
+    lark: fields.lark,
+    jsonSchema: jsonText(fields.json_schema, at, 'json_schema'),
+    structuralTag: jsonText(fields.structural_tag, at, 'structural_tag'),
   };
 }
 
@@ -126,10 +129,12 @@ function wholeNumber(params: SamplingParams): SamplingParams {
   return { ...params, regex: params.regex ?? '[-+]?[0-9]+', stop: [...stop, ' ', '\n'] };
 }
 
+const constraints = ['regex', 'json_schema', 'ebnf', 'lark', 'structural_tag'] as const;
+
 function refuseTwoConstraints(fields: Shared, at: string): void {
-  const given = (['regex', 'json_schema', 'ebnf'] as const).filter((name) => fields[name] !== undefined);
+  const given = constraints.filter((name) => fields[name] !== undefined);
   if (given.length < 2) return;
-  const message = `at most one of regex, json_schema (or response_format) and ebnf may be given, got ${given.join(' and ')}`;
+  const message = `at most one of ${constraints.join(', ')} and response_format may be given, got ${given.join(' and ')}`;
   throw new SglangError('bad_request', message, at ? `${at}.${given[1]}` : given[1]);
 }
 
@@ -141,18 +146,15 @@ function formatSchema(format: OpenAI['response_format']): Record<string, unknown
   throw new SglangError('bad_request', `${at}: missing; expected an object`, at);
 }
 
-function schemaText(value: string | Record<string, unknown> | undefined, at: string): string | undefined {
+/** The native API has JSON within JSON; an object is taken as well. */
+function jsonText(value: string | Record<string, unknown> | undefined, at: string, name: string): string | undefined {
   if (typeof value !== 'string') return value && JSON.stringify(value);
   try {
     JSON.parse(value);
     return value;
   } catch (error) {
-    const field = at ? `${at}.json_schema` : 'json_schema';
-    throw new SglangError(
-      'bad_request',
-      `${field}: expected a JSON Schema as JSON text: ${(error as Error).message}`,
-      field,
-    );
+    const field = at ? `${at}.${name}` : name;
+    throw new SglangError('bad_request', `${field}: expected JSON text: ${(error as Error).message}`, field);
   }
 }
 

@@ -189,6 +189,8 @@ const noneOfOwn: SamplingParams = {
   regex: undefined,
   jsonSchema: undefined,
   ebnf: undefined,
+  lark: undefined,
+  structuralTag: undefined,
 };
 
 /** A schema that is refused is named as the request names it. */

@@ -39,6 +39,62 @@ test('a program says the same in process and against the server', async (t) => {
   t.true(served.meta('end').cachedTokens > 0);
 });
 
+test('tools are called with names and arguments that fit, whole and streamed', async (t) => {
+  const tools = ['get_weather', 'get_time'].map((name) => ({
+    type: 'function' as const,
+    function: {
+      name,
+      parameters: {
+        type: 'object',
+        properties: { city: { enum: ['Rome', 'Oslo'] }, days: { type: 'integer', minimum: 1, maximum: 9 } },
+        required: ['city', 'days'],
+        additionalProperties: false,
+      },
+    },
+  }));
+  const body = {
+    model: 'm',
+    messages: [{ role: 'user' as const, content: 'Weather?' }],
+    tools,
+    tool_choice: 'required' as const,
+    temperature: 1.5,
+    seed: 11,
+    max_tokens: 400,
+  };
+  const whole = await client.chat.completions.create(body);
+  const streamed = await client.chat.completions.stream({ ...body, stream: true }).finalChatCompletion();
+  const callsOf = ({ choices }: OpenAI.ChatCompletion) =>
+    choices[0]!.message.tool_calls!.map((call) => (call.type === 'function' ? call.function : undefined)!);
+  t.is(whole.choices[0]!.finish_reason, 'tool_calls');
+  t.true(callsOf(whole).length > 0);
+  for (const { name, arguments: given } of callsOf(whole)) {
+    t.true(['get_weather', 'get_time'].includes(name));
+    t.regex(given, /^\{"city":"(Rome|Oslo)","days":[1-9]\}$/);
+  }
+  t.deepEqual(callsOf(streamed), callsOf(whole));
+});
+
+test('tags in free text hold JSON', async (t) => {
+  const structure = { begin: '<f>', schema: { type: 'boolean' }, end: '</f>' };
+  const body = {
+    text: 'Say: ',
+    sampling_params: {
+      structural_tag: JSON.stringify({ structures: [structure], triggers: ['<'] }),
+      temperature: 1.5,
+      sampling_seed: 2,
+      max_new_tokens: 300,
+    },
+  };
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch(`${server.url}/generate`, { method: 'POST', headers, body: JSON.stringify(body) });
+  const { text, meta_info } = (await response.json()) as {
+    text: string;
+    meta_info: { finish_reason: { type: string } };
+  };
+  const tags = meta_info.finish_reason.type === 'length' ? text.slice(0, text.lastIndexOf('<')) : text;
+  t.regex(tags, /^([^<]|<f>(true|false)<\/f>)*$/);
+});
+
 const bound = fn((s) =>
   s
     .user('Answer.')

@@ -40,7 +40,7 @@ const generateRows: Row[] = [
   ['/generate', sampling({ stop: [1] }), 400, 'sampling_params.stop[0]', /expected a string/],
   ['/generate', sampling({ stop_regex: 'a' }), 400, 'sampling_params.stop_regex', /not supported yet/],
   ['/generate', sampling({ regex: 'a', ebnf: 'b' }), 400, 'sampling_params.ebnf', /at most one of/],
-  ['/generate', sampling({ json_schema: '{' }), 400, 'sampling_params.json_schema', /JSON Schema as JSON text/],
+  ['/generate', sampling({ json_schema: '{' }), 400, 'sampling_params.json_schema', /expected JSON text/],
   ['/generate', sampling({ logit_bias: { a: 1 } }), 400, 'sampling_params.logit_bias', /got the key "a"/],
   ['/generate', sampling({ logit_bias: { 1: 101 } }), 400, 'sampling_params.logit_bias.1', /in \[-100, 100\]/],
 ];

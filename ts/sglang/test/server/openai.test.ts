@@ -171,11 +171,14 @@ test('what constrains the output is passed on', async (t) => {
     { regex: 'a+' },
     { ebnf: 'root ::= "a"' },
     { json_schema: JSON.stringify(schema) },
+    { lark: 'start: "a"' },
+    { structural_tag: { structures: [], triggers: [] } },
   ];
   for (const extra of sent)
     t.is((await post('/v1/chat/completions', { messages, max_tokens: 1, ...extra })).status, 200);
   const got = engine.requests.map(
-    ({ samplingParams: { regex, ebnf, jsonSchema } = {} }) => regex ?? ebnf ?? jsonSchema,
+    ({ samplingParams: { regex, ebnf, jsonSchema, lark, structuralTag } = {} }) =>
+      regex ?? ebnf ?? jsonSchema ?? lark ?? structuralTag,
   );
   t.deepEqual(got, [
     JSON.stringify(schema),
@@ -184,6 +187,8 @@ test('what constrains the output is passed on', async (t) => {
     'a+',
     'root ::= "a"',
     JSON.stringify(schema),
+    'start: "a"',
+    '{"structures":[],"triggers":[]}',
   ]);
 });
 
