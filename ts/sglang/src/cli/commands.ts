@@ -1,5 +1,5 @@
 /**
- * The command line: `serve`, `run`, `chat`, `generate`, `pull`. A mistake in the call ends with 2, any other failure with 1, each told in
+ * The command line: `serve`, `run`, `chat`, `generate`, `pull`, `grammar`. A mistake in the call ends with 2, any other failure with 1, each told in
  * one line on stderr. The engine is loaded by the commands that need it, so that `--help` is instant.
  */
 import { readFile } from 'node:fs/promises';
@@ -9,6 +9,8 @@ import type { EngineOptions, LoadProgress } from '../engine/engine.ts';
 import type { EngineLike } from '../engine/types.ts';
 import { resolveModel } from '../models/resolve.ts';
 import type { OpenBackend } from './backend.ts';
+import { examineFile, examinerFor, lineOf } from './grammar.ts';
+import type { Examiner } from './grammar.ts';
 import { progressView } from './load-progress.ts';
 import { createLogger } from './log.ts';
 import { addFlags, readFlags, UsageError, wireNames } from './options.ts';
@@ -21,6 +23,7 @@ export interface Surroundings {
   stdout: NodeJS.WriteStream;
   stderr: NodeJS.WriteStream;
   createEngine(options: EngineOptions): Promise<EngineLike>;
+  examinerFor(tokenizerPath: string): Examiner;
 }
 
 const real: Surroundings = {
@@ -29,6 +32,7 @@ const real: Surroundings = {
   stdout: process.stdout,
   stderr: process.stderr,
   createEngine: async (options) => (await import('../engine/engine.ts')).Engine.create(options),
+  examinerFor,
 };
 
 /** Runs the command that `args` ask for; gives the exit code. */
@@ -64,7 +68,34 @@ function program(around: Surroundings): Command {
     .description('fetch a model and print its path')
     .argument('<model>', 'a named model or a hub id');
   pull.action((name: string) => runPull(name, around));
+  const grammar = all
+    .command('grammar')
+    .description('compile constraints and walk instances through their masks')
+    .argument(
+      '<files...>',
+      'JSON: {schema, tests: [{valid, data}]}, the same with regex, ebnf or lark, or a JSON Schema',
+    )
+    .requiredOption('--tokenizer <path>', 'a tokenizer.json, the folder of one, a GGUF file, or a named model')
+    .option('--json', 'one JSON object per file');
+  grammar.action((files: string[]) => runGrammar(files, grammar.opts(), around));
   return all;
+}
+
+/** Ends with 1 where an instance got the wrong verdict. */
+async function runGrammar(
+  files: string[],
+  { tokenizer, json = false }: { tokenizer: string; json?: boolean },
+  around: Surroundings,
+): Promise<void> {
+  const { path, tokenizerPath = path } = await resolveModel(tokenizer, { env: around.env });
+  const examiner = around.examinerFor(tokenizerPath);
+  let wrong = 0;
+  for (const file of files) {
+    const examined = await examineFile(examiner, file);
+    around.stdout.write(`${json ? JSON.stringify(examined) : lineOf(examined)}\n`);
+    wrong += examined.wrong.length;
+  }
+  if (wrong > 0) throw new Error(`${wrong} wrong verdicts`);
 }
 
 async function runPull(name: string, around: Surroundings): Promise<void> {

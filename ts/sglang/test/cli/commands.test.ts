@@ -93,9 +93,17 @@ const mistakes: [args: string[], env: Record<string, string>, code: number, mess
 for (const [args, env, code, message] of mistakes) {
   test(`a mistake is told in a line: ${Object.entries(env).join()} ${args.join(' ')}`, async (t) => {
     const [stdout, stderr] = [captured(), captured()];
+    const examinerFor = () => t.fail() as never;
     const createEngine = () => Promise.reject(new SglangError('load_failed', 'broken: not a GGUF file'));
     t.is(
-      await runCommand(args, { env, stdin: process.stdin, stdout: stdout.stream, stderr: stderr.stream, createEngine }),
+      await runCommand(args, {
+        env,
+        stdin: process.stdin,
+        stdout: stdout.stream,
+        stderr: stderr.stream,
+        createEngine,
+        examinerFor,
+      }),
       code,
     );
     t.regex(stderr.text(), message);

@@ -16,4 +16,7 @@ process.exitCode = await runCommand(process.argv.slice(2), {
     signal?.throwIfAborted();
     return new FakeEngine(2);
   },
+  examinerFor: () => {
+    throw new Error('there is no addon');
+  },
 });
