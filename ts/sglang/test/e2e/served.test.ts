@@ -1,7 +1,10 @@
 /** The whole path with real numbers: a tiny model behind the real server, asked by programs, the OpenAI client and fetch. */
 import test from 'ava';
+import { generateText } from 'ai';
 import OpenAI from 'openai';
 import { z } from 'zod';
+import { aiSdkBackend, createSglang } from '../../src/backends/ai-sdk.ts';
+import { OpenAI as OpenAIBackend } from '../../src/backends/openai.ts';
 import { RuntimeEndpoint } from '../../src/backends/runtime-endpoint.ts';
 import { Engine } from '../../src/engine/engine.ts';
 import { gen, select } from '../../src/lang/primitives.ts';
@@ -118,6 +121,54 @@ test('every constraint holds in process and against the server', async (t) => {
   t.true(Number.isInteger(vars.int));
   t.true(['red', 'blue'].includes(vars.choice));
   t.deepEqual((await bound.run({}, { ...options, backend: new RuntimeEndpoint(server.url) })).vars, vars);
+});
+
+/** What backends of messages and of templates must agree on: turns, one that was begun, options, constraints. */
+const told = fn((s) =>
+  s
+    .system('Be brief.')
+    .user('Tell me about the sea.')
+    .assistant(gen('answer', { maxTokens: 10, ignoreEos: true, logprobs: 2 }))
+    .user('And?')
+    .assistant('Well, ', gen('more', { maxTokens: 8, ignoreEos: true, topK: 40, minP: 0.01 }))
+    .user('A code.')
+    .assistant(gen('code', { regex: /[a-c]{3}-\d/ })),
+);
+
+test('a program says the same through OpenAI’s API with SGLang’s extensions', async (t) => {
+  const options = { temperature: 1, seed: 7 };
+  const inProcess = await told.run({}, { ...options, backend: engine });
+  const backend = new OpenAIBackend('any', { baseURL: `${server.url}/v1`, apiKey: 'none', extensions: true });
+  const result = await told.run({}, { ...options, backend });
+  t.deepEqual(result.vars, inProcess.vars);
+  t.is(result.meta('more').completionTokens, 8);
+  const native = await told.run({}, { ...options, backend: new RuntimeEndpoint(server.url) });
+  const { logprobs } = inProcess.meta('answer');
+  t.is(logprobs!.length, 10);
+  t.deepEqual(native.meta('answer').logprobs, logprobs);
+  const texts = logprobs!.map(({ text, logprob }) => [text, logprob]);
+  t.deepEqual(
+    result.meta('answer').logprobs!.map(({ text, logprob }) => [text, logprob]),
+    texts,
+  );
+});
+
+test('the engine as a model of the AI SDK, and back', async (t) => {
+  const model = createSglang(engine)('tiny');
+  const prompt = 'Hello there';
+  const expected = await engine.generate({
+    messages: [{ role: 'user', content: prompt }],
+    samplingParams: { temperature: 0, maxNewTokens: 12 },
+  });
+  const { text, usage } = await generateText({ model, prompt, temperature: 0, maxOutputTokens: 12 });
+  t.is(text, expected.text);
+  t.is(usage.inputTokens, expected.meta.promptTokens);
+  t.is(usage.outputTokens, expected.meta.completionTokens);
+  const unlimited = await generateText({ model, prompt, temperature: 0 });
+  t.is(unlimited.finishReason, unlimited.usage.totalTokens === engine.model.contextLength ? 'length' : 'stop');
+  const program = fn((s) => s.user(prompt).assistant(gen('a', { maxTokens: 12 })));
+  const back = await program.run({}, { temperature: 0, backend: aiSdkBackend(model) });
+  t.is(back.vars.a, expected.text);
 });
 
 test('the official client: chat, completions, streams and usage agree with the engine', async (t) => {
