@@ -75,7 +75,7 @@ export interface NativeLoadOptions {
   tokenizerPath?: string
   /** `auto` or `cpu`. */
   device?: string
-  /** `auto` (as stored) or `float32`. */
+  /** `auto` (as stored), `float32`, or what floats are quantized to: `q8_0`, `q4_0`, `q4_1`, `q4_k`. */
   dtype?: string
   /** `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`. */
   kvCacheDtype?: string

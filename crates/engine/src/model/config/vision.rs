@@ -101,7 +101,7 @@ fn read(config: &Fields, vision: &Fields, preprocessor: &Fields) -> Parsed<Visio
         sight: Sight { preprocess, n_tokens, token },
     };
     let sizes = [vision.hidden, vision.heads, vision.ffn, n_tokens];
-    match sizes.iter().all(|size| (1..=1 << 20).contains(size)) && vision.hidden % vision.heads == 0 {
+    match sizes.iter().all(|size| (1..=1 << 20).contains(size)) && vision.hidden.is_multiple_of(vision.heads) {
         true => Ok(vision),
         false => Err(format!("the sizes of the vision tower make no sense: {vision:?}")),
     }
