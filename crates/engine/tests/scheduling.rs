@@ -79,6 +79,21 @@ fn a_shared_prefix_is_computed_once() {
     assert_eq!(totals.cached_tokens, 7 * 192);
 }
 
+/// Ten prompts, each one token longer than the one before, leave a path with ten copies of the same page. It pins so much
+/// that a longer prompt does not fit beside it, though alone it would: then it is computed anew.
+#[test]
+fn a_path_of_many_copies_does_not_lock_out_what_extends_it() {
+    let mut hand = Hand::new(|limits| limits.pages = 12);
+    for n in 17..27 {
+        hand.push(&plain(counting(n), 0, 0));
+        hand.finish();
+    }
+    assert_eq!(hand.scheduler.cache().stats().cached, 11);
+    hand.push(&plain(counting(80), 3, 0));
+    (0..6).for_each(|_| drop(hand.step()));
+    assert!(hand.scheduler.is_idle(), "{:?}", hand.scheduler.cache().stats());
+}
+
 /// While a request decodes, another takes its prompt and the output so far from the cache, all but the open page.
 #[test]
 fn a_running_request_is_found_by_its_fork() {
