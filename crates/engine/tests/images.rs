@@ -1,0 +1,103 @@
+//! Pictures: pixels as CLIP's processor makes them, every format, and files that are no pictures.
+
+mod fixtures;
+
+use fixtures::{fixture, json};
+use proptest::prelude::*;
+use sglang_engine::image::Preprocess;
+use sglang_engine::model::config::ModelConfig;
+use sglang_engine::weights;
+
+fn preprocess() -> Preprocess {
+    let files = weights::open(&fixture("llava")).unwrap();
+    ModelConfig::of(&files).unwrap().vision.unwrap().sight.preprocess
+}
+
+fn read(name: &str) -> Vec<u8> {
+    std::fs::read(fixture(name)).unwrap()
+}
+
+fn floats(value: &serde_json::Value, to: &mut Vec<f32>) {
+    match value.as_array() {
+        Some(list) => list.iter().for_each(|value| floats(value, to)),
+        None => to.push(value.as_f64().unwrap() as f32),
+    }
+}
+
+/// Largest difference, in steps of 8-bit colours.
+fn difference(ours: &[f32], expected: &[f32], preprocess: &Preprocess) -> f32 {
+    assert_eq!(ours.len(), expected.len());
+    let channel = ours.len() / 3;
+    let steps = |(i, (a, b)): (usize, (&f32, &f32))| (a - b).abs() * 255.0 * preprocess.std[i / channel];
+    ours.iter().zip(expected).enumerate().map(steps).fold(0.0, f32::max)
+}
+
+#[test]
+fn pixels_are_those_of_the_reference_processor() {
+    let (preprocess, mut expected) = (preprocess(), Vec::new());
+    floats(&json("llava/reference.json")["pixel_values"], &mut expected);
+    let ours = preprocess.image(&read("llava/image.png")).unwrap();
+    let steps = difference(&ours.pixels, &expected, &preprocess);
+    assert!(steps <= 1.01, "{steps} steps of 255");
+}
+
+/// Resampled by Pillow, up and down, wide and tall, in each format; see `images/make.py`.
+#[test]
+fn resampling_is_that_of_pillow() {
+    for case in json("images/expected.json").as_array().unwrap() {
+        let number = |key: &str| case[key].as_u64().unwrap() as usize;
+        let (shortest, crop, pad) = (number("shortest"), number("crop"), case["pad"].as_bool().unwrap());
+        let preprocess = Preprocess { pad, shortest, crop, mean: [0.5; 3], std: [0.5; 3] };
+        let name = case["file"].as_str().unwrap();
+        let ours = preprocess.image(&read(&format!("images/{name}"))).unwrap();
+        let mut expected = Vec::new();
+        floats(&case["rgb"], &mut expected);
+        let expected: Vec<f32> = expected.iter().map(|v| (v / 255.0 - 0.5) / 0.5).collect();
+        let steps = difference(&ours.pixels, &expected, &preprocess);
+        let allowed = if name.ends_with(".jpg") { 3.01 } else { 1.01 };
+        assert!(steps <= allowed, "{case:.80}: {steps} steps of 255");
+    }
+}
+
+#[test]
+fn content_tells_pictures_apart() {
+    let preprocess = preprocess();
+    let hash = |name: &str| preprocess.image(&read(name)).unwrap().hash;
+    assert_eq!(hash("images/flag.png"), hash("images/flag.png"));
+    assert_eq!(hash("images/flag.png"), hash("images/flag.webp"), "the same pixels in another format");
+    assert_ne!(hash("images/flag.png"), hash("llava/image.png"));
+}
+
+/// A PNG header that promises more pixels than anyone has memory for.
+fn bomb(width: u32, height: u32) -> Vec<u8> {
+    let mut file = read("images/flag.png");
+    file[16..20].copy_from_slice(&width.to_be_bytes());
+    file[20..24].copy_from_slice(&height.to_be_bytes());
+    let crc = file[12..29].iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    });
+    file[29..33].copy_from_slice(&(!crc).to_be_bytes());
+    file
+}
+
+#[test]
+fn bombs_are_refused() {
+    for (width, height) in [(60_000, 60_000), (16_000, 16_000), (1, 20_000), (0, 5), (4_000, 1)] {
+        let error = preprocess().image(&bomb(width, height)).unwrap_err().to_string();
+        assert!(error.starts_with("an image cannot be read: "), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn damage_never_panics(
+        name in prop::sample::select(vec!["flag.png", "flag.webp", "flag.gif", "photo.jpg"]),
+        hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        let mut file = read(&format!("images/{name}"));
+        hits.iter().for_each(|(at, byte)| { let at = at.index(file.len()); file[at] = *byte; });
+        file.truncate(cut.map_or(file.len(), |cut| cut.index(file.len())));
+        let _ = preprocess().image(&file);
+    }
+}
