@@ -44,9 +44,11 @@ test.serial('messages and programs have pictures', async (t) => {
   ];
   const { meta } = await engine.generate({ messages: [{ role: 'user', content }], samplingParams });
   t.true(meta.promptTokens > 16);
-  const ask = fn((s, question: string) => s.user(image(picture), question).assistant(gen('answer', { maxTokens: 3 })));
-  const state = await ask.run('What is it?', { backend: engine });
-  t.is(typeof (await state.get('answer')), 'string');
+  const ask = fn((s, { question }: { question: string }) =>
+    s.user(image(picture), question).assistant(gen('answer', { maxTokens: 3 })),
+  );
+  const state = await ask.run({ question: 'What is it?' }, { backend: engine });
+  t.is(typeof state.vars.answer, 'string');
 });
 
 test.serial('what cannot be shown is refused', async (t) => {
