@@ -143,7 +143,7 @@ fn packing_that_is_not_known_or_does_not_fit_is_named() {
     let error = |quantization: Value, stored: &[Stored]| {
         let scratch = checkpoint(quantization, stored);
         let read = weights::open(&scratch.0).and_then(|files| files.weights.tensor("a.weight").map(|_| ()));
-        read.err().expect("must fail").to_string().replace(scratch.0.to_str().unwrap(), "@")
+        read.expect_err("must fail").to_string().replace(scratch.0.to_str().unwrap(), "@")
     };
     let unknown = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
     assert_eq!(
