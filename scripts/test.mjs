@@ -21,6 +21,7 @@ const checks = [
     [
       'prettier',
       '--check',
+      '--cache',
       'ts/sglang/{src,test}/**/*.ts',
       'examples/**/*.ts',
       '{scripts,docs}/*.mjs',
@@ -30,7 +31,11 @@ const checks = [
   ],
   ['TypeScript linter', 'npm', ['run', '-s', 'lint', '-w', 'sglang']],
   ['types', 'npm', ['run', '-s', 'types', '-w', 'sglang']],
-  ['types of the examples', 'npx', ['tsc', '--noEmit', '-p', 'examples']],
+  [
+    'types of the examples',
+    'npx',
+    ['tsc', '--noEmit', '--incremental', '--tsBuildInfoFile', 'examples/.tsbuildinfo', '-p', 'examples'],
+  ],
   ['TypeScript tests', 'npm', ['test', '-w', 'sglang'], avaCounts],
   ['benchmark tests', 'node', ['--test', '--test-reporter=tap', ...benchmarkTests()], nodeCounts],
   ['documentation: reference, snippets, links', 'npm', ['run', '-s', 'build', '-w', 'sglang-docs']],
