@@ -5,7 +5,7 @@
  */
 import { cpSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { buildAddon, platformName, root, run, step } from './setup.mjs';
+import { buildAddon, buildTypeScript, platformName, root, run, step } from './setup.mjs';
 
 const out = path.join(root, 'packages');
 const source = JSON.parse(readFileSync(path.join(root, 'ts/sglang/package.json'), 'utf8'));
@@ -61,7 +61,7 @@ async function packMain() {
 }
 
 await step('the addon', buildAddon);
-await step('the TypeScript package', () => run('npm', ['run', '-s', 'build:ts']));
+await step('the TypeScript package', buildTypeScript);
 rmSync(out, { recursive: true, force: true });
 await step('tarballs', async () => {
   await packPlatform(platformName());

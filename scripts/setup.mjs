@@ -74,6 +74,15 @@ export function buildAddon() {
   return whenChanged('target/.addon-sources', rustSources, addon, () => run('npm', ['run', '-s', 'build:native']));
 }
 
+const typeScriptSources = ['package-lock.json', 'ts/sglang/src', 'ts/sglang/package.json', 'ts/sglang/ts*'];
+
+/** The TypeScript package; `npm run build:ts` builds it in any case. */
+export function buildTypeScript() {
+  return whenChanged('target/.dist-sources', typeScriptSources, 'ts/sglang/dist/cli.js', () =>
+    run('npm', ['run', '-s', 'build:ts']),
+  );
+}
+
 function installPackages() {
   return whenChanged('node_modules/.installed-lock', ['package-lock.json'], 'node_modules', () =>
     run('npm', ['ci', '--no-audit', '--no-fund']),
@@ -84,7 +93,7 @@ function installPackages() {
 export async function setUp() {
   await step('npm packages', installPackages);
   await step('the addon (Rust, release build; the first one takes some minutes)', buildAddon);
-  await step('the TypeScript package', () => run('npm', ['run', '-s', 'build:ts']));
+  await step('the TypeScript package', buildTypeScript);
   await step(`the default model, ${defaultModel} (98 MB)`, () =>
     run('node', ['ts/sglang/dist/cli.js', 'pull', defaultModel]),
   );
