@@ -16,6 +16,17 @@ pub struct Batch {
     pub copies: Vec<CopyRows>,
     /// `R` rows whose next token is wanted.
     pub outputs: Vec<Output>,
+    /// Rows whose state after the last norm is wanted, ascending.
+    pub states: Vec<usize>,
+}
+
+/// What was wanted of a step, in the batch's order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Answers {
+    /// One per output.
+    pub picked: Vec<Picked>,
+    /// `D` values per row of [`Batch::states`].
+    pub states: Vec<Vec<f32>>,
 }
 
 /// A row that is answered.

@@ -3,7 +3,7 @@
 //! Laws: every submitted request gets exactly one finishing event; only the loop thread touches the scheduler and the
 //! runner; after a failure of the loop every open and every later request fails with the reason, and nothing hangs.
 
-use crate::batch::{Batch, Picked};
+use crate::batch::{Answers, Batch};
 use crate::error::{panic_message, Error, Result};
 use crate::front::{Call, Command, Front};
 use crate::image::Sight;
@@ -221,9 +221,9 @@ impl Steps {
         self.times.admit += lap(&mut clock);
         let batch = self.scheduler.schedule();
         self.times.schedule += lap(&mut clock);
-        let picked = self.run_batch(&batch)?;
+        let answers = self.run_batch(&batch)?;
         self.times.run += lap(&mut clock);
-        let events = self.scheduler.commit(picked);
+        let events = self.scheduler.commit(answers);
         self.times.commit += lap(&mut clock);
         self.publish();
         self.emit(events);
@@ -231,9 +231,9 @@ impl Steps {
         Ok(())
     }
 
-    fn run_batch(&mut self, batch: &Batch) -> Result<Vec<Picked>> {
+    fn run_batch(&mut self, batch: &Batch) -> Result<Answers> {
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Answers::default());
         }
         self.runner.run(batch)
     }
@@ -242,7 +242,7 @@ impl Steps {
     fn obey(&mut self, command: Command) -> bool {
         let event = match command {
             Command::Start(prepared) => self.scheduler.push(*prepared),
-            Command::Refuse(event) => Some(event),
+            Command::Refuse(id, error) => Some(Event::failed(id, &error)),
             Command::Abort(id) => self.scheduler.abort(id),
             Command::Between(errand) => {
                 let answer = errand(Ok(&mut self.scheduler));
@@ -286,7 +286,7 @@ impl Steps {
         while let Ok(command) = commands.recv() {
             match command {
                 Command::Start(prepared) => self.emit(vec![Event::failed(prepared.id, error)]),
-                Command::Refuse(event) => self.emit(vec![event]),
+                Command::Refuse(id, error) => self.emit(vec![Event::failed(id, &error)]),
                 Command::Between(errand) => errand(Err(Error::Closed(error.to_string())))(),
                 Command::Abort(_) => {}
                 Command::Close => return,

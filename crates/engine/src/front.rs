@@ -4,7 +4,7 @@
 use crate::error::{panic_message, Error, Result};
 use crate::grammar::Grammars;
 use crate::image::{Placed, Sight};
-use crate::request::{check_tokens, Event, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS, UNLIMITED};
+use crate::request::{check_tokens, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS, UNLIMITED};
 use crate::scheduler::Scheduler;
 use crate::sequence::Prepared;
 use crate::text::Tokenizer;
@@ -27,7 +27,7 @@ pub enum Call {
 /// What the loop thread is told.
 pub enum Command {
     Start(Box<Prepared>),
-    Refuse(Event),
+    Refuse(RequestId, Error),
     Abort(RequestId),
     Between(Errand),
     Close,
@@ -71,7 +71,7 @@ impl Front {
         let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(request, grammars)));
         match prepared.unwrap_or_else(|panic| Err(Error::Closed(panic_message(&*panic)))) {
             Ok(prepared) => Command::Start(Box::new(prepared)),
-            Err(error) => Command::Refuse(Event::failed(id, &error)),
+            Err(error) => Command::Refuse(id, error),
         }
     }
 
@@ -90,6 +90,7 @@ impl Front {
             image_token: self.mark().unwrap_or(0),
             sampling: request.sampling,
             logprobs: request.logprobs,
+            pooling: request.pooling,
             max_new,
             priority: request.priority,
             namespace: request.namespace,

@@ -20,6 +20,8 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Which log-probabilities to report.
     pub logprobs: LogprobParams,
+    /// Asks for an embedding of the prompt, in place of new tokens and log-probabilities.
+    pub pooling: Option<Pooling>,
     /// Larger is admitted first.
     pub priority: i32,
     /// Prompts of different namespaces share no cache.
@@ -126,6 +128,26 @@ pub struct LogprobParams {
     pub of_tokens: Vec<u32>,
 }
 
+/// Which states of a prompt become its embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// That of the last token.
+    Last,
+    /// The mean of all, which computes the whole prompt: what the cache holds are keys and values, not states.
+    Mean,
+}
+
+impl Pooling {
+    /// By its name, `last` or `mean`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "last" => Some(Pooling::Last),
+            "mean" => Some(Pooling::Mean),
+            _ => None,
+        }
+    }
+}
+
 impl Request {
     /// Checks every range that does not need the encoded prompt. Errors name the field in the native spelling.
     pub fn validate(&self, vocab: usize) -> Result<()> {
@@ -156,6 +178,10 @@ impl Request {
         }
         check_tokens("sampling_params.logit_bias", s.logit_bias.iter().map(|(token, _)| *token), vocab)?;
         check_tokens("sampling_params.stop_token_ids", s.stop_token_ids.iter().copied(), vocab)?;
+        if self.pooling.is_some() && (s.max_new_tokens != Some(0) || self.logprobs.enabled) {
+            let message = "an embedding has no new tokens and no log-probabilities: ask for max_new_tokens 0";
+            return Err(Error::bad("pooling", message));
+        }
         self.validate_logprobs(vocab)
     }
 
@@ -216,6 +242,8 @@ pub struct Event {
     pub logprobs: Vec<TokenLogprob>,
     /// New entries for prompt positions, where asked for.
     pub prompt_logprobs: Vec<TokenLogprob>,
+    /// The embedding of the prompt, `D` values, where asked for; in one event.
+    pub embedding: Vec<f32>,
     /// Set once, when the request is admitted; never for one that ends in the queue.
     pub admitted: Option<Admitted>,
     /// Set on the last event of the request.

@@ -1,7 +1,7 @@
 //! The seam between "which tokens run" and "what numbers come out": [`Runner::run`]. [`Local`] runs a model on one
 //! device; [`Fake`] is the double that scheduler tests run on.
 
-use crate::batch::{Batch, OutputRow, Pick, Picked, SampleParams, Span};
+use crate::batch::{Answers, Batch, OutputRow, Pick, Picked, SampleParams, Span};
 use crate::comm::Communicator;
 use crate::error::Result;
 use crate::model::decoder::Decoder;
@@ -10,8 +10,8 @@ use sglang_kernels::device::{Device, PAGE};
 /// Runs steps. Law: the answer for a sequence depends on its tokens and its own parameters only, bit for bit, whatever
 /// else is in the batch and however its prompt was cut into steps.
 pub trait Runner: Send {
-    /// Runs one step; one answer per output row, in order.
-    fn run(&mut self, batch: &Batch) -> Result<Vec<Picked>>;
+    /// Runs one step.
+    fn run(&mut self, batch: &Batch) -> Result<Answers>;
     /// What it runs on, for people.
     fn describe(&self) -> String;
 }
@@ -30,7 +30,7 @@ impl<D: Device, C: Communicator<D>> Local<D, C> {
 }
 
 impl<D: Device, C: Communicator<D>> Runner for Local<D, C> {
-    fn run(&mut self, batch: &Batch) -> Result<Vec<Picked>> {
+    fn run(&mut self, batch: &Batch) -> Result<Answers> {
         Ok(self.decoder.forward(&mut self.comm, batch)?)
     }
 
@@ -41,7 +41,7 @@ impl<D: Device, C: Communicator<D>> Runner for Local<D, C> {
 
 /// A runner without numbers. Its KV cache stores the token ids themselves; each row reads its whole prefix back through
 /// the page table, and the next token is a hash of what was read. So a wrong page, position or chunk boundary, or a
-/// page freed too early, changes the text, while every correct schedule gives the same text.
+/// page freed too early, changes the text, while every correct schedule gives the same text. States are made of the hash too.
 pub struct Fake {
     vocab: u32,
     pages: Vec<[Option<u32>; PAGE]>,
@@ -95,7 +95,7 @@ impl Fake {
 }
 
 impl Runner for Fake {
-    fn run(&mut self, batch: &Batch) -> Result<Vec<Picked>> {
+    fn run(&mut self, batch: &Batch) -> Result<Answers> {
         for copy in &batch.copies {
             let rows = self.pages[copy.from as usize];
             self.pages[copy.to as usize][..copy.rows].copy_from_slice(&rows[..copy.rows]);
@@ -103,12 +103,15 @@ impl Runner for Fake {
         for span in &batch.spans {
             self.store(span, &batch.tokens[span.rows.clone()]);
         }
-        let answer = |output: &crate::batch::Output| {
-            let span =
-                batch.spans.iter().find(|span| span.rows.contains(&output.row)).expect("an output row is in a span");
-            self.answer(self.read(span, span.position + output.row - span.rows.start + 1), &output.ask)
+        let read = |row: usize| {
+            let span = batch.spans.iter().find(|span| span.rows.contains(&row)).expect("an answered row is in a span");
+            self.read(span, span.position + row - span.rows.start + 1)
         };
-        Ok(batch.outputs.iter().map(answer).collect())
+        let state = |hash: u64| (0..4).map(|i| (mix(hash, i) % 1000) as f32 / 500.0 - 1.0).collect();
+        Ok(Answers {
+            picked: batch.outputs.iter().map(|output| self.answer(read(output.row), &output.ask)).collect(),
+            states: batch.states.iter().map(|&row| state(read(row))).collect(),
+        })
     }
 
     fn describe(&self) -> String {

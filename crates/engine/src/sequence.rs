@@ -7,11 +7,14 @@ use crate::batch::{Output, OutputRow, Pick, Picked, SampleParams, NO_TOKEN};
 use crate::error::Error;
 use crate::grammar::Grammar;
 use crate::image::{is_key, ImageRows, Placed};
-use crate::request::{Admitted, Event, Finish, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
+use crate::request::{
+    Admitted, Event, Finish, FinishReason, LogprobParams, Pooling, RequestId, SamplingParams, TokenLogprob,
+};
 use crate::runner::mix;
 use crate::text::{StopMatcher, TextStream, Tokenizer};
 use sglang_radix::{Lease, Match};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +32,8 @@ pub struct Prepared {
     pub sampling: SamplingParams,
     /// Checked parameters.
     pub logprobs: LogprobParams,
+    /// Of the request.
+    pub pooling: Option<Pooling>,
     /// `max_new_tokens`, or what takes its place.
     pub max_new: usize,
     /// Of the request.
@@ -64,6 +69,10 @@ pub struct Sequence {
     cached: Option<usize>,
     /// Next prompt position whose log-probability is to be reported.
     scored: usize,
+    /// Next prompt row whose state is to be pooled.
+    pooled: usize,
+    /// Sum of the states so far, added in the order of positions, so that chunks do not show.
+    sum: Vec<f64>,
     /// Occurrences in the output.
     counts: BTreeMap<u32, u32>,
     /// Tokens of prompt and output; kept only for a repetition penalty.
@@ -96,6 +105,12 @@ impl Sequence {
             finish: None,
             cached: None,
             scored: asked.logprobs.prompt_start.unwrap_or(tokens.len()),
+            pooled: match asked.pooling {
+                Some(Pooling::Mean) => 0,
+                Some(Pooling::Last) => tokens.len() - 1,
+                None => tokens.len(),
+            },
+            sum: Vec::new(),
             counts: BTreeMap::new(),
             seen,
             allowed: None,
@@ -153,10 +168,11 @@ impl Sequence {
     }
 
     /// The tokens that may come from the cache: the last one must run, and so must those whose prompt log-probability
-    /// is still to be reported.
+    /// is still to be reported or whose state is to be pooled.
     pub fn reusable(&self) -> &[u32] {
         let scored = if self.scored < self.prompt_len { self.scored.saturating_sub(1) } else { usize::MAX };
-        &self.tokens[..scored.min(self.tokens.len() - 1)]
+        let pooled = if self.pooled < self.prompt_len { self.pooled } else { usize::MAX };
+        &self.tokens[..scored.min(pooled).min(self.tokens.len() - 1)]
     }
 
     /// Takes pages whose first tokens are computed.
@@ -201,6 +217,25 @@ impl Sequence {
             Some(Output { row: first_row + position - self.computed, ask })
         })
         .collect()
+    }
+
+    /// Rows of the step whose state is wanted, of the next `n_rows` tokens, whose first row in the step is `first_row`.
+    pub fn states(&self, first_row: usize, n_rows: usize) -> Range<usize> {
+        let row = |position: usize| first_row + position.saturating_sub(self.computed).min(n_rows);
+        row(self.pooled)..row(self.prompt_len)
+    }
+
+    /// Takes the states of the next rows; the last one completes the embedding.
+    pub fn pool(&mut self, states: impl Iterator<Item = Vec<f32>>) {
+        for state in states {
+            self.sum.resize(state.len(), 0.0);
+            self.sum.iter_mut().zip(&state).for_each(|(sum, &value)| *sum += f64::from(value));
+            self.pooled += 1;
+            if self.pooled == self.prompt_len {
+                let n = if self.asked.pooling == Some(Pooling::Mean) { self.prompt_len as f64 } else { 1.0 };
+                self.event.embedding = self.sum.iter().map(|sum| (sum / n) as f32).collect();
+            }
+        }
     }
 
     /// What is wanted of the token at `position`, which is predicted by the row before it.

@@ -2,7 +2,7 @@
 
 mod fixtures;
 
-use sglang_engine::batch::{Batch, Picked};
+use sglang_engine::batch::{Answers, Batch};
 use sglang_engine::request::{Event, FinishReason, Prompt, Request, SamplingParams};
 use sglang_engine::runner::{Fake, Runner};
 use sglang_engine::scheduler::{Limits, Policy};
@@ -14,11 +14,11 @@ use std::sync::mpsc::{channel, Receiver};
 struct Failing {
     fake: Fake,
     steps: usize,
-    fail: fn() -> Result<Vec<Picked>>,
+    fail: fn() -> Result<Answers>,
 }
 
 impl Runner for Failing {
-    fn run(&mut self, batch: &Batch) -> Result<Vec<Picked>> {
+    fn run(&mut self, batch: &Batch) -> Result<Answers> {
         match self.steps.checked_sub(1) {
             None => (self.fail)(),
             Some(left) => {
@@ -33,7 +33,7 @@ impl Runner for Failing {
     }
 }
 
-fn start(fail: fn() -> Result<Vec<Picked>>) -> (Engine, Receiver<Vec<Event>>) {
+fn start(fail: fn() -> Result<Answers>) -> (Engine, Receiver<Vec<Event>>) {
     let tokenizer = fixtures::tokenizer("llama");
     let fake = Fake::new(tokenizer.vocab() as u32, 64);
     let runner = Box::new(Failing { fake, steps: 3, fail });
@@ -61,7 +61,7 @@ fn failures(events: &Receiver<Vec<Event>>, n: usize) -> BTreeMap<u64, (&'static 
     failed
 }
 
-fn check(fail: fn() -> Result<Vec<Picked>>, code: &'static str, message: &str) {
+fn check(fail: fn() -> Result<Answers>, code: &'static str, message: &str) {
     let (mut engine, events) = start(fail);
     (0..6).for_each(|id| engine.submit(request(id)));
     let open = failures(&events, 6);

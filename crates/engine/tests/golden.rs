@@ -9,7 +9,7 @@ use fixtures::{default_model, fixture, json, Scratch};
 use serde_json::Value;
 use sglang_engine::loader::{self, LoadOptions};
 use sglang_engine::model::config::{ModelConfig, Rope, RopeScaling};
-use sglang_engine::request::{Event, FinishReason, LogprobParams, Prompt, Request, SamplingParams};
+use sglang_engine::request::{Event, FinishReason, LogprobParams, Pooling, Prompt, Request, SamplingParams};
 use sglang_engine::Engine;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,6 +42,7 @@ struct Answer {
     /// (token, log-probability) of the whole vocabulary at the first output token, where asked for.
     first: Vec<(u32, f32)>,
     cached: usize,
+    embedding: Vec<f32>,
 }
 
 impl Running {
@@ -79,6 +80,7 @@ impl Running {
                 answer.logprobs.extend(event.logprobs.iter().filter_map(|entry| entry.logprob));
                 answer.prompt_logprobs.extend(event.prompt_logprobs.iter().filter_map(|entry| entry.logprob));
                 let tops = event.prompt_logprobs.iter().filter_map(|entry| entry.top.first());
+                answer.embedding.extend(event.embedding);
                 answer.likeliest.extend(tops.map(|&(token, _)| token));
                 if let Some(finish) = event.finish {
                     let failed = matches!(finish.reason, FinishReason::Failed { .. });
@@ -316,16 +318,18 @@ fn invariance_requests() -> Vec<Request> {
     let start = "Once upon a time there was a king who had three daughters, and the youngest of them ";
     let ends = ["loved the sea.", "loved the sea more than all the gold of the land.", "was", "could speak to birds; "];
     let prompts = ends.iter().map(|end| Prompt::Text(format!("{start}{end}")));
+    let embedded =
+        [Pooling::Last, Pooling::Mean].map(|pooling| embed(Prompt::Text(format!("{start}{}", ends[1])), pooling));
     let sampled = |request: &Request, seed| {
         let sampling = SamplingParams { temperature: 0.9, top_p: 0.9, seed, ..request.sampling.clone() };
         Request { sampling, ..request.clone() }
     };
     let plain: Vec<Request> = prompts.map(|prompt| greedy(prompt, 12)).collect();
     let seeded: Vec<Request> = (7..).zip(&plain).map(|(seed, request)| sampled(request, seed)).collect();
-    plain.into_iter().chain(seeded).collect()
+    plain.into_iter().chain(seeded).chain(embedded).collect()
 }
 
-/// The same answers, bit for bit: alone or among 31 others, cold or cached, for each number of threads and chunk size.
+/// The same answers, bit for bit: alone or among 39 others, cold or cached, for each number of threads and chunk size.
 fn check_invariance(options: &LoadOptions, threads_and_chunks: &[(usize, usize)]) {
     let alone = |options: LoadOptions| {
         let running = Running::start(options);
@@ -345,8 +349,56 @@ fn check_invariance(options: &LoadOptions, threads_and_chunks: &[(usize, usize)]
             let answers = running.ask(crowd.clone());
             for (i, answer) in answers.iter().enumerate() {
                 let expected = Answer { cached: answer.cached, ..expected[i % expected.len()].clone() };
-                assert_eq!(*answer, expected, "request {i} of 32, {round}, {threads} threads, chunks of {chunk}");
+                assert_eq!(*answer, expected, "request {i} of 40, {round}, {threads} threads, chunks of {chunk}");
             }
+        }
+    }
+}
+
+/// The embedding of a prompt.
+fn embed(prompt: Prompt, pooling: Pooling) -> Request {
+    let sampling = SamplingParams { max_new_tokens: Some(0), ..Default::default() };
+    Request { prompt, sampling, pooling: Some(pooling), ..Default::default() }
+}
+
+/// The head makes the reference's logits of the last state. There are more tokens than dimensions, so no other state has
+/// these logits.
+#[test]
+fn last_states_give_the_logits_of_the_reference() {
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+        let running = Running::start_as(float32(fixture(name)), round_frequencies);
+        let files = sglang_engine::weights::open(&fixture(name)).unwrap();
+        let head = ["lm_head.weight", "model.embed_tokens.weight"].into_iter().find(|head| files.weights.has(head));
+        let head = files.weights.tensor(head.unwrap()).unwrap().to_f32();
+        for case in json(&format!("{name}/reference.json"))["cases"].as_array().unwrap() {
+            let prompt = case["prompt"].as_str().unwrap();
+            let state = running.ask_one(embed(Prompt::Text(prompt.into()), Pooling::Last)).embedding;
+            assert!(running.vocab > state.len());
+            let logit = |row: &[f32]| row.iter().zip(&state).map(|(a, b)| a * b).sum::<f32>();
+            let logits: Vec<f32> = head.chunks(state.len()).map(logit).collect();
+            assert_close(&format!("{name} {prompt:?}"), &logits, &floats(&case["last_logits"]), 2e-3);
+        }
+    }
+}
+
+/// The mean is that of the last states of all prefixes, bit for bit, with whatever came from the cache.
+#[test]
+fn the_mean_is_that_of_all_prefixes() {
+    for name in ["llama3", "mistral", "mixtral"] {
+        let options = LoadOptions { model_path: fixture(name), chunked_prefill_size: Some(7), ..Default::default() };
+        let running = Running::start(options);
+        let tokens: Vec<u32> = (0..40).map(|i| 3 + i * 29 % 200).collect();
+        let prefixes = (1..=tokens.len()).map(|n| embed(Prompt::Tokens(tokens[..n].to_vec()), Pooling::Last));
+        let states = running.ask(prefixes.collect());
+        assert!(states.iter().map(|state| state.cached).sum::<usize>() > 300, "last states come from cached prefixes");
+        let mut sum = vec![0.0; states[0].embedding.len()];
+        let mut add = |state: &Answer| sum.iter_mut().zip(&state.embedding).for_each(|(s, &v)| *s += f64::from(v));
+        states.iter().for_each(&mut add);
+        let mean: Vec<f32> = sum.iter().map(|sum| (sum / tokens.len() as f64) as f32).collect();
+        for (what, mate) in [("alone", None), ("beside others", Some(greedy(Prompt::Tokens(tokens.clone()), 20)))] {
+            let asked = embed(Prompt::Tokens(tokens.clone()), Pooling::Mean);
+            let answer = running.ask(std::iter::once(asked).chain(mate).collect()).remove(0);
+            assert_eq!((answer.embedding, answer.cached), (mean.clone(), 0), "{name}, {what}");
         }
     }
 }

@@ -196,6 +196,7 @@ fn prepared(grammar: Box<dyn Grammar>) -> Prepared {
         image_token: 0,
         sampling,
         logprobs,
+        pooling: None,
         max_new,
         priority,
         namespace,

@@ -3,7 +3,7 @@
 mod fixtures;
 
 use fixtures::{default_model, fixture, text_mask, tokenizer, Scratch};
-use sglang_engine::batch::{Batch, Pick, Picked};
+use sglang_engine::batch::{Answers, Batch, Pick, Picked};
 use sglang_engine::grammar::{Allowed, Constraint, Grammar, Grammars};
 use sglang_engine::model::config::ModelConfig;
 use sglang_engine::request::{Event, FinishReason, LogprobParams, SamplingParams};
@@ -137,6 +137,7 @@ fn generate(
         prompt,
         sampling,
         logprobs,
+        pooling: None,
         max_new,
         priority,
         namespace,
@@ -222,7 +223,7 @@ impl Scripted {
 }
 
 impl Runner for Scripted {
-    fn run(&mut self, batch: &Batch) -> Result<Vec<Picked>> {
+    fn run(&mut self, batch: &Batch) -> Result<Answers> {
         self.tokens.extend(&batch.tokens);
         let mut picked = Vec::new();
         for output in &batch.outputs {
@@ -232,7 +233,7 @@ impl Runner for Scripted {
                 (0..mask.len() as u32 * 32).filter(|t| mask[*t as usize / 32] >> (t % 32) & 1 == 1).collect();
             picked.push(Picked { token: self.draw(&possible), ..Picked::default() });
         }
-        Ok(picked)
+        Ok(Answers { picked, states: Vec::new() })
     }
 
     fn describe(&self) -> String {

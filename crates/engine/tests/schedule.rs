@@ -1,6 +1,6 @@
 //! The schedule does not change the text. Random requests with shared prefixes run under random chunk sizes, page counts,
-//! policies, priorities, orders of arrival and aborts of neighbours; what each is told, log-probabilities to the last
-//! bit, must be what it is told when it runs alone, in as few steps as possible, without a cache.
+//! policies, priorities, orders of arrival and aborts of neighbours; what each is told, log-probabilities and embeddings to
+//! the last bit, must be what it is told when it runs alone, in as few steps as possible, without a cache.
 //!
 //! `SGLANG_SCHEDULES` sets the number of schedules on the double; each tiny checkpoint runs a tenth of it.
 
@@ -10,7 +10,7 @@ mod play;
 use play::{Ask, Outcome, Stage, Tally};
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
-use sglang_engine::request::FinishReason;
+use sglang_engine::request::{FinishReason, Pooling};
 use sglang_engine::scheduler::{Limits, Policy};
 use sglang_engine::PAGE;
 use std::cell::RefCell;
@@ -32,12 +32,14 @@ fn draw() -> impl Strategy<Value = Draw> {
     let prompt = (0..3u32, 1..60usize, prop::collection::vec(3..6u32, 0..20));
     let sampling = (0..MAX_NEW, prop::bool::ANY, 0..3u64, prop::bool::ANY, prop::bool::weighted(0.2));
     let asked = (prop::option::of(0..30usize), prop::bool::ANY, prop::option::weighted(0.4, 0..16usize));
+    let pooling = prop::option::weighted(0.3, prop::sample::select(vec![Pooling::Last, Pooling::Mean]));
     let place = (-1..2i32, prop::bool::weighted(0.2), 0..20usize, prop::option::weighted(0.15, 0..40usize));
-    (prompt, sampling, asked, place).prop_map(
+    (prompt, sampling, asked, pooling, place).prop_map(
         |(
             (root, shared, tail),
             (max_new, greedy, seed, penalized, constrained),
             (prompt_start, stops, continues),
+            pooling,
             (priority, salted, arrival, abort),
         )| {
             let shared = (0..shared as u32).map(|i| 10 + (root * 7 + i * 13) % 200);
@@ -53,6 +55,7 @@ fn draw() -> impl Strategy<Value = Draw> {
                 regex: constrained.then_some(REGEX),
                 priority,
                 namespace: u64::from(salted),
+                pooling,
                 arrival,
                 abort: abort.map(|after| arrival + after),
             };

@@ -2,7 +2,7 @@
 //!
 //! Letters as in `sglang_kernels::device`: T rows of the step, D hidden, H·S query width, F feed-forward, V vocabulary.
 
-use crate::batch::{Batch, Picked};
+use crate::batch::{Answers, Batch, Picked};
 use crate::comm::Communicator;
 use crate::image::ImageRows;
 use crate::model::config::{ModelConfig, VisionConfig};
@@ -114,8 +114,8 @@ impl<D: Device> Decoder<D> {
         self.device.describe()
     }
 
-    /// Runs one step and answers its output rows.
-    pub fn forward(&mut self, comm: &mut dyn Communicator<D>, batch: &Batch) -> Result<Vec<Picked>> {
+    /// Runs one step.
+    pub fn forward(&mut self, comm: &mut dyn Communicator<D>, batch: &Batch) -> Result<Answers> {
         let rows = batch.tokens.len();
         assert!(rows <= self.max_rows, "a step of {rows} rows was scheduled; scratch holds {}", self.max_rows);
         self.device.copy_rows(&mut self.kv, &batch.copies)?;
@@ -127,7 +127,7 @@ impl<D: Device> Decoder<D> {
             self.attend(comm, layer, rows, &batch.spans)?;
             self.feed_forward(comm, layer, rows)?;
         }
-        self.answer(batch)
+        Ok(Answers { picked: self.answer(batch)?, states: self.states(&batch.states)? })
     }
 
     /// Puts features of pictures in the place of embeddings.
@@ -186,5 +186,18 @@ impl<D: Device> Decoder<D> {
             picked.extend(device.sample(&mut s.logits, self.config.vocab, &asks)?);
         }
         Ok(picked)
+    }
+
+    /// States of these rows after the last norm, `D` values each.
+    fn states(&mut self, rows: &[usize]) -> Result<Vec<Vec<f32>>> {
+        let (device, s, width) = (&mut self.device, &mut self.scratch, self.config.hidden);
+        let mut states = Vec::with_capacity(rows.len());
+        for tile in rows.chunks(HEAD_ROWS) {
+            device.gather(&s.x, tile, width, &mut s.last)?;
+            device.rms_norm(&s.last, &self.weights.norm, self.config.norm_eps, tile.len(), &mut s.last_normed)?;
+            let values = device.read(&s.last_normed, tile.len() * width)?;
+            states.extend(values.chunks(width).map(<[f32]>::to_vec));
+        }
+        Ok(states)
     }
 }

@@ -6,7 +6,7 @@
 mod admit;
 mod plan;
 
-use crate::batch::{Batch, CopyRows, Picked, Span};
+use crate::batch::{Answers, Batch, CopyRows, Span};
 use crate::error::Error;
 use crate::request::{Event, FinishReason, RequestId};
 use crate::sequence::{Prepared, Sequence};
@@ -184,6 +184,7 @@ impl Scheduler {
             let outputs = sequence.outputs(first, n_rows);
             self.outputs.push(outputs.len());
             batch.outputs.extend(outputs);
+            batch.states.extend(sequence.states(first, n_rows));
             if n_rows > 0 {
                 let (tokens, images) = sequence.inputs(first, n_rows);
                 batch.tokens.extend(tokens);
@@ -196,11 +197,13 @@ impl Scheduler {
 
     /// Takes the answers of the step that [`Scheduler::schedule`] planned, keeps what was computed in the cache, and
     /// returns what happened.
-    pub fn commit(&mut self, picked: Vec<Picked>) -> Vec<Event> {
+    pub fn commit(&mut self, answers: Answers) -> Vec<Event> {
         self.totals.steps += 1;
-        let mut picked = picked.into_iter();
+        let (mut picked, mut states) = (answers.picked.into_iter(), answers.states.into_iter());
         for ((sequence, &n_rows), &n_outputs) in self.running.iter_mut().zip(&self.rows).zip(&self.outputs) {
             let before = sequence.n_output();
+            let n_states = sequence.states(0, n_rows).len();
+            sequence.pool(states.by_ref().take(n_states));
             sequence.advance(n_rows, picked.by_ref().take(n_outputs));
             self.totals.computed_tokens += n_rows as u64;
             self.totals.generated_tokens += (sequence.n_output() - before) as u64;

@@ -3,10 +3,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use crate::fixtures::{fixture, tokenizer};
-use sglang_engine::batch::Batch;
+use sglang_engine::batch::{Answers, Batch};
 use sglang_engine::grammar::{Constraint, Grammars};
 use sglang_engine::loader::{self, LoadOptions};
-use sglang_engine::request::{Event, FinishReason, LogprobParams, RequestId, SamplingParams, TokenLogprob};
+use sglang_engine::request::{Event, FinishReason, LogprobParams, Pooling, RequestId, SamplingParams, TokenLogprob};
 use sglang_engine::runner::{Fake, Runner};
 use sglang_engine::scheduler::{Limits, Policy, Scheduler};
 use sglang_engine::sequence::Prepared;
@@ -28,6 +28,8 @@ pub struct Ask {
     pub regex: Option<&'static str>,
     pub priority: i32,
     pub namespace: u64,
+    /// Its embedding is wanted, and nothing else.
+    pub pooling: Option<Pooling>,
     /// Step at which it arrives.
     pub arrival: usize,
     /// Step at which it is aborted.
@@ -41,6 +43,7 @@ pub struct Outcome {
     pub text: String,
     pub logprobs: Vec<TokenLogprob>,
     pub prompt_logprobs: Vec<TokenLogprob>,
+    pub embedding: Vec<f32>,
     pub finish: Option<FinishReason>,
 }
 
@@ -51,6 +54,7 @@ impl Outcome {
         self.text.push_str(&event.text);
         self.logprobs.extend(event.logprobs);
         self.prompt_logprobs.extend(event.prompt_logprobs);
+        self.embedding.extend(event.embedding);
         self.finish = event.finish.map(|finish| finish.reason);
     }
 }
@@ -129,8 +133,12 @@ impl Stage {
             id,
             prompt: ask.prompt.clone(),
             sampling,
-            logprobs: LogprobParams { enabled: true, prompt_start: ask.prompt_start, top: 2, of_tokens: vec![7] },
-            max_new: ask.max_new,
+            logprobs: match ask.pooling {
+                Some(_) => LogprobParams::default(),
+                None => LogprobParams { enabled: true, prompt_start: ask.prompt_start, top: 2, of_tokens: vec![7] },
+            },
+            pooling: ask.pooling,
+            max_new: if ask.pooling.is_some() { 0 } else { ask.max_new },
             priority: ask.priority,
             namespace: ask.namespace,
             grammar: regex.map(|regex| self.grammars.start(&regex).unwrap()),
@@ -200,9 +208,9 @@ impl Tally {
 }
 
 /// The answers to a batch; none to an empty one, as in the engine.
-pub fn run(runner: &mut dyn Runner, batch: &Batch) -> Vec<sglang_engine::batch::Picked> {
+pub fn run(runner: &mut dyn Runner, batch: &Batch) -> Answers {
     if batch.is_empty() {
-        return Vec::new();
+        return Answers::default();
     }
     runner.run(batch).unwrap()
 }
