@@ -11,8 +11,10 @@ use std::str::FromStr;
 pub enum Level {
     /// None: plain loops.
     Scalar,
-    /// AArch64's Advanced SIMD with dot products.
+    /// AArch64's Advanced SIMD.
     Neon,
+    /// The same and dot products of bytes.
+    NeonDotprod,
     /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
@@ -22,9 +24,10 @@ pub enum Level {
 }
 
 /// Names as in `SGLANG_SIMD`.
-const NAMES: [(Level, &str); 5] = [
+const NAMES: [(Level, &str); 6] = [
     (Level::Scalar, "scalar"),
     (Level::Neon, "neon"),
+    (Level::NeonDotprod, "neon-dotprod"),
     (Level::Avx2, "avx2"),
     (Level::Avx512, "avx512"),
     (Level::Avx512Vnni, "avx512vnni"),
@@ -61,14 +64,25 @@ impl Level {
             && is_x86_feature_detected!("avx512vl");
         match self {
             Level::Scalar => true,
-            Level::Neon => false,
+            Level::Neon | Level::NeonDotprod => false,
             Level::Avx2 => avx2,
             Level::Avx512 => avx512,
             Level::Avx512Vnni => avx512 && is_x86_feature_detected!("avx512vnni"),
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn is_available(self) -> bool {
+        let neon = std::arch::is_aarch64_feature_detected!("neon");
+        match self {
+            Level::Scalar => true,
+            Level::Neon => neon,
+            Level::NeonDotprod => neon && std::arch::is_aarch64_feature_detected!("dotprod"),
+            Level::Avx2 | Level::Avx512 | Level::Avx512Vnni => false,
+        }
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn is_available(self) -> bool {
         self == Level::Scalar
     }
@@ -103,7 +117,10 @@ mod tests {
             assert_eq!((level.to_string().as_str(), name.parse()), (name, Ok(level)));
         }
         let error = "sse9".parse::<Level>().unwrap_err();
-        assert_eq!(error, "unknown SIMD level \"sse9\"; known are scalar, neon, avx2, avx512, avx512vnni");
+        assert_eq!(
+            error,
+            "unknown SIMD level \"sse9\"; known are scalar, neon, neon-dotprod, avx2, avx512, avx512vnni"
+        );
     }
 
     #[test]

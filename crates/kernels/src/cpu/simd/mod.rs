@@ -5,10 +5,11 @@
 //! of a level's type is the proof that its instructions were detected, so that the methods are safe.
 
 /// Declares methods of a level whose bodies are intrinsics.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! intrinsics {
     ($(fn $name:ident($self:ident $(, $arg:ident: $type:ty)*) -> $out:ty $body:block)*) => { $(
         #[inline(always)]
+        #[allow(unused_unsafe)] // Where every machine of the target has the instructions, only memory is unsafe.
         fn $name($self $(, $arg: $type)*) -> $out {
             // SAFETY: `self` proves the instructions; memory is reached through references to whole vectors.
             unsafe { $body }
@@ -19,6 +20,8 @@ macro_rules! intrinsics {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use super::level::Level;
@@ -327,6 +330,12 @@ impl Element for bf16 {
 pub enum Isa {
     /// Plain loops.
     Scalar(scalar::Scalar),
+    /// Advanced SIMD.
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon<false>),
+    /// The same and dot products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod(neon::Neon<true>),
     /// AVX2, FMA, F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
@@ -343,6 +352,10 @@ impl Isa {
     pub fn detect(level: Level) -> Option<Isa> {
         match level {
             Level::Scalar => Some(Isa::Scalar(scalar::Scalar)),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => neon::Neon::detect().map(Isa::Neon),
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod => neon::Neon::detect_dot().map(Isa::NeonDotprod),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => avx2::Avx2::detect().map(Isa::Avx2),
             #[cfg(target_arch = "x86_64")]
@@ -357,6 +370,10 @@ impl Isa {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             Isa::Scalar(s) => s.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(s) => s.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(s) => s.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(s) => s.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]
