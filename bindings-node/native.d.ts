@@ -48,6 +48,8 @@ export interface NativeEvent {
   tokens: Array<number>
   logprobs: Array<NativePosition>
   promptLogprobs: Array<NativePosition>
+  /** In one event, where asked for. */
+  embedding?: Float32Array
   /** In one event, when the request leaves the queue. */
   admitted?: NativeAdmitted
   finish?: NativeFinish
@@ -126,6 +128,8 @@ export interface NativeRequest {
   promptLogprobStart?: number
   topLogprobs?: number
   tokenIdsLogprob?: Array<number>
+  /** `last` or `mean`: the prompt's embedding is wanted, and nothing else. */
+  pooling?: string
   maxNewTokens?: number
   minNewTokens?: number
   stop?: Array<string>

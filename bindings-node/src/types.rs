@@ -1,6 +1,6 @@
 //! JavaScript shapes of the engine's nouns, one to one.
 
-use napi::bindgen_prelude::Buffer;
+use napi::bindgen_prelude::{Buffer, Float32Array};
 use napi_derive::napi;
 use sglang_engine::engine::Stats;
 use sglang_engine::grammar::Constraint;
@@ -79,6 +79,8 @@ pub struct NativeRequest {
     pub prompt_logprob_start: Option<u32>,
     pub top_logprobs: Option<u32>,
     pub token_ids_logprob: Option<Vec<u32>>,
+    /// `last` or `mean`: the prompt's embedding is wanted, and nothing else.
+    pub pooling: Option<String>,
     pub max_new_tokens: Option<u32>,
     pub min_new_tokens: Option<u32>,
     pub stop: Option<Vec<String>>,
@@ -114,6 +116,7 @@ impl NativeRequest {
                 top: self.top_logprobs.unwrap_or(0) as usize,
                 of_tokens: self.token_ids_logprob.clone().unwrap_or_default(),
             },
+            pooling: self.pooling.as_deref().and_then(request::Pooling::named),
             sampling: self.sampling(),
             prompt: match (self.text, self.input_ids) {
                 (Some(text), _) => Prompt::Text(text),
@@ -191,6 +194,8 @@ pub struct NativeEvent {
     pub tokens: Vec<u32>,
     pub logprobs: Vec<NativePosition>,
     pub prompt_logprobs: Vec<NativePosition>,
+    /// In one event, where asked for.
+    pub embedding: Option<Float32Array>,
     /// In one event, when the request leaves the queue.
     pub admitted: Option<NativeAdmitted>,
     pub finish: Option<NativeFinish>,
@@ -212,6 +217,7 @@ impl From<request::Event> for NativeEvent {
             tokens: event.tokens,
             logprobs: event.logprobs.into_iter().map(Into::into).collect(),
             prompt_logprobs: event.prompt_logprobs.into_iter().map(Into::into).collect(),
+            embedding: (!event.embedding.is_empty()).then(|| event.embedding.into()),
             admitted: event.admitted.map(|admitted| NativeAdmitted {
                 prompt_tokens: admitted.prompt_tokens as u32,
                 cached_tokens: admitted.cached_tokens as u32,

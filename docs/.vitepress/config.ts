@@ -8,6 +8,7 @@ const guide = [
   ['Backends', 'backends'],
   ['Constrained output', 'constrained'],
   ['Pictures', 'images'],
+  ['Embeddings and scores', 'embeddings'],
   ['Streaming', 'streaming'],
   ['Batching', 'batching'],
   ['Traces', 'traces'],

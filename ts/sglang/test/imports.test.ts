@@ -15,7 +15,14 @@ const edges: Record<string, string[]> = {
   testing: ['backends', 'engine/errors.ts', 'lang'],
   models: ['engine/errors.ts'],
   engine: ['backends', 'models', 'templates'],
-  server: ['engine/errors.ts', 'engine/image-file.ts', 'models', 'templates'],
+  server: [
+    'engine/embedding.ts',
+    'engine/errors.ts',
+    'engine/image-file.ts',
+    'engine/scoring.ts',
+    'models',
+    'templates',
+  ],
   cli: ['backends', 'engine', 'lang', 'models', 'server', 'trace'],
   'index.ts': ['backends', 'cli/progress.ts', 'engine', 'lang', 'trace'],
 };

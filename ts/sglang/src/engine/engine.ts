@@ -7,15 +7,22 @@ import type { Backend, Delta, GenerateOptions, SelectOptions, Selection, Turn } 
 import { engineBackend } from '../backends/engine.ts';
 import { resolveModel, type PullProgress } from '../models/resolve.ts';
 import { renderChat } from '../templates/chat-template.ts';
+import { embeddingOf, embeddingRequest } from './embedding.ts';
 import { SglangError } from './errors.ts';
 import { RunningGeneration } from './generation.ts';
 import { imageFiles } from './image-file.ts';
+import { scoresOf, scoringRequests } from './scoring.ts';
 import { addon, type NativeEngine, type NativeEvent, type NativeLoadOptions, type NativeRequest } from './native.ts';
 import type {
   ChatMessage,
+  EmbedInput,
+  Embedding,
+  EmbedOptions,
   EngineLike,
   EngineStats,
+  GenerateMeta,
   GenerateRequest,
+  GenerateResult,
   Generation,
   ImageInput,
   ModelCard,
@@ -23,6 +30,8 @@ import type {
   RequestStanding,
   SamplingParams,
   schedulePolicies,
+  ScoreRequest,
+  Scores,
 } from './types.ts';
 
 /** What is going on while an engine is created. */
@@ -151,6 +160,33 @@ export class Engine implements EngineLike, Backend {
     }
     if (signal) abortWith(signal, generation, cancel);
     return generation;
+  }
+
+  /** The embedding of each input. Where one fails, the others are aborted. */
+  async embed(inputs: readonly EmbedInput[], options: EmbedOptions = {}): Promise<Embedding[]> {
+    const results = await this.#together(inputs.map((input) => embeddingRequest(input, options)));
+    return results.map((result) => embeddingOf(result, options));
+  }
+
+  /** How likely each label is to come after query and item, for all items at once. */
+  async score(request: ScoreRequest): Promise<Scores> {
+    const results = await this.#together(scoringRequests(request));
+    const sum = (count: (meta: GenerateMeta) => number) => results.reduce((n, { meta }) => n + count(meta), 0);
+    return {
+      scores: results.map((result) => scoresOf(result, request)),
+      promptTokens: sum((meta) => meta.promptTokens),
+      cachedTokens: sum((meta) => meta.cachedTokens),
+    };
+  }
+
+  async #together(requests: readonly GenerateRequest[]): Promise<GenerateResult[]> {
+    const generations = requests.map((request) => this.generate(request));
+    try {
+      return await Promise.all(generations);
+    } catch (error) {
+      generations.forEach((generation) => generation.abort());
+      throw error;
+    }
   }
 
   tokenize(text: string, { addSpecialTokens = true } = {}): number[] {
@@ -284,6 +320,7 @@ export class Engine implements EngineLike, Backend {
     return {
       ...this.#promptOf(request),
       ...logprobsOf(request),
+      pooling: request.pooling,
       ...{ temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty },
       ...{ maxNewTokens, minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim },
       constraint: constraintOf(s),

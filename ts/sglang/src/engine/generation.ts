@@ -52,6 +52,7 @@ class Sample {
     if (event.promptLogprobs.length > 0) {
       result.meta.inputLogprobs = joined(result.meta.inputLogprobs, toLogprobs(event.promptLogprobs));
     }
+    if (event.embedding) result.embedding = event.embedding;
     if (event.finish) {
       const { promptTokens, completionTokens, cachedTokens } = event.finish;
       const e2eLatency = (performance.now() - startedAt) / 1000;

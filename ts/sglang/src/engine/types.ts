@@ -83,6 +83,47 @@ export interface RequestStanding {
   cacheSalt?: string;
 }
 
+/** Which states after the last norm become a prompt's embedding: that of the last token, or the mean of all. */
+export type Pooling = 'last' | 'mean';
+
+/** A text, or token ids taken as they are. */
+export type EmbedInput = string | readonly number[];
+
+export interface EmbedOptions extends RequestStanding {
+  /** `mean` computes the whole prompt, also where its prefix is cached. Default `last`. */
+  pooling?: Pooling;
+  /** Scale to length 1. Default true. */
+  normalize?: boolean;
+  /** Keep only the first values. */
+  dimensions?: number;
+  signal?: AbortSignal;
+}
+
+export interface Embedding {
+  vector: Float32Array;
+  promptTokens: number;
+  cachedTokens: number;
+}
+
+/** All texts or all token ids; each item follows the query, or with `itemFirst` comes before it. */
+export interface ScoreRequest extends RequestStanding {
+  query: string | readonly number[];
+  items: readonly (string | readonly number[])[];
+  /** The tokens whose probability to come next is the score. */
+  labelTokenIds: readonly number[];
+  /** Probabilities among the labels alone, which add up to 1. */
+  applySoftmax?: boolean;
+  itemFirst?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface Scores {
+  /** Per item, one score per label. */
+  scores: number[][];
+  promptTokens: number;
+  cachedTokens: number;
+}
+
 /** Exactly one of `prompt`, `messages` and `inputIds`. */
 export interface GenerateRequest extends LogprobOptions, RequestStanding {
   prompt?: string;
@@ -90,6 +131,8 @@ export interface GenerateRequest extends LogprobOptions, RequestStanding {
   inputIds?: readonly number[];
   images?: readonly ImageInput[];
   samplingParams?: SamplingParams;
+  /** Asks for the prompt's embedding, as it is; with `maxNewTokens: 0` and without log-probabilities. */
+  pooling?: Pooling;
   signal?: AbortSignal;
   /** One more name that parts caches, for any other purpose. */
   extraKey?: string;
@@ -142,6 +185,7 @@ export interface GenerateResult {
   text: string;
   outputIds: number[];
   meta: GenerateMeta;
+  embedding?: Float32Array;
 }
 
 /** A piece of one sample while it streams. The last piece of a sample carries `meta`. */

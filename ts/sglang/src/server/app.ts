@@ -11,10 +11,12 @@ import { RunningGenerations } from './calls.ts';
 import type { Route, ServerOptions, ServerState } from './calls.ts';
 import { chatRoutes } from './chat.ts';
 import { completionRoutes } from './completions.ts';
+import { embeddingRoutes } from './embeddings.ts';
 import { Metrics } from './metrics.ts';
 import { modelRoutes } from './models.ts';
 import { nativeRoutes } from './native.ts';
 import { HttpProblem, problemOf } from './problem.ts';
+import { scoreRoutes } from './scores.ts';
 import { statusRoutes } from './status.ts';
 import { tokenRoutes } from './tokens.ts';
 
@@ -25,6 +27,8 @@ const routes: readonly Route[] = [
   ...modelRoutes,
   ...completionRoutes,
   ...chatRoutes,
+  ...embeddingRoutes,
+  ...scoreRoutes,
 ];
 
 /** Paths that are open without the API key: they say no more than that the server is there. */

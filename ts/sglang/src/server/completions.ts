@@ -4,21 +4,20 @@ import type { GenerateRequest, GenerateResult, Logprobs } from '../engine/types.
 import { allResults, submitAll } from './calls.ts';
 import type { Call, Route, Submission } from './calls.ts';
 import { streamEvents } from './event-stream.ts';
-import {
-  boolean,
-  either,
-  integer,
-  listOf,
-  needed,
-  notYet,
-  object,
-  string,
-  tokenIds,
-  withinVocabulary,
-} from './fields.ts';
+import { boolean, integer, needed, notYet, object, withinVocabulary } from './fields.ts';
 import { completionLogprobs, concat, noLogprobs } from './logprobs.ts';
 import { checkModel } from './models.ts';
-import { ending, openaiEvents, openaiFields, secondsNow, streamedEnding, usageOfResults } from './openai.ts';
+import {
+  ending,
+  openaiEvents,
+  openaiFields,
+  promptsOf,
+  secondsNow,
+  streamedEnding,
+  texts,
+  usageOfResults,
+  type Prompt,
+} from './openai.ts';
 import { fromOpenAI } from './sampling.ts';
 
 /** OpenAI's default where the request names no `max_tokens`. */
@@ -26,7 +25,7 @@ const defaultMaxTokens = 16;
 
 const body = object({
   ...openaiFields,
-  prompt: needed(either(string, listOf(string, 'strings'), tokenIds, listOf(tokenIds, 'lists of token ids'))),
+  prompt: needed(texts),
   best_of: integer(1, 128),
   echo: boolean,
   logprobs: integer(0, 20),
@@ -34,7 +33,6 @@ const body = object({
 });
 
 type Body = ReturnType<typeof body>;
-type Prompt = string | number[];
 
 export const completionRoutes: readonly Route[] = [
   { methods: ['post'], paths: ['/v1/completions'], takesBody: true, answer: complete },
@@ -43,7 +41,7 @@ export const completionRoutes: readonly Route[] = [
 async function complete(call: Call): Promise<void> {
   const asked = body(call.body, '');
   checkModel(call, asked.model);
-  const prompts = promptsOf(asked);
+  const prompts = promptsOf(asked.prompt, 'prompt');
   const best = bestOf(asked);
   const requests = prompts.map((prompt) => requestOf(call, asked, prompt, best));
   const submissions = submitAll(
@@ -58,12 +56,6 @@ async function complete(call: Call): Promise<void> {
   const choice = (result: GenerateResult, prompt: Prompt) => wholeChoice(call, asked, prompt, result);
   const choices = kept.flatMap((samples, i) => samples.map((result) => choice(result, prompts[i]!)));
   call.res.json({ ...frame(choices.map((entry, index) => ({ index, ...entry }))), usage: usageOfResults(results) });
-}
-
-function promptsOf({ prompt }: Body): Prompt[] {
-  const prompts = (typeof prompt === 'string' || typeof prompt[0] === 'number' ? [prompt] : prompt) as Prompt[];
-  if (prompts.length === 0) throw new SglangError('bad_request', 'prompt: the list is empty', 'prompt');
-  return prompts;
 }
 
 /** Samples to draw; the `n` best of them are kept. */

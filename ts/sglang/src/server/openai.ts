@@ -1,8 +1,9 @@
 /** What completions and chat completions share: fields, usage, why a choice ended, and the order of a stream. */
+import { SglangError } from '../engine/errors.ts';
 import type { GenerateChunk, GenerateMeta, GenerateResult, SamplingParams } from '../engine/types.ts';
 import type { Call, Submission } from './calls.ts';
 import { merge } from './event-stream.ts';
-import { boolean, integer, limit, object, string } from './fields.ts';
+import { boolean, either, integer, limit, listOf, object, string, tokenIds } from './fields.ts';
 import { openaiSampling } from './sampling.ts';
 
 export const openaiFields = {
@@ -15,6 +16,17 @@ export const openaiFields = {
   cache_salt: string,
   extra_key: string,
 };
+
+/** One prompt or several, each as text or as token ids. */
+export const texts = either(string, listOf(string, 'strings'), tokenIds, listOf(tokenIds, 'lists of token ids'));
+
+export type Prompt = string | number[];
+
+export function promptsOf(given: ReturnType<typeof texts>, name: string): Prompt[] {
+  const prompts = (typeof given === 'string' || typeof given[0] === 'number' ? [given] : given) as Prompt[];
+  if (prompts.length === 0) throw new SglangError('bad_request', `${name}: the list is empty`, name);
+  return prompts;
+}
 
 export interface Usage {
   prompt_tokens: number;

@@ -68,6 +68,10 @@ const zero: EngineStats = {
 /** Logarithm of the probability of token `id` at `position`: negative, different everywhere, the same in every run. */
 export const logprobAt = (position: number, id: number) => -(position + 1) / 8 - id / 1024;
 
+/** The state of a prompt: its first and its last token or, as mean, its number of tokens, and 12. */
+export const stateOf = (prompt: number[], pooling: string) =>
+  Float32Array.of(prompt[0]!, pooling === 'last' ? prompt.at(-1)! : prompt.length, 12);
+
 export class FakeEngine implements EngineLike {
   readonly model = card;
   readonly requests: GenerateRequest[] = [];
@@ -167,7 +171,8 @@ export class FakeEngine implements EngineLike {
       this.counts.running--;
       this.counts[reason === 'abort' ? 'abortedTotal' : 'finishedTotal']++;
       const counts = { promptTokens: prompt.length, completionTokens, cachedTokens: Math.min(4, prompt.length) };
-      generation.take(index, { ...base, finish: { reason, ...counts, ...ends } });
+      const embedding = request.pooling && stateOf(prompt, request.pooling);
+      generation.take(index, { ...base, embedding, finish: { reason, ...counts, ...ends } });
     };
     const text = this.detokenize(prompt);
     if (text.includes('SLOW')) await sleep(60_000, undefined, { signal }).catch(() => {});
