@@ -17,6 +17,8 @@ pub enum Level {
     NeonDotprod,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// The same and AVX-VNNI (dot products of bytes).
+    AvxVnni,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
     /// The same and VNNI (dot products of bytes).
@@ -24,11 +26,12 @@ pub enum Level {
 }
 
 /// Names as in `SGLANG_SIMD`.
-const NAMES: [(Level, &str); 6] = [
+const NAMES: [(Level, &str); 7] = [
     (Level::Scalar, "scalar"),
     (Level::Neon, "neon"),
     (Level::NeonDotprod, "neon-dotprod"),
     (Level::Avx2, "avx2"),
+    (Level::AvxVnni, "avxvnni"),
     (Level::Avx512, "avx512"),
     (Level::Avx512Vnni, "avx512vnni"),
 ];
@@ -66,6 +69,7 @@ impl Level {
             Level::Scalar => true,
             Level::Neon | Level::NeonDotprod => false,
             Level::Avx2 => avx2,
+            Level::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
             Level::Avx512 => avx512,
             Level::Avx512Vnni => avx512 && is_x86_feature_detected!("avx512vnni"),
         }
@@ -78,7 +82,7 @@ impl Level {
             Level::Scalar => true,
             Level::Neon => neon,
             Level::NeonDotprod => neon && std::arch::is_aarch64_feature_detected!("dotprod"),
-            Level::Avx2 | Level::Avx512 | Level::Avx512Vnni => false,
+            Level::Avx2 | Level::AvxVnni | Level::Avx512 | Level::Avx512Vnni => false,
         }
     }
 
@@ -119,7 +123,7 @@ mod tests {
         let error = "sse9".parse::<Level>().unwrap_err();
         assert_eq!(
             error,
-            "unknown SIMD level \"sse9\"; known are scalar, neon, neon-dotprod, avx2, avx512, avx512vnni"
+            "unknown SIMD level \"sse9\"; known are scalar, neon, neon-dotprod, avx2, avxvnni, avx512, avx512vnni"
         );
     }
 

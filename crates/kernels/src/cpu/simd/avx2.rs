@@ -5,24 +5,38 @@ use half::{bf16, f16};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Proof of AVX2, FMA and F16C.
+/// Proof of AVX2, FMA and F16C, and of AVX-VNNI where `VNNI`.
 #[derive(Clone, Copy)]
-pub struct Avx2(());
+pub struct Avx2<const VNNI: bool>(());
 
 /// A pair of registers: lanes 0–7 and 8–15.
 type Two<T> = [T; 2];
 
-impl Avx2 {
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+impl Avx2<false> {
     /// The proof, where the machine has the instructions.
-    pub fn detect() -> Option<Avx2> {
-        let has =
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        has.then_some(Avx2(()))
+    pub fn detect() -> Option<Self> {
+        has_avx2().then_some(Avx2(()))
+    }
+}
+
+impl Avx2<true> {
+    /// The proof, where the machine has the instructions.
+    pub fn detect_vnni() -> Option<Self> {
+        (has_avx2() && is_x86_feature_detected!("avxvnni")).then_some(Avx2(()))
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn inside<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
+fn inside<const VNNI: bool, K: Kernel>(s: Avx2<VNNI>, kernel: K) -> K::Output {
+    kernel.run(s)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn inside_vnni<const VNNI: bool, K: Kernel>(s: Avx2<VNNI>, kernel: K) -> K::Output {
     kernel.run(s)
 }
 
@@ -70,20 +84,25 @@ fn mask8(range: &Range<usize>, first: i32) -> __m256 {
     _mm256_castsi256_ps(_mm256_and_si256(after, _mm256_cmpgt_epi32(_mm256_set1_epi32(range.end as i32), lane)))
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = Two<__m256>;
     type I = Two<__m256i>;
     type B = Two<__m256i>;
-    /// |w| and w.
+    /// |w| and w; with VNNI w + 128 twice.
     type W = [Two<__m256i>; 2];
 
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;
-    const BIAS: i32 = 0;
+    const BIAS: i32 = if VNNI { 128 } else { 0 };
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: `self` proves the instructions.
-        unsafe { inside(self, kernel) }
+        unsafe {
+            match VNNI {
+                true => inside_vnni(self, kernel),
+                false => inside(self, kernel),
+            }
+        }
     }
 
     #[inline(always)]
@@ -162,6 +181,9 @@ impl Simd for Avx2 {
         }
         fn dot_pairs(self, acc: Two<__m256i>, a: Two<__m256i>, b: i32) -> Two<__m256i> {
             let b = _mm256_set1_epi32(b);
+            if VNNI {
+                return [_mm256_dpwssd_avx_epi32(acc[0], a[0], b), _mm256_dpwssd_avx_epi32(acc[1], a[1], b)];
+            }
             let (low, high) = (_mm256_madd_epi16(a[0], b), _mm256_madd_epi16(a[1], b));
             [_mm256_add_epi32(acc[0], low), _mm256_add_epi32(acc[1], high)]
         }
@@ -179,14 +201,23 @@ impl Simd for Avx2 {
         }
         fn dot(self, acc: Two<__m256i>, w: Two<__m256i>, x: i32) -> Two<__m256i> {
             let x = _mm256_set1_epi32(x);
+            if VNNI {
+                return [_mm256_dpbusd_avx_epi32(acc[0], w[0], x), _mm256_dpbusd_avx_epi32(acc[1], w[1], x)];
+            }
             [dot8(acc[0], w[0], x), dot8(acc[1], w[1], x)]
         }
         fn signed(self, v: Two<__m256i>) -> [Two<__m256i>; 2] {
+            if VNNI {
+                return [v, v];
+            }
             let top = _mm256_set1_epi8(-128);
             let w = [_mm256_xor_si256(v[0], top), _mm256_xor_si256(v[1], top)];
             [[_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])], w]
         }
         fn dot_signed(self, acc: Two<__m256i>, w: [Two<__m256i>; 2], x: i32) -> Two<__m256i> {
+            if VNNI {
+                return self.dot(acc, w[0], x);
+            }
             // |w| · (x with w's sign): at most 128 · 127 twice, which fits 16 bits.
             let ([abs, w], x) = (w, _mm256_set1_epi32(x));
             [dot8(acc[0], abs[0], _mm256_sign_epi8(x, w[0])), dot8(acc[1], abs[1], _mm256_sign_epi8(x, w[1]))]

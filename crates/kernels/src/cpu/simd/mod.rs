@@ -338,7 +338,10 @@ pub enum Isa {
     NeonDotprod(neon::Neon<true>),
     /// AVX2, FMA, F16C.
     #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Avx2),
+    Avx2(avx2::Avx2<false>),
+    /// The same and AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(avx2::Avx2<true>),
     /// AVX-512 F, BW, DQ, VL.
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512<false>),
@@ -359,6 +362,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => avx2::Avx2::detect().map(Isa::Avx2),
             #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => avx2::Avx2::detect_vnni().map(Isa::AvxVnni),
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => avx512::Avx512::detect().map(Isa::Avx512),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => avx512::Avx512::detect_vnni().map(Isa::Avx512Vnni),
@@ -376,6 +381,8 @@ impl Isa {
             Isa::NeonDotprod(s) => s.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(s) => s.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(s) => s.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(s) => s.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]
