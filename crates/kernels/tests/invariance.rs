@@ -100,11 +100,16 @@ struct Forked {
     format: KvFormat,
     window: usize,
     copied: bool,
+    forks: &'static [Fork],
 }
 
-/// Rows, position, and how many pages it takes from the trunk: two branches, one off the trunk, one alone.
-const FORKS: [(usize, usize, usize); 8] =
+/// Rows, position, and how many pages it takes from the trunk.
+type Fork = (usize, usize, usize);
+/// Two branches, one off the trunk, one alone.
+const TREE: [Fork; 8] =
     [(1, 530, 33), (1, 511, 32), (1, 510, 31), (3, 600, 32), (1, 300, 16), (1, 270, 0), (20, 520, 32), (2, 700, 40)];
+/// Two splits and more in common.
+const BUSH: [Fork; 5] = [(1, 530, 33), (1, 620, 36), (1, 540, 33), (1, 600, 32), (1, 769, 33)];
 
 impl Forked {
     /// Page tables of the forks: trunk pages first, or private copies of the same contents.
@@ -112,7 +117,7 @@ impl Forked {
         const TRUNK: usize = 40;
         let (mut next, mut row) = (TRUNK as u32, 0);
         let mut spans = Vec::new();
-        for (rows, position, common) in FORKS {
+        for &(rows, position, common) in self.forks {
             let shared = if self.copied { 0 } else { common as u32 };
             let own = (position + rows).div_ceil(PAGE) as u32 - shared;
             let pages = (0..shared).chain(next..next + own).collect();
@@ -126,7 +131,7 @@ impl Forked {
     fn fill<D: Device>(&self, device: &mut D, kv: &mut D::Kv, spans: &[Span]) -> Result<()> {
         let row = self.heads.row();
         let trunk = Random(25).values(40 * PAGE * row);
-        for (i, (span, (_, position, common))) in spans.iter().zip(FORKS).enumerate() {
+        for (i, (span, (_, position, common))) in spans.iter().zip(self.forks).enumerate() {
             let end = position + span.rows.len();
             let mut values = Random(26 + i as u64).values(end * row);
             let alike = (common * PAGE).min(end) * row;
@@ -155,11 +160,12 @@ impl Case for Forked {
 
 #[test]
 fn attention_does_not_see_who_shares_its_pages() {
-    for (q, kv, size) in [(9, 3, 64), (4, 4, 16), (8, 1, 40)] {
+    let shapes: [(_, _, _, &[Fork]); 4] = [(9, 3, 64, &TREE), (4, 4, 16, &TREE), (8, 1, 40, &TREE), (6, 3, 16, &BUSH)];
+    for (q, kv, size, forks) in shapes {
         for (format, window) in KvFormat::all().zip([0, 0, 400, 0, 400]) {
             for level in Level::available() {
                 let run = |copied, threads| {
-                    let case = Forked { heads: Heads { q, kv, size }, format, window, copied };
+                    let case = Forked { heads: Heads { q, kv, size }, format, window, copied, forks };
                     bits(&case.run(&mut Cpu::new(threads, Some(level)).unwrap()).unwrap())
                 };
                 let alone = run(true, 1);

@@ -2,18 +2,21 @@
 //!
 //! The law: positions are cut into splits of [`SPLIT`] at fixed places. Within a split a row's softmax runs over its
 //! pages in order; splits are merged in order. So a row's result depends on its own positions only: prefill, decode and
-//! any chunking between them agree bit for bit. What a row may not see weighs nothing, whatever is in its place. Scores
-//! are in base 2.
+//! any chunking between them agree bit for bit, and so do rows that read a common split together (tree attention). What a
+//! row may not see weighs nothing, whatever is in its place. Scores are in base 2.
 
 mod float;
 mod quant;
+mod share;
+mod tile;
 
-use super::kv::{number, with_pages, Kv};
+use super::kv::{with_pages, Kv};
 use super::pool::{Pool, TileMut};
-use super::simd::{lanes, update, Isa, Kernel, Simd, LANES};
+use super::simd::{Isa, LANES};
 use crate::device::{Heads, KvShape, Span, PAGE};
-use std::f32::consts::LOG2_E;
+use share::Piece;
 use std::ops::Range;
+use tile::{Attend, Merge, Pages};
 
 /// Positions of one split.
 pub const SPLIT: usize = 256;
@@ -53,25 +56,18 @@ impl Ask<'_> {
     }
 }
 
-/// Some rows of a span.
-struct Band<'a> {
-    span: &'a Span,
-    rows: Range<usize>,
+/// A row of the step with the pages of its sequence.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    row: usize,
+    position: usize,
+    pages: &'a [u32],
 }
 
-impl<'a> Band<'a> {
-    fn of(span: &'a Span) -> impl Iterator<Item = Band<'a>> {
-        let end = span.rows.end;
-        span.rows.clone().step_by(BAND).map(move |first| Band { span, rows: first..end.min(first + BAND) })
-    }
-
-    fn position(&self, row: usize) -> usize {
-        self.span.position + (row - self.span.rows.start)
-    }
-
-    /// Splits up to the last row's position.
-    fn splits(&self) -> usize {
-        self.position(self.rows.end).div_ceil(SPLIT)
+impl<'a> Row<'a> {
+    fn of(span: &'a Span) -> impl Iterator<Item = Row<'a>> {
+        let position = |row| span.position + (row - span.rows.start);
+        span.rows.clone().map(move |row| Row { row, position: position(row), pages: &span.pages })
     }
 }
 
@@ -86,15 +82,22 @@ pub fn attention(
     spans: &[Span],
     out: &mut [f32],
 ) {
-    let bands: Vec<Band> = spans.iter().flat_map(Band::of).collect();
-    let splits = bands.iter().map(Band::splits).max().unwrap_or(0);
+    let chunks: usize = spans.iter().map(|span| span.rows.len().div_ceil(BAND) * ask.heads.kv).sum();
+    let many = chunks >= 3 * pool.threads();
+    let (single, several): (Vec<&Span>, Vec<&Span>) = spans.iter().partition(|span| span.rows.len() == 1 || !many);
+    let mut single: Vec<Row> = single.into_iter().flat_map(Row::of).collect();
+    let mut several: Vec<Row> = several.into_iter().flat_map(Row::of).collect();
+    let enough = (3 * pool.threads()).div_ceil(ask.heads.kv);
+    let mut pieces = share::pieces(&ask, &single, enough);
+    if many && pieces.iter().all(|piece| piece.rows.len() == 1) {
+        several.append(&mut single);
+        several.sort_unstable_by_key(|row| row.row);
+        pieces.clear();
+    }
     with_pages!(&kv.pages, pages => {
-        let step = Step { isa, ask, shape: &kv.shape, pages, bands: &bands };
-        if splits > 1 && bands.len() * ask.heads.kv < 3 * pool.threads() {
-            step.by_split(pool, scratch, splits, out);
-        } else {
-            step.by_band(pool, out);
-        }
+        let step = Step { isa, ask, shape: &kv.shape, pages };
+        step.by_split(pool, scratch, &single, &pieces, out);
+        step.by_band(pool, &several, out);
     });
 }
 
@@ -104,215 +107,85 @@ struct Step<'a, P> {
     ask: Ask<'a>,
     shape: &'a KvShape,
     pages: &'a P,
-    bands: &'a [Band<'a>],
 }
 
 impl<P: Pages> Step<'_, P> {
-    /// Floats of one row's partial result: values, maximum, total.
+    /// Floats of one query's state or partial result: values, maximum, total.
     fn stride(&self) -> usize {
         self.ask.heads.size.next_multiple_of(LANES) + TAIL
     }
 
-    /// Adds the splits of one band and head to `states`, one per query.
-    fn attend(&self, band: &Band, head: usize, splits: Range<usize>, states: &mut [f32]) {
+    /// Floats of the states of one row below one key/value head.
+    fn states(&self) -> usize {
+        self.ask.group() * self.stride()
+    }
+
+    /// Sets `states`, those of the rows, to what they see of these splits; the rows have the pages of the last.
+    fn attend(&self, rows: &[Row], head: usize, splits: Range<usize>, states: &mut [f32]) {
         let Step { ask, shape, pages, .. } = *self;
-        self.isa.run(Attend { ask, shape, pages, band, head, splits, stride: self.stride(), states });
+        self.isa.run(Attend { ask, shape, pages, rows, head, splits, stride: self.stride(), states });
     }
 
-    /// Gives each tile of the output to `f`, with the number of its band and its head.
-    fn tiles(&self, pool: &mut Pool, out: &mut [f32], f: impl Fn(usize, usize, TileMut) + Sync) {
-        let columns = self.ask.group() * self.ask.heads.size;
-        let rows: Vec<Range<usize>> = self.bands.iter().map(|b| b.rows.clone()).collect();
+    /// One chunk per head and 16 rows of a sequence: for many rows.
+    fn by_band(&self, pool: &mut Pool, rows: &[Row], out: &mut [f32]) {
+        let same = |a: &Row, b: &Row| std::ptr::eq(a.pages, b.pages) && a.row + 1 == b.row;
+        let bands: Vec<&[Row]> = rows.chunk_by(same).flat_map(|span| span.chunks(BAND)).collect();
+        let ranges: Vec<_> = bands.iter().map(|band| band[0].row..band[band.len() - 1].row + 1).collect();
+        let (columns, width) = (self.ask.group() * self.ask.heads.size, self.ask.heads.q * self.ask.heads.size);
+        pool.tiles(out, width, &ranges, 0..width, columns, |band, mut tile| {
+            let mut states = vec![0.0; tile.rows.len() * self.states()];
+            self.attend(bands[band], tile.cols.start / columns, 0..usize::MAX, &mut states);
+            for (row, states) in tile.rows.clone().zip(states.chunks_exact(self.states())) {
+                self.finish(states, tile.row(row));
+            }
+        });
+    }
+
+    /// One chunk per head and piece, then the splits of each row merged: for rows that share pages, and for few rows with
+    /// many positions.
+    fn by_split(&self, pool: &mut Pool, scratch: &mut Vec<f32>, rows: &[Row], pieces: &[Piece], out: &mut [f32]) {
+        let (heads, states) = (self.ask.heads.kv, self.states());
+        let len = pieces.iter().map(|piece| piece.rows.len()).sum::<usize>() * heads * states;
+        scratch.resize(len.max(scratch.len()), 0.0);
+        let mut rest = &mut scratch[..len];
+        let mut chunks = Vec::with_capacity(pieces.len() * heads);
+        for piece in pieces {
+            for head in 0..heads {
+                chunks.push((piece, head, rest.split_off_mut(..piece.rows.len() * states).expect("as long as all")));
+            }
+        }
+        pool.each(&mut chunks, |_, (piece, head, partials)| {
+            self.attend(&piece.rows, *head, piece.splits.clone(), partials);
+        });
+        let partials = &scratch[..len];
+        let parts = share::parts(rows, pieces, heads);
+        let ranges: Vec<_> = rows.iter().map(|row| row.row..row.row + 1).collect();
         let width = self.ask.heads.q * self.ask.heads.size;
-        pool.tiles(out, width, &rows, 0..width, columns, |band, tile| f(band, tile.cols.start / columns, tile));
+        pool.tiles(out, width, &ranges, 0..width, width, |row, tile| self.join(partials, &parts[row], tile));
     }
 
-    /// One chunk per band and head: for many rows.
-    fn by_band(&self, pool: &mut Pool, out: &mut [f32]) {
-        self.tiles(pool, out, |band, head, mut tile| {
-            let mut states = vec![0.0; tile.rows.len() * self.ask.group() * self.stride()];
-            self.attend(&self.bands[band], head, 0..usize::MAX, &mut states);
-            self.finish(&states, &mut tile);
-        });
-    }
-
-    /// One chunk per band, head and split, then the splits merged: for few rows with many positions.
-    fn by_split(&self, pool: &mut Pool, scratch: &mut Vec<f32>, splits: usize, out: &mut [f32]) {
-        let rows = self.bands.iter().map(|b| b.rows.len()).max().unwrap_or(0);
-        let (heads, piece) = (self.ask.heads.kv, rows * self.ask.group() * self.stride());
-        scratch.clear();
-        scratch.resize(self.bands.len() * heads * splits * piece, 0.0);
-        pool.pieces(scratch, piece, |first, states| {
-            let (split, of) = (first / piece % splits, first / piece / splits);
-            self.attend(&self.bands[of / heads], of % heads, split..split + 1, states);
-        });
-        let partials = &scratch[..];
-        self.tiles(pool, out, |band, head, mut tile| {
-            let partials = &partials[(band * heads + head) * splits * piece..][..splits * piece];
-            let mut states = vec![0.0; piece];
-            partials
-                .chunks_exact(piece)
-                .for_each(|partial| self.isa.run(Merge { states: &mut states, partial, stride: self.stride() }));
-            self.finish(&states, &mut tile);
-        });
-    }
-
-    /// Writes `values / total` of each query.
-    fn finish(&self, states: &[f32], tile: &mut TileMut) {
-        let (group, size) = (self.ask.group(), self.ask.heads.size);
-        let mut states = states.chunks_exact(self.stride());
-        for row in tile.rows.clone() {
-            for (out, state) in tile.row(row).chunks_exact_mut(size).zip(states.by_ref().take(group)) {
-                let total = state[state.len() - TAIL + 1];
-                out.iter_mut().zip(state).for_each(|(o, v)| *o = v / total);
+    /// Merges the partial results of one row.
+    fn join(&self, partials: &[f32], parts: &[share::Part], mut tile: TileMut) {
+        let (heads, len) = (self.ask.heads.kv, self.states());
+        let row = tile.rows.start;
+        let out = tile.row(row);
+        let columns = out.len() / heads;
+        let mut states = vec![0.0; len];
+        for (head, out) in out.chunks_exact_mut(columns).enumerate() {
+            states.fill(0.0);
+            for part in parts {
+                let partial = &partials[part.place(head) * len..][..len];
+                self.isa.run(Merge { states: &mut states, partial, stride: self.stride() });
             }
+            self.finish(&states, out);
         }
     }
-}
 
-struct Merge<'a> {
-    states: &'a mut [f32],
-    partial: &'a [f32],
-    stride: usize,
-}
-
-impl Kernel for Merge<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (state, partial) in self.states.chunks_exact_mut(self.stride).zip(self.partial.chunks_exact(self.stride)) {
-            merge(s, state, partial);
+    /// Writes `values / total` of each query of a row and head.
+    fn finish(&self, states: &[f32], out: &mut [f32]) {
+        for (out, state) in out.chunks_exact_mut(self.ask.heads.size).zip(states.chunks_exact(self.stride())) {
+            let total = state[state.len() - TAIL + 1];
+            out.iter_mut().zip(state).for_each(|(o, v)| *o = v / total);
         }
-    }
-}
-
-/// Adds a later split to the splits before it, by log-sum-exp; a total of 0 stands for no positions.
-#[inline(always)]
-fn merge<S: Simd>(s: S, state: &mut [f32], partial: &[f32]) {
-    let values = state.len() - TAIL;
-    let ((m, l), (pm, pl)) = ((state[values], state[values + 1]), (partial[values], partial[values + 1]));
-    if pl == 0.0 {
-        return;
-    }
-    if l == 0.0 {
-        return state.copy_from_slice(partial);
-    }
-    let max = if pm > m { pm } else { m };
-    let (a, b) = (s.pow2(s.splat(m - max)), s.pow2(s.splat(pm - max)));
-    update!(s, state[..values], partial[..values], |x, y| s.mul_add(x, a, s.mul(y, b)));
-    let total = s.mul_add(s.splat(l), a, s.mul(s.splat(pl), b));
-    state[values..values + 2].copy_from_slice(&[max, lanes(s, total)[0]]);
-}
-
-/// How the pages of a format are attended to.
-pub trait Pages: Sync {
-    /// A word of a query, as it is multiplied with a vector of keys.
-    type Word: Copy + Default;
-
-    /// Writes the words of a query as column `i`, and returns what its scores are to be multiplied by besides `scale`.
-    fn ready<S: Simd, const Q: usize>(&self, s: S, query: &[f32], scale: f32, i: usize, tile: &mut Tile<Self::Word, Q>);
-    /// Values, maximum and total of the pages from `start` on, whose blocks are given, for each query of the tile. `P`
-    /// pages are scored and `C` vectors of values summed at a time.
-    fn partial<S: Simd, const Q: usize, const P: usize, const C: usize>(
-        &self,
-        s: S,
-        tile: &Tile<Self::Word, Q>,
-        start: usize,
-        blocks: &[usize],
-        partial: &mut [f32],
-    );
-}
-
-/// Queries that are attended together.
-pub struct Tile<W, const Q: usize> {
-    /// `[words][Q]`.
-    words: Vec<[W; Q]>,
-    /// Factors of the scores.
-    factors: [f32; Q],
-    /// Positions that each sees; later queries see later ones.
-    seen: [Range<usize>; Q],
-    /// Floats of one partial result.
-    stride: usize,
-}
-
-impl<W, const Q: usize> Tile<W, Q> {
-    /// Lanes of page `page` that query `i` sees.
-    #[inline(always)]
-    fn lanes(&self, i: usize, page: usize) -> Range<usize> {
-        let lane = |position: usize| position.saturating_sub(page * PAGE).min(PAGE);
-        lane(self.seen[i].start)..lane(self.seen[i].end)
-    }
-}
-
-/// One band and key/value head: the rows' queries that share its keys and values.
-struct Attend<'a, P> {
-    ask: Ask<'a>,
-    shape: &'a KvShape,
-    pages: &'a P,
-    band: &'a Band<'a>,
-    head: usize,
-    splits: Range<usize>,
-    stride: usize,
-    /// `[rows · group][stride]`.
-    states: &'a mut [f32],
-}
-
-impl<P: Pages> Kernel for Attend<'_, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let queries = self.band.rows.len() * self.ask.group();
-        let mut first = 0;
-        while first < queries {
-            first += match (queries - first).min(S::QUERIES) {
-                8.. => self.queries::<S, 8, 2, 2>(s, first),
-                4.. if S::QUERIES == 4 => self.queries::<S, 4, 1, 1>(s, first),
-                4.. => self.queries::<S, 4, 4, 4>(s, first),
-                3 => self.queries::<S, 3, 4, 4>(s, first),
-                2 => self.queries::<S, 2, 4, 4>(s, first),
-                _ => self.queries::<S, 1, 4, 4>(s, first),
-            };
-        }
-    }
-}
-
-impl<P: Pages> Attend<'_, P> {
-    /// Attends `Q` queries from `first` on; returns `Q`.
-    #[inline(always)]
-    fn queries<S: Simd, const Q: usize, const A: usize, const C: usize>(&mut self, s: S, first: usize) -> usize {
-        let tile = self.tile::<S, Q>(s, first);
-        let (start, end) = (tile.seen[0].start, tile.seen[Q - 1].end);
-        let mut partial = vec![0.0; Q * self.stride];
-        for split in self.splits.start.max(start / SPLIT)..self.splits.end.min(end.div_ceil(SPLIT)) {
-            let first_page = (split * PAGES).max(start / PAGE);
-            let last_page = ((split + 1) * PAGES).min(end.div_ceil(PAGE));
-            let mut blocks = [0; PAGES];
-            for (block, &page) in blocks.iter_mut().zip(&self.band.span.pages[first_page..last_page]) {
-                *block = number(self.shape, self.ask.layer, page, self.head);
-            }
-            let blocks = &blocks[..last_page - first_page];
-            self.pages.partial::<S, Q, A, C>(s, &tile, first_page, blocks, &mut partial);
-            let states = self.states[first * self.stride..].chunks_exact_mut(self.stride);
-            for (state, partial) in states.zip(partial.chunks_exact(self.stride)) {
-                merge(s, state, partial);
-            }
-        }
-        Q
-    }
-
-    #[inline(always)]
-    fn tile<S: Simd, const Q: usize>(&self, s: S, first: usize) -> Tile<P::Word, Q> {
-        let (Heads { size, .. }, group) = (self.ask.heads, self.ask.group());
-        let seen =
-            std::array::from_fn(|i| self.ask.seen(self.band.position(self.band.rows.start + (first + i) / group)));
-        let mut tile = Tile { words: Vec::new(), factors: [0.0; Q], seen, stride: self.stride };
-        for i in 0..Q {
-            let (row, head) = (self.band.rows.start + (first + i) / group, self.head * group + (first + i) % group);
-            let query = &self.ask.qkv[row * self.ask.heads.row() + head * size..][..size];
-            self.pages.ready(s, query, self.ask.scale * LOG2_E, i, &mut tile);
-        }
-        tile
     }
 }

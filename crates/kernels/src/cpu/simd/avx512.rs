@@ -2,7 +2,7 @@
 
 use super::{Kernel, Simd, LANES};
 use half::{bf16, f16};
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 use std::ops::Range;
 
 /// Proof of AVX-512 F, BW, DQ and VL, and of VNNI where `VNNI`.
@@ -46,6 +46,19 @@ fn inside_vnni<const VNNI: bool, K: Kernel>(s: Avx512<VNNI>, kernel: K) -> K::Ou
 #[inline]
 fn dot_small(acc: __m512i, w: __m512i, x: __m512i, factor: i16) -> __m512i {
     _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(factor)))
+}
+
+/// `acc + Σ a b` by pairs. As assembly, since the compiler takes the intrinsic apart into a product and a sum, which is
+/// shorter to wait for and costs a third more where many sums run side by side.
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+fn dot_words(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: one instruction on three registers, which the target features provide.
+    unsafe {
+        asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) acc, in(zmm_reg) a, in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    acc
 }
 
 /// The two halves.
@@ -141,7 +154,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         fn dot_pairs(self, acc: __m512i, a: __m512i, b: i32) -> __m512i {
             let b = _mm512_set1_epi32(b);
-            if VNNI { _mm512_dpwssd_epi32(acc, a, b) } else { _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)) }
+            if VNNI { dot_words(acc, a, b) } else { _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)) }
         }
 
         fn bytes(self, x: &[u8; 4 * LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }

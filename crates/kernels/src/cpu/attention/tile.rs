@@ -1,0 +1,288 @@
+//! Queries that are attended together, over the pages of any format.
+
+use super::{Ask, Row, PAGES, SPLIT, TAIL};
+use crate::cpu::kv::number;
+use crate::cpu::simd::{lanes, update, Kernel, Simd, LANES};
+use crate::device::{Heads, KvShape, PAGE};
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+/// Scores of one query, then its weights, by page of the split.
+pub type Scores = [[f32; LANES]; PAGES];
+
+/// What a format of pages contributes: dots and sums.
+pub trait Pages: Sync {
+    /// A word of a query, as it is multiplied with a vector of keys.
+    type Word: Copy + Default;
+    /// Weights of one query as the values are multiplied with them, besides its [`Scores`].
+    type Weights: Copy;
+    /// No weights.
+    const NONE: Self::Weights;
+
+    /// Words of a query of `size`.
+    fn words(size: usize) -> usize;
+    /// Writes the words of a query; returns what its scores are multiplied by.
+    fn ready<S: Simd>(&self, s: S, query: &[f32], scale: f32, words: &mut [Self::Word]) -> f32;
+    /// Scores of the tokens of `P` pages, before their factors.
+    fn scores<S: Simd, const Q: usize, const P: usize>(
+        &self,
+        s: S,
+        queries: [&[Self::Word]; Q],
+        blocks: &[usize; P],
+    ) -> [[S::F; Q]; P];
+    /// Turns scores, of which `max` is the largest, into weights, 0 where the query does not see; returns their total.
+    fn soften<S: Simd>(&self, s: S, view: View, max: f32, scores: &mut Scores, weights: &mut Self::Weights) -> f32;
+    /// Vectors of a token's values.
+    fn value_vectors(&self) -> usize;
+    /// Writes `C` vectors of the weighted sums of values, from vector `c` on.
+    fn values<S: Simd, const Q: usize, const C: usize>(
+        &self,
+        s: S,
+        c: usize,
+        tile: &Tile<Self::Word, Q>,
+        split: &Split<Self::Weights, Q>,
+        partial: &mut [f32],
+    );
+}
+
+/// Queries that are attended together.
+pub struct Tile<W, const Q: usize> {
+    /// `[Q][words]`.
+    words: Vec<W>,
+    /// Factors of the scores.
+    factors: [f32; Q],
+    /// Positions that each sees; later queries see later ones.
+    pub seen: [Range<usize>; Q],
+    /// Floats of one partial result.
+    pub stride: usize,
+}
+
+/// The pages of a split that a tile sees, and its weights.
+pub struct Split<'a, W, const Q: usize> {
+    /// Number of the first page.
+    pub start: usize,
+    /// Where they are.
+    pub blocks: &'a [usize],
+    pub scores: &'a mut [Scores; Q],
+    pub weights: &'a mut [W; Q],
+}
+
+/// What one query sees of the pages of a split.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    seen: &'a Range<usize>,
+    start: usize,
+    /// Where they are.
+    pub blocks: &'a [usize],
+    /// What the scores are multiplied by.
+    pub factor: f32,
+}
+
+impl View<'_> {
+    /// Lanes of the page at `index` that it sees.
+    #[inline(always)]
+    pub fn lanes(&self, index: usize) -> Range<usize> {
+        let lane = |position: usize| position.saturating_sub((self.start + index) * PAGE).min(PAGE);
+        lane(self.seen.start)..lane(self.seen.end)
+    }
+
+    /// Whether it sees all of the page at `index`.
+    #[inline(always)]
+    pub fn is_whole(&self, index: usize) -> bool {
+        let first = (self.start + index) * PAGE;
+        self.seen.start <= first && first + PAGE <= self.seen.end
+    }
+}
+
+impl<W, const Q: usize> Tile<W, Q> {
+    /// What query `i` sees.
+    #[inline(always)]
+    pub fn view<'a>(&'a self, i: usize, start: usize, blocks: &'a [usize]) -> View<'a> {
+        View { seen: &self.seen[i], start, blocks, factor: self.factors[i] }
+    }
+
+    /// Whether all queries see all of page `page`.
+    #[inline(always)]
+    fn is_whole(&self, page: usize) -> bool {
+        self.seen[Q - 1].start <= page * PAGE && (page + 1) * PAGE <= self.seen[0].end
+    }
+}
+
+/// Rows over the same pages and one key/value head: the queries that share its keys and values.
+pub struct Attend<'a, P> {
+    pub ask: Ask<'a>,
+    pub shape: &'a KvShape,
+    pub pages: &'a P,
+    pub rows: &'a [Row<'a>],
+    pub head: usize,
+    pub splits: Range<usize>,
+    pub stride: usize,
+    /// `[rows · group][stride]`.
+    pub states: &'a mut [f32],
+}
+
+impl<P: Pages> Kernel for Attend<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let queries = self.rows.len() * self.ask.group();
+        let mut first = 0;
+        while first < queries {
+            first += match (queries - first).min(S::QUERIES) {
+                8.. => self.queries::<S, 8, 2, 2>(s, first),
+                4.. if S::QUERIES == 4 => self.queries::<S, 4, 1, 1>(s, first),
+                4.. => self.queries::<S, 4, 4, 4>(s, first),
+                3 => self.queries::<S, 3, 4, 4>(s, first),
+                2 => self.queries::<S, 2, 4, 4>(s, first),
+                _ => self.queries::<S, 1, 4, 4>(s, first),
+            };
+        }
+    }
+}
+
+impl<P: Pages> Attend<'_, P> {
+    /// Attends `Q` queries from `first` on, `A` pages and `C` vectors of values at a time; returns `Q`.
+    #[inline(always)]
+    fn queries<S: Simd, const Q: usize, const A: usize, const C: usize>(&mut self, s: S, first: usize) -> usize {
+        let tile = self.tile::<S, Q>(s, first);
+        let (start, end) = (tile.seen[0].start, tile.seen[Q - 1].end);
+        let table = self.rows[self.rows.len() - 1].pages;
+        let mut partial = vec![0.0; Q * self.stride];
+        let (mut scores, mut weights) = ([[[0.0; LANES]; PAGES]; Q], [P::NONE; Q]);
+        for i in 0..Q {
+            self.states[(first + i + 1) * self.stride - TAIL..][..2].fill(0.0);
+        }
+        for split in self.splits.start.max(start / SPLIT)..self.splits.end.min(end.div_ceil(SPLIT)) {
+            let first_page = (split * PAGES).max(start / PAGE);
+            let last_page = ((split + 1) * PAGES).min(end.div_ceil(PAGE));
+            let mut blocks = [0; PAGES];
+            for (block, &page) in blocks.iter_mut().zip(&table[first_page..last_page]) {
+                *block = number(self.shape, self.ask.layer, page, self.head);
+            }
+            let blocks = &blocks[..last_page - first_page];
+            let split = Split { start: first_page, blocks, scores: &mut scores, weights: &mut weights };
+            partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, &mut partial);
+            let states = self.states[first * self.stride..].chunks_exact_mut(self.stride);
+            for (state, partial) in states.zip(partial.chunks_exact(self.stride)) {
+                merge(s, state, partial);
+            }
+        }
+        Q
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const Q: usize>(&self, s: S, first: usize) -> Tile<P::Word, Q> {
+        let (Heads { size, .. }, group) = (self.ask.heads, self.ask.group());
+        let seen = std::array::from_fn(|i| self.ask.seen(self.rows[(first + i) / group].position));
+        let len = P::words(size);
+        let (mut words, mut factors) = (vec![P::Word::default(); Q * len], [0.0; Q]);
+        for (i, words) in words.chunks_exact_mut(len).enumerate() {
+            let (row, head) = (self.rows[(first + i) / group].row, self.head * group + (first + i) % group);
+            let query = &self.ask.qkv[row * self.ask.heads.row() + head * size..][..size];
+            factors[i] = self.pages.ready(s, query, self.ask.scale * LOG2_E, words);
+        }
+        Tile { words, factors, seen, stride: self.stride }
+    }
+}
+
+/// Values, maximum and total of a split for each query of the tile.
+#[inline(always)]
+fn partial_result<S: Simd, P: Pages, const Q: usize, const A: usize, const C: usize>(
+    s: S,
+    pages: &P,
+    tile: &Tile<P::Word, Q>,
+    mut split: Split<P::Weights, Q>,
+    partial: &mut [f32],
+) {
+    let largest = masked_scores::<S, P, Q, A>(s, pages, tile, &mut split);
+    for (i, largest) in largest.into_iter().enumerate() {
+        let max = s.largest(largest);
+        let view = tile.view(i, split.start, split.blocks);
+        let total = pages.soften(s, view, max, &mut split.scores[i], &mut split.weights[i]);
+        let tail = (i + 1) * tile.stride - TAIL;
+        partial[tail..tail + 2].copy_from_slice(&[max * view.factor, total]);
+    }
+    let count = pages.value_vectors();
+    let wide = count / C * C;
+    for c in (0..wide).step_by(C) {
+        pages.values::<S, Q, C>(s, c, tile, &split, partial);
+    }
+    for c in wide..count {
+        pages.values::<S, Q, 1>(s, c, tile, &split, partial);
+    }
+}
+
+/// Scores of the pages, −∞ where a query does not see, and the largest of each lane.
+#[inline(always)]
+fn masked_scores<S: Simd, P: Pages, const Q: usize, const A: usize>(
+    s: S,
+    pages: &P,
+    tile: &Tile<P::Word, Q>,
+    split: &mut Split<P::Weights, Q>,
+) -> [S::F; Q] {
+    let mut queries = [&[][..]; Q];
+    for (query, words) in queries.iter_mut().zip(tile.words.chunks_exact(tile.words.len() / Q)) {
+        *query = words;
+    }
+    let mut largest = [s.splat(f32::NEG_INFINITY); Q];
+    let mut page = 0;
+    while page < split.blocks.len() {
+        let mut scores = [[s.zero(); Q]; A];
+        let several = split.blocks[page..].first_chunk::<A>();
+        match several {
+            Some(blocks) => scores = pages.scores::<S, Q, A>(s, queries, blocks),
+            None => scores[0] = pages.scores::<S, Q, 1>(s, queries, &[split.blocks[page]])[0],
+        }
+        for scores in &mut scores[..several.map_or(1, |n| n.len())] {
+            if !tile.is_whole(split.start + page) {
+                for (i, score) in scores.iter_mut().enumerate() {
+                    let seen = tile.view(i, split.start, split.blocks).lanes(page);
+                    *score = s.within(seen, *score, s.splat(f32::NEG_INFINITY));
+                }
+            }
+            for i in 0..Q {
+                largest[i] = s.max(scores[i], largest[i]);
+                s.store(scores[i], &mut split.scores[i][page]);
+            }
+            page += 1;
+        }
+    }
+    largest
+}
+
+/// Adds later splits to those before them.
+pub struct Merge<'a> {
+    pub states: &'a mut [f32],
+    pub partial: &'a [f32],
+    pub stride: usize,
+}
+
+impl Kernel for Merge<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (state, partial) in self.states.chunks_exact_mut(self.stride).zip(self.partial.chunks_exact(self.stride)) {
+            merge(s, state, partial);
+        }
+    }
+}
+
+/// Adds a later split to the splits before it, by log-sum-exp; a total of 0 stands for no positions.
+#[inline(always)]
+fn merge<S: Simd>(s: S, state: &mut [f32], partial: &[f32]) {
+    let values = state.len() - TAIL;
+    let ((m, l), (pm, pl)) = ((state[values], state[values + 1]), (partial[values], partial[values + 1]));
+    if pl == 0.0 {
+        return;
+    }
+    if l == 0.0 {
+        return state.copy_from_slice(partial);
+    }
+    let max = if pm > m { pm } else { m };
+    let (a, b) = (s.pow2(s.splat(m - max)), s.pow2(s.splat(pm - max)));
+    update!(s, state[..values], partial[..values], |x, y| s.mul_add(x, a, s.mul(y, b)));
+    let total = s.mul_add(s.splat(l), a, s.mul(s.splat(pl), b));
+    state[values..values + 2].copy_from_slice(&[max, lanes(s, total)[0]]);
+}
