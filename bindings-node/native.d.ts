@@ -81,6 +81,9 @@ export interface NativeLoadOptions {
   dtype?: string
   /** `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`. */
   kvCacheDtype?: string
+  /** Ranks that share the model. */
+  tp?: number
+  /** Of all ranks together. */
   threads?: number
   /** Instruction set to use in place of the best one. */
   simd?: string

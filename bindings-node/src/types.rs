@@ -22,6 +22,9 @@ pub struct NativeLoadOptions {
     pub dtype: Option<String>,
     /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.
     pub kv_cache_dtype: Option<String>,
+    /// Ranks that share the model.
+    pub tp: Option<u32>,
+    /// Of all ranks together.
     pub threads: Option<u32>,
     /// Instruction set to use in place of the best one.
     pub simd: Option<String>,
@@ -44,6 +47,7 @@ impl NativeLoadOptions {
             device: self.device,
             dtype: self.dtype,
             kv_cache_dtype: self.kv_cache_dtype,
+            tp: self.tp.map(|n| n as usize),
             threads: self.threads.map(|n| n as usize),
             simd: self.simd,
             context_length: self.context_length.map(|n| n as usize),

@@ -18,6 +18,7 @@ pub mod grammar;
 pub mod image;
 pub mod loader;
 pub mod model;
+pub mod parallel;
 pub mod request;
 pub mod runner;
 pub mod scheduler;

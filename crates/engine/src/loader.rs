@@ -1,5 +1,7 @@
 //! From a path to a running engine: picks device, formats and sizes, and loads.
 
+use crate::comm::meeting::Meeting;
+use crate::comm::shared::Shared;
 use crate::comm::Solo;
 use crate::engine::{Engine, Sink};
 use crate::error::{Error, Result};
@@ -7,15 +9,19 @@ use crate::image::Sight;
 use crate::model::assemble::{assemble, assemble_vision, Precision};
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
+use crate::model::shard::{Shard, MOST_RANKS};
+use crate::parallel::{homes, Rank, Ranks};
 use crate::runner::{Local, Runner};
 use crate::scheduler::{Limits, Policy};
 use crate::text::Tokenizer;
 use crate::weights::{self, ModelFiles};
 use serde::Serialize;
-use sglang_kernels::cpu::{Cpu, Level};
+use sglang_kernels::cpu::{node, Cpu, Level};
 use sglang_kernels::device::{KvFormat, KvShape, PAGE};
 use sglang_kernels::quantize::WRITTEN;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::mpsc::channel;
 use std::sync::Arc;
 
 /// Rows of prompt in one step, unless the caller says otherwise.
@@ -47,7 +53,9 @@ pub struct LoadOptions {
     pub dtype: Option<String>,
     /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.
     pub kv_cache_dtype: Option<String>,
-    /// Compute threads.
+    /// Ranks that share the model; 1 unless given.
+    pub tp: Option<usize>,
+    /// Compute threads of all ranks together, at least one each.
     pub threads: Option<usize>,
     /// Instruction set, by the name it has in the start-up line.
     pub simd: Option<String>,
@@ -97,8 +105,10 @@ pub struct ModelCard {
     pub chat_template: Option<String>,
     /// Size of all tensors as stored.
     pub weight_bytes: u64,
-    /// Device, instruction set and threads.
+    /// Ranks, device, instruction set and threads.
     pub device: String,
+    /// Ranks that share the model.
+    pub tp: usize,
     /// How weights are kept, as in [`LoadOptions`].
     pub dtype: String,
     /// Size of the KV cache in tokens.
@@ -149,31 +159,101 @@ pub fn load_as(
 ) -> Result<Loaded> {
     check_choice("device", options.device.as_deref(), &["auto", "cpu"])?;
     let precision = precision(options)?;
-    let sizes = Sizes::choose(options, &config, precision, files.weights.bytes())?;
+    let shards = Shard::of(&config, &*files.weights, precision, ranks(options)?)?;
+    let sizes = Sizes::choose(options, &config, &shards, precision, files.weights.bytes())?;
     let limits = sizes.limits(options)?;
     let tokenizer = Arc::new(match &options.tokenizer_path {
         Some(path) => Tokenizer::at(path, &config)?,
         None => Tokenizer::of(files, &config)?,
     });
-    let mut device = open_device(options)?;
-    let total = files.weights.bytes();
-    let assembled = assemble(&*files.weights, &config, &mut device, precision, &mut |done| on_progress(done, total))?;
-    let vision = config.vision.clone();
-    let eyes = vision.as_ref().map(|v| assemble_vision(&*files.weights, &config, v, &mut device)).transpose()?;
-    on_progress(total, total);
-    let mut decoder = Decoder::new(device, config.clone(), assembled, sizes.kv, limits.max_rows())?;
-    if let Some((config, weights)) = vision.clone().zip(eyes) {
-        decoder = decoder.with_vision(config, weights)?;
-    }
+    let build = Build { options, files, config: &config, precision, kv: sizes.kv, max_rows: limits.max_rows() };
+    let tp = shards.len();
+    let runner = build.runner(shards, on_progress)?;
     let card = ModelCard {
-        device: decoder.describe(),
+        device: runner.describe(),
+        tp,
         dtype: options.dtype.clone().unwrap_or_else(|| "auto".into()),
         context_length: sizes.context,
         max_total_tokens: sizes.kv.pages * PAGE,
         ..describe(options, files, &config, &tokenizer)?
     };
-    let sight = vision.map(|vision| vision.sight);
-    Ok(Loaded { card, tokenizer, runner: Box::new(Local::new(decoder, Solo)), limits, sight })
+    let sight = config.vision.map(|vision| vision.sight);
+    Ok(Loaded { card, tokenizer, runner, limits, sight })
+}
+
+/// What every rank is built of.
+#[derive(Clone, Copy)]
+struct Build<'a> {
+    options: &'a LoadOptions,
+    files: &'a ModelFiles,
+    config: &'a ModelConfig,
+    precision: Precision,
+    kv: KvShape,
+    max_rows: usize,
+}
+
+impl Build<'_> {
+    /// Loads all ranks at once, each on a thread of its own that stays where the rank will run.
+    fn runner(self, shards: Vec<Shard>, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Box<dyn Runner>> {
+        let (ranks, total) = (shards.len(), self.files.weights.bytes());
+        let homes = homes(&if ranks > 1 { node::nodes() } else { Vec::new() }, ranks);
+        let decoders = std::thread::scope(|scope| {
+            let (send, receive) = channel();
+            let build = |(shard, home): (Shard, &Vec<usize>)| {
+                let (send, home) = (send.clone(), home.clone());
+                scope.spawn(move || self.decoder(shard, &home, &|rank, bytes| _ = send.send((rank, bytes))))
+            };
+            let threads: Vec<_> = shards.into_iter().zip(&homes).map(build).collect();
+            drop(send);
+            let mut done = vec![0; ranks];
+            for (rank, bytes) in receive {
+                done[rank] = bytes;
+                on_progress(done.iter().sum::<u64>().min(total), total);
+            }
+            let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            ended.collect::<Result<Vec<_>>>()
+        })?;
+        on_progress(total, total);
+        join(decoders, homes)
+    }
+
+    fn decoder(self, shard: Shard, home: &[usize], on_bytes: &dyn Fn(usize, u64)) -> Result<Decoder<Cpu>> {
+        if !home.is_empty() {
+            node::stay_on(home);
+        }
+        let Build { options, files, config, precision, kv, max_rows } = self;
+        let rank = shard.rank;
+        let mut device = open_device(options, &shard)?;
+        let on_bytes = &mut |bytes| on_bytes(rank, bytes);
+        let weights = assemble(&*files.weights, config, &shard, &mut device, precision, on_bytes)?;
+        let vision = config.vision.clone().filter(|_| rank == 0);
+        let eyes = vision.as_ref().map(|v| assemble_vision(&*files.weights, config, v, &mut device)).transpose()?;
+        let decoder = Decoder::new(device, config.clone(), shard, weights, kv, max_rows)?;
+        match vision.zip(eyes) {
+            Some((config, weights)) => Ok(decoder.with_vision(config, weights)?),
+            None => Ok(decoder),
+        }
+    }
+}
+
+/// Joins ranks to a runner.
+fn join(mut decoders: Vec<Decoder<Cpu>>, homes: Vec<Vec<usize>>) -> Result<Box<dyn Runner>> {
+    if decoders.len() == 1 {
+        return Ok(Box::new(Local::new(decoders.remove(0), Solo)));
+    }
+    let meeting = Arc::new(Meeting::new(decoders.len()));
+    let ends = Shared::ends(&meeting, decoders.len());
+    let parts = decoders.into_iter().zip(ends).zip(homes);
+    let mut ranks = parts.map(|((decoder, comm), cores)| Rank { decoder, comm, cores });
+    let first = ranks.next().expect("there are several ranks");
+    Ok(Box::new(Ranks::start(meeting, first, ranks.collect())?))
+}
+
+fn ranks(options: &LoadOptions) -> Result<usize> {
+    match options.tp.unwrap_or(1) {
+        ranks @ 1..=MOST_RANKS => Ok(ranks),
+        ranks => Err(Error::load(format!("tp {ranks}: expected 1 to {MOST_RANKS}"))),
+    }
 }
 
 fn check_choice(option: &str, value: Option<&str>, choices: &[&str]) -> Result<()> {
@@ -187,9 +267,13 @@ fn unknown(option: &str, value: &str, choices: &[&str]) -> Error {
     Error::load(format!("{option} {value:?}: expected one of {}", choices.join(", ")))
 }
 
-fn open_device(options: &LoadOptions) -> Result<Cpu> {
+/// The device of a rank with its share of the threads; the first ranks, whose parts are the larger ones, have those that
+/// are left over.
+fn open_device(options: &LoadOptions, shard: &Shard) -> Result<Cpu> {
     let level = options.simd.as_deref().map(|name| name.parse::<Level>().map_err(Error::load)).transpose()?;
-    Ok(Cpu::new(options.threads.unwrap_or_else(physical_cores), level)?)
+    let threads = options.threads.unwrap_or_else(physical_cores);
+    let threads = threads / shard.ranks + usize::from(shard.rank < threads % shard.ranks);
+    Ok(Cpu::new(threads, level)?)
 }
 
 fn describe(
@@ -225,10 +309,17 @@ struct Sizes {
 
 impl Sizes {
     /// Before the weights are loaded, whose `weight_bytes` the memory must hold too.
-    fn choose(options: &LoadOptions, config: &ModelConfig, precision: Precision, weight_bytes: u64) -> Result<Self> {
+    fn choose(
+        options: &LoadOptions,
+        config: &ModelConfig,
+        shards: &[Shard],
+        precision: Precision,
+        weight_bytes: u64,
+    ) -> Result<Self> {
         let format = kv_format(options, precision)?;
         let (layers, kv_heads, head_size) = (config.layers, config.kv_heads, config.head_size);
-        let token_bytes = 2 * layers * kv_heads * format.vector_bytes(head_size);
+        let held: usize = shards.iter().map(|shard| shard.kv_heads.len()).sum();
+        let token_bytes = 2 * layers * held * format.vector_bytes(head_size);
         let wanted = options.context_length.unwrap_or(config.context);
         if wanted == 0 || wanted > config.context {
             let most = config.context;

@@ -42,6 +42,37 @@ fn safetensors_come_out_as_candle_reads_them() {
     }
 }
 
+/// Some rows, read alone, and some columns are those of the whole tensor.
+#[test]
+fn parts_of_a_tensor_are_those_of_the_whole() {
+    for path in ["gguf/Q4_1.gguf", "gguf/Q4_K.gguf", "gguf/F32.gguf", "llama", "mixtral", "llava"] {
+        let files = open(&fixture(path));
+        for name in &files.weights.names() {
+            let whole = files.weights.tensor(name).unwrap();
+            let [rows, cols] = whole.shape[..] else { continue };
+            let (values, block) = (whole.to_f32(), whole.dtype.block_len());
+            assert_eq!(files.weights.dtype(name).unwrap(), whole.dtype, "{path}: {name}");
+            for some in [0..rows / 2, rows / 2..rows] {
+                let part = files.weights.rows(name, &whole.shape, some.clone()).unwrap();
+                assert_eq!(part.shape, [some.len(), cols], "{path}: {name}");
+                assert_eq!(part.to_f32(), values[some.start * cols..some.end * cols], "{path}: {name}, rows {some:?}");
+            }
+            let middle = cols / block / 2 * block;
+            for some in [0..middle, middle..cols] {
+                let part = whole.clone().columns(some.clone()).unwrap().to_f32();
+                let expected = values.chunks(cols).flat_map(|row| &row[some.clone()]);
+                assert!(expected.eq(&part), "{path}: {name}, columns {some:?}");
+            }
+        }
+    }
+    let blocks = open(&fixture("gguf/Q4_1.gguf"));
+    let cut = blocks.weights.tensor("lm_head.weight").unwrap().columns(16..256);
+    let message = "tensor lm_head.weight: columns 16..256 are not whole blocks of Q4_1";
+    assert_eq!(cut.unwrap_err().to_string(), message);
+    let misshapen = blocks.weights.rows("lm_head.weight", &[640, 128], 0..1).unwrap_err().to_string();
+    assert!(misshapen.ends_with("has shape [640, 256]; the configuration asks for [640, 128]"), "{misshapen}");
+}
+
 /// The same bytes as llama.cpp wrote for the formats whose quantizer is published; for Q4_K, which it searches better
 /// scales for, values that are nearly as close.
 #[test]

@@ -176,13 +176,34 @@ fn tiny_checkpoints_match_the_reference() {
     }
 }
 
+/// The model over `ranks` ranks of one thread each.
+fn over(ranks: usize, options: LoadOptions) -> LoadOptions {
+    LoadOptions { tp: Some(ranks), threads: Some(ranks), ..options }
+}
+
+#[test]
+fn tiny_checkpoints_match_the_reference_over_several_ranks() {
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+        for ranks in [2, 4] {
+            check_tiny(name, over(ranks, float32(fixture(name))));
+        }
+    }
+    check_eyes(over(2, LoadOptions::default()), &["llava", "llava-original"]);
+    check_eyes(over(4, LoadOptions::default()), &["llava"]);
+}
+
 /// LLaVA in both layouts, each case with the picture.
 #[test]
 fn tiny_eyes_match_the_reference() {
+    check_eyes(LoadOptions::default(), &["llava", "llava-original"]);
+}
+
+fn check_eyes(options: LoadOptions, names: &[&str]) {
     let image = std::fs::read(fixture("llava/image.png")).unwrap();
     let reference = json("llava/reference.json");
-    for name in ["llava", "llava-original"] {
-        let options = LoadOptions { tokenizer_path: Some(fixture("llava")), ..float32(fixture(name)) };
+    for name in names {
+        let LoadOptions { tp, threads, .. } = options;
+        let options = LoadOptions { tokenizer_path: Some(fixture("llava")), tp, threads, ..float32(fixture(name)) };
         let running = Running::start_as(options, round_frequencies);
         for case in reference["cases"].as_array().unwrap() {
             let prompt = case["prompt"].as_str().unwrap();
@@ -275,8 +296,8 @@ fn gguf_files_are_the_checkpoints_they_were_made_of() {
 fn gguf_formats_match_the_reference() {
     let reference = json("gguf/reference.json");
     let prompt = reference["prompt"].as_str().unwrap();
-    for format in ["F32", "Q4_1", "Q8_0", "Q4_K", "IQ4_XS"] {
-        let running = Running::start(float32(fixture(&format!("gguf/{format}.gguf"))));
+    for (format, ranks) in [("F32", 1), ("Q4_1", 2), ("Q8_0", 1), ("Q4_K", 1), ("Q4_K", 4), ("IQ4_XS", 1)] {
+        let running = Running::start(over(ranks, float32(fixture(&format!("gguf/{format}.gguf")))));
         check_case(format, &running, Request::default(), prompt, &reference["formats"][format]);
     }
 }
@@ -296,10 +317,21 @@ fn quantizing_while_loading_is_quantizing_before() {
 
 #[test]
 fn the_default_model_matches_the_reference() {
-    let running = Running::start(float32(default_model()));
+    check_default_model(float32(default_model()), usize::MAX);
+}
+
+#[test]
+fn the_default_model_matches_the_reference_over_several_ranks() {
+    check_default_model(over(2, float32(default_model())), 2);
+    check_default_model(over(4, float32(default_model())), 2);
+}
+
+/// The last so many cases of the reference.
+fn check_default_model(options: LoadOptions, cases: usize) {
+    let running = Running::start(options);
     let reference = json("smollm2-135m-q4_1.json");
     let (mut error, mut n) = (0.0, 0);
-    for case in reference["cases"].as_array().unwrap() {
+    for case in reference["cases"].as_array().unwrap().iter().rev().take(cases) {
         let prompt = case["prompt"].as_str().unwrap();
         let greedy_ids = tokens(&case["greedy_ids"]);
         let answer = running.ask_one(greedy(Prompt::Text(prompt.into()), greedy_ids.len()));
@@ -410,6 +442,14 @@ fn tiny_answers_do_not_depend_on_the_schedule() {
         let model_path = fixture(name);
         check_invariance(&float32(model_path.clone()), &schedules);
         check_invariance(&LoadOptions { model_path, context_length: Some(512), ..Default::default() }, &schedules);
+    }
+}
+
+#[test]
+fn answers_over_several_ranks_do_not_depend_on_the_schedule() {
+    for (name, ranks) in [("llama3", 2), ("mixtral", 3)] {
+        let options = LoadOptions { tp: Some(ranks), context_length: Some(512), ..Default::default() };
+        check_invariance(&LoadOptions { model_path: fixture(name), ..options }, &[(2, 7), (4, 256)]);
     }
 }
 

@@ -7,7 +7,8 @@ use sglang_engine::loader::{self, LoadOptions};
 
 #[track_caller]
 fn check(options: LoadOptions, expected: &str) {
-    let options = LoadOptions { model_path: fixture("llama3"), ..options };
+    let model_path = if options.model_path.as_os_str().is_empty() { fixture("llama3") } else { options.model_path };
+    let options = LoadOptions { model_path, ..options };
     let loaded = loader::load(&options, &mut |done, _| panic!("{done} bytes were read"));
     assert_eq!(loaded.err().expect("a refusal").to_string(), expected);
 }
@@ -18,6 +19,18 @@ fn sizes_and_names_are_checked_first() {
     check(
         LoadOptions { context_length: Some(5000), ..options() },
         "context length 5000: the model was made for 1 to 2048 tokens",
+    );
+    check(LoadOptions { tp: Some(0), ..options() }, "tp 0: expected 1 to 64");
+    check(
+        LoadOptions { tp: Some(9), ..options() },
+        "tp 9: 8 heads in blocks of 1 over 2 key/value heads and a feed-forward of 176 in blocks of 1 cannot be split so; tp \
+         can be 1, 2, 3, 4, 5, 6, 7, 8",
+    );
+    let blocks = LoadOptions { model_path: fixture("gguf/Q4_K.gguf"), tp: Some(2), ..options() };
+    check(
+        blocks,
+        "tp 2: 4 heads in blocks of 4 over 2 key/value heads and a feed-forward of 256 in blocks of 256 cannot be split so; \
+         tp can be 1",
     );
     check(
         LoadOptions { max_total_tokens: Some(20), ..options() },

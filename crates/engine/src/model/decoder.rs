@@ -1,17 +1,24 @@
 //! The decoder of all Llama-like models: one computation, whose differences are data in [`ModelConfig`].
 //!
 //! Letters as in `sglang_kernels::device`: T rows of the step, D hidden, H·S query width, F feed-forward, V vocabulary.
+//! A rank of several holds its [`Shard`] of H, K, F and V; D is whole on every rank, and the same bits.
 
 use crate::batch::{Answers, Batch, Picked};
 use crate::comm::Communicator;
 use crate::image::ImageRows;
 use crate::model::config::{ModelConfig, VisionConfig};
 use crate::model::feed_forward::{self, FeedForward};
+use crate::model::shard::Shard;
 use crate::model::vision::{self, Vision};
 use sglang_kernels::device::{Device, Heads, KvShape, Result, Span};
 
-/// Rows of logits held at a time: the head of a long list of outputs runs in tiles of this many rows.
+/// Rows of logits held at a time: the head of a long list of outputs runs in tiles of about this many rows.
 const HEAD_ROWS: usize = 64;
+
+/// Output rows of a tile: as many for each rank, so that rank r answers the outputs r, r + ranks, r + 2 · ranks …
+fn head_rows(ranks: usize) -> usize {
+    HEAD_ROWS.next_multiple_of(ranks)
+}
 
 /// Weights of one layer.
 pub struct Layer<D: Device> {
@@ -47,6 +54,7 @@ pub struct Weights<D: Device> {
 pub struct Decoder<D: Device> {
     device: D,
     config: ModelConfig,
+    shard: Shard,
     heads: Heads,
     inv_freq: Vec<f32>,
     weights: Weights<D>,
@@ -69,38 +77,50 @@ struct Scratch<D: Device> {
     feed_forward: feed_forward::Scratch<D>,
     /// Cosines and sines `[T, S]`.
     rope: D::Buffer,
-    /// Rows that are answered `[HEAD_ROWS, D]`.
+    /// Rows that are answered `[R, D]`, R a tile of them.
     last: D::Buffer,
     /// The same, normalised.
     last_normed: D::Buffer,
-    /// Their logits `[HEAD_ROWS, V]`.
+    /// Their logits, those of the rank's vocabulary `[R, V]`, where that is not the whole.
+    some_logits: Option<D::Buffer>,
+    /// All logits of those that this rank answers `[R, V]`.
     logits: D::Buffer,
 }
 
 impl<D: Device> Scratch<D> {
-    fn new(device: &mut D, config: &ModelConfig, heads: Heads, rows: usize) -> Result<Self> {
+    fn new(device: &mut D, config: &ModelConfig, shard: &Shard, heads: Heads, rows: usize) -> Result<Self> {
+        let (answered, hidden, vocab) = (head_rows(shard.ranks), config.hidden, config.vocab);
+        let some_logits = (shard.ranks > 1).then(|| device.buffer(answered * shard.vocab.len()));
         Ok(Scratch {
             x: device.buffer(rows * config.hidden)?,
             y: device.buffer(rows * config.hidden)?,
             qkv: device.buffer(rows * heads.row())?,
             attention: device.buffer(rows * heads.q * heads.size)?,
-            feed_forward: feed_forward::Scratch::new(device, config, rows)?,
+            feed_forward: feed_forward::Scratch::new(device, config, shard.ffn.len(), rows)?,
             rope: device.buffer(rows * heads.size)?,
-            last: device.buffer(HEAD_ROWS * config.hidden)?,
-            last_normed: device.buffer(HEAD_ROWS * config.hidden)?,
-            logits: device.buffer(HEAD_ROWS * config.vocab)?,
+            last: device.buffer(answered * hidden)?,
+            last_normed: device.buffer(answered * hidden)?,
+            some_logits: some_logits.transpose()?,
+            logits: device.buffer(answered / shard.ranks * vocab)?,
         })
     }
 }
 
 impl<D: Device> Decoder<D> {
-    /// Takes loaded weights; `max_rows` is the largest step, `kv` the size of the cache.
-    pub fn new(mut device: D, config: ModelConfig, weights: Weights<D>, kv: KvShape, max_rows: usize) -> Result<Self> {
-        let heads = Heads { q: config.heads, kv: config.kv_heads, size: config.head_size };
-        let scratch = Scratch::new(&mut device, &config, heads, max_rows)?;
-        let kv = device.kv(kv)?;
+    /// Takes loaded weights; `max_rows` is the largest step, `kv` the size of the cache of all key/value heads.
+    pub fn new(
+        mut device: D,
+        config: ModelConfig,
+        shard: Shard,
+        weights: Weights<D>,
+        kv: KvShape,
+        max_rows: usize,
+    ) -> Result<Self> {
+        let heads = Heads { q: shard.heads.len(), kv: shard.kv_heads.len(), size: config.head_size };
+        let scratch = Scratch::new(&mut device, &config, &shard, heads, max_rows)?;
+        let kv = device.kv(KvShape { kv_heads: heads.kv, ..kv })?;
         let inv_freq = config.inv_freq();
-        Ok(Decoder { device, config, heads, inv_freq, weights, kv, scratch, max_rows, vision: None })
+        Ok(Decoder { device, config, shard, heads, inv_freq, weights, kv, scratch, max_rows, vision: None })
     }
 
     /// Gives the model eyes.
@@ -114,20 +134,42 @@ impl<D: Device> Decoder<D> {
         self.device.describe()
     }
 
-    /// Runs one step.
+    /// Runs one step: of a rank of several, what it answers; states are those of the first.
     pub fn forward(&mut self, comm: &mut dyn Communicator<D>, batch: &Batch) -> Result<Answers> {
         let rows = batch.tokens.len();
         assert!(rows <= self.max_rows, "a step of {rows} rows was scheduled; scratch holds {}", self.max_rows);
         self.device.copy_rows(&mut self.kv, &batch.copies)?;
         let positions: Vec<u32> = batch.positions().collect();
         self.device.rope_table(&positions, &self.inv_freq, &mut self.scratch.rope)?;
-        self.device.embed(&self.weights.embedding, &batch.tokens, &mut self.scratch.x)?;
-        self.place_images(&batch.images)?;
+        self.embed(comm, batch)?;
         for layer in 0..self.weights.layers.len() {
             self.attend(comm, layer, rows, &batch.spans)?;
             self.feed_forward(comm, layer, rows)?;
         }
-        Ok(Answers { picked: self.answer(batch)?, states: self.states(&batch.states)? })
+        let picked = self.answer(comm, batch)?;
+        // States are the same on all ranks.
+        let states = if self.shard.rank == 0 { self.states(&batch.states)? } else { Vec::new() };
+        Ok(Answers { picked, states })
+    }
+
+    /// Embeddings, and features of pictures in their places. Each rank looks up its part of the vocabulary, and the first
+    /// one sees; the sum is whole.
+    fn embed(&mut self, comm: &mut dyn Communicator<D>, batch: &Batch) -> Result<()> {
+        let (rows, width) = (batch.tokens.len(), self.config.hidden);
+        let (device, s, table) = (&mut self.device, &mut self.scratch, &self.weights.embedding);
+        if self.shard.ranks == 1 {
+            device.embed(table, &batch.tokens, &mut s.x)?;
+            return self.place_images(&batch.images);
+        }
+        let vocab = &self.shard.vocab.taken;
+        let local =
+            |(row, &token): (usize, &u32)| vocab.contains(&(token as usize)).then(|| (row, token - vocab.start as u32));
+        let (known, tokens): (Vec<usize>, Vec<u32>) = batch.tokens.iter().enumerate().filter_map(local).unzip();
+        device.embed(table, &tokens, &mut s.y)?;
+        device.zero(&mut s.x, rows * width)?;
+        device.scatter_add(&s.y, &known, &vec![1.0; known.len()], width, &mut s.x)?;
+        self.place_images(&batch.images)?;
+        comm.all_reduce(&mut self.device, &mut self.scratch.x, rows * width)
     }
 
     /// Puts features of pictures in the place of embeddings.
@@ -172,17 +214,24 @@ impl<D: Device> Decoder<D> {
         device.add(&mut s.x, &s.y, rows * self.config.hidden)
     }
 
-    /// Logits of the output rows only, and their tokens.
-    fn answer(&mut self, batch: &Batch) -> Result<Vec<Picked>> {
+    /// Logits of the output rows only, and the tokens of those that this rank answers.
+    fn answer(&mut self, comm: &mut dyn Communicator<D>, batch: &Batch) -> Result<Vec<Picked>> {
         let (device, s, weights) = (&mut self.device, &mut self.scratch, &self.weights);
+        let Shard { rank, ranks, .. } = self.shard;
         let head = weights.head.as_ref().unwrap_or(&weights.embedding);
         let mut picked = Vec::with_capacity(batch.outputs.len());
-        for tile in batch.outputs.chunks(HEAD_ROWS) {
+        for tile in batch.outputs.chunks(head_rows(ranks)) {
             let rows: Vec<usize> = tile.iter().map(|output| output.row).collect();
-            let asks: Vec<_> = tile.iter().map(|output| output.ask.clone()).collect();
+            let asks: Vec<_> = tile.iter().skip(rank).step_by(ranks).map(|output| output.ask.clone()).collect();
             device.gather(&s.x, &rows, self.config.hidden, &mut s.last)?;
             device.rms_norm(&s.last, &weights.norm, self.config.norm_eps, rows.len(), &mut s.last_normed)?;
-            device.matmul(&s.last_normed, head, rows.len(), &mut s.logits)?;
+            match &mut s.some_logits {
+                None => device.matmul(&s.last_normed, head, rows.len(), &mut s.logits)?,
+                Some(some) => {
+                    device.matmul(&s.last_normed, head, rows.len(), some)?;
+                    comm.deal_rows(device, some, rows.len(), self.shard.vocab.len(), &mut s.logits)?;
+                }
+            }
             picked.extend(device.sample(&mut s.logits, self.config.vocab, &asks)?);
         }
         Ok(picked)

@@ -50,17 +50,17 @@ struct Mixing<D: Device> {
 }
 
 impl<D: Device> Scratch<D> {
-    /// For steps of up to `rows` rows.
-    pub fn new(device: &mut D, config: &ModelConfig, rows: usize) -> Result<Self> {
+    /// For steps of up to `rows` rows, where the rank has `ffn` of F.
+    pub fn new(device: &mut D, config: &ModelConfig, ffn: usize, rows: usize) -> Result<Self> {
         let mixture = config.experts.as_ref().map(|of| {
             let scores = device.buffer(rows * of.count)?;
             let some = device.buffer(rows * config.hidden)?;
             Ok(Mixing { of: of.clone(), scores, some, all: device.buffer(rows * config.hidden)? })
         });
         Ok(Scratch {
-            gate_up: device.buffer(rows * 2 * config.ffn)?,
-            product: device.buffer(rows * config.ffn)?,
-            ffn: config.ffn,
+            gate_up: device.buffer(rows * 2 * ffn)?,
+            product: device.buffer(rows * ffn)?,
+            ffn,
             hidden: config.hidden,
             mixture: mixture.transpose()?,
         })

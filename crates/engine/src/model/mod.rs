@@ -4,4 +4,5 @@ pub mod assemble;
 pub mod config;
 pub mod decoder;
 pub mod feed_forward;
+pub mod shard;
 pub mod vision;

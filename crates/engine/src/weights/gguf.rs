@@ -9,8 +9,9 @@
 
 use super::gguf_header::{parse, Entry, MAGIC};
 use super::shards::Shards;
-use super::{map, Metadata, Source, Tensor};
+use super::{expect_shape, map, Metadata, Source, Tensor};
 use crate::{Error, Result};
+use sglang_kernels::dtype::DType;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -68,6 +69,25 @@ impl Gguf {
         Ok((Gguf { file: path.to_owned(), tensors, paired }, metadata))
     }
 
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        let missing = || Error::load(format!("{}: no tensor {name}", self.file.display()));
+        self.tensors.get(name).ok_or_else(missing)
+    }
+
+    /// A tensor with some bytes of its rows; where rows are stored as pairs, those of whole heads.
+    fn filled(&self, name: &str, entry: &Entry, range: Range<usize>) -> Result<Tensor<'_>> {
+        let wrong = |what: String| Error::load(format!("{}: tensor {name}{what}", self.file.display()));
+        let stored = self.read(&range).map_err(|e| wrong(format!(" cannot be read: {e}")))?;
+        let (rows, row) = (entry.shape[0], entry.range.len() / entry.shape[0].max(1));
+        let bytes = match self.paired_heads(name) {
+            None => stored,
+            Some(heads) => split_pairs(&stored, row, rows, heads)
+                .ok_or_else(|| wrong(format!(": {rows} rows are not {heads} heads of an even size")))?,
+        };
+        let shape = [&[range.len() / row.max(1)], &entry.shape[1..]].concat();
+        Ok(Tensor { name: name.to_owned(), dtype: entry.dtype, shape, bytes: Cow::Owned(bytes), file: &self.file })
+    }
+
     /// Some bytes of the file.
     fn read(&self, range: &Range<usize>) -> std::io::Result<Vec<u8>> {
         let mut file = std::fs::File::open(&self.file)?;
@@ -91,17 +111,19 @@ impl Gguf {
 
 impl Source for Gguf {
     fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let wrong = |what: String| Error::load(format!("{}: {what}", self.file.display()));
-        let entry = self.tensors.get(name).ok_or_else(|| wrong(format!("no tensor {name}")))?;
-        let stored = self.read(&entry.range).map_err(|e| wrong(format!("tensor {name} cannot be read: {e}")))?;
-        let bytes = match self.paired_heads(name) {
-            None => stored,
-            Some(heads) => split_pairs(&stored, entry.shape[0], heads).ok_or_else(|| {
-                wrong(format!("tensor {name}: {} rows are not {heads} heads of an even size", entry.shape[0]))
-            })?,
-        };
-        let (name, bytes) = (name.to_owned(), Cow::Owned(bytes));
-        Ok(Tensor { name, dtype: entry.dtype, shape: entry.shape.clone(), bytes, file: &self.file })
+        let entry = self.entry(name)?;
+        self.filled(name, entry, entry.range.clone())
+    }
+
+    fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor<'_>> {
+        let entry = self.entry(name)?;
+        expect_shape(&self.file, name, &entry.shape, shape)?;
+        let (start, row) = (entry.range.start, entry.range.len() / shape[0].max(1));
+        self.filled(name, entry, start + rows.start * row..start + rows.end * row)
+    }
+
+    fn dtype(&self, name: &str) -> Result<DType> {
+        Ok(self.entry(name)?.dtype)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -130,13 +152,14 @@ pub(super) fn same_split(a: &Path, b: &Path) -> bool {
     split_name(a).is_some_and(|name| split_name(b) == Some(name))
 }
 
-/// Moves row `2j + p` of each head to `p · S/2 + j`; `None` where `rows` are not `heads` heads of an even size.
-fn split_pairs(stored: &[u8], rows: usize, heads: usize) -> Option<Vec<u8>> {
+/// Moves row `2j + p` of each head to `p · S/2 + j`, in rows of `row` bytes; `None` where `rows` are not `heads` heads of
+/// an even size, or what is stored is not whole heads.
+fn split_pairs(stored: &[u8], row: usize, rows: usize, heads: usize) -> Option<Vec<u8>> {
     let halves = heads.checked_mul(2).filter(|&halves| halves > 0)?;
-    if !rows.is_multiple_of(halves) {
+    let half = rows / halves;
+    if !rows.is_multiple_of(halves) || !stored.len().is_multiple_of((2 * half * row).max(1)) {
         return None;
     }
-    let (row, half) = (stored.len() / rows, rows / halves);
     let mut moved = Vec::with_capacity(stored.len());
     for head in stored.chunks_exact(2 * half * row) {
         for part in 0..2 {

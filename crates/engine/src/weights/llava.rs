@@ -6,6 +6,7 @@
 use super::{Source, Tensor, Words};
 use crate::{Error, Result};
 use serde_json::Value;
+use sglang_kernels::dtype::DType;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -94,6 +95,11 @@ impl Source for Llava {
             tensor.shape = vec![out, channels * height * width];
         }
         Ok(tensor)
+    }
+
+    fn dtype(&self, name: &str) -> Result<DType> {
+        let (part, stored) = self.part(name)?;
+        part.dtype(stored)
     }
 
     fn words(&self, name: &str) -> Result<Words> {

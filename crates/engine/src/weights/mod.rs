@@ -22,6 +22,7 @@ use crate::{Error, Result};
 use candle_core::safetensors::MmapedSafetensors;
 use sglang_kernels::dtype::DType;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 /// One tensor of a model file.
@@ -42,11 +43,37 @@ pub struct Tensor<'a> {
 impl Tensor<'_> {
     /// Fails unless the shape is `shape`.
     pub fn expect_shape(&self, shape: &[usize]) -> Result<()> {
-        if self.shape == shape {
-            return Ok(());
+        expect_shape(self.file, &self.name, &self.shape, shape)
+    }
+
+    /// Only these rows.
+    pub fn rows(mut self, rows: Range<usize>) -> Self {
+        let row = self.bytes.len() / self.shape[0].max(1);
+        let place = rows.start * row..rows.end * row;
+        self.shape[0] = rows.len();
+        self.bytes = match self.bytes {
+            Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[place]),
+            Cow::Owned(bytes) if place.len() == bytes.len() => Cow::Owned(bytes),
+            Cow::Owned(bytes) => Cow::Owned(bytes[place].to_vec()),
+        };
+        self
+    }
+
+    /// Only these columns of a matrix, which are whole blocks.
+    pub fn columns(mut self, columns: Range<usize>) -> Result<Self> {
+        if columns.len() == self.shape[1] {
+            return Ok(self);
         }
-        let (name, file, found) = (&self.name, self.file.display(), &self.shape);
-        Err(Error::load(format!("{file}: tensor {name} has shape {found:?}; the configuration asks for {shape:?}")))
+        if [columns.start, columns.end].iter().any(|column| !column.is_multiple_of(self.dtype.block_len())) {
+            let (name, dtype) = (&self.name, self.dtype);
+            return Err(Error::load(format!("tensor {name}: columns {columns:?} are not whole blocks of {dtype}")));
+        }
+        let row = self.dtype.row_bytes(self.shape[1]);
+        let place = self.dtype.row_bytes(columns.start)..self.dtype.row_bytes(columns.end);
+        let cut: Vec<u8> = self.bytes.chunks_exact(row).flat_map(|row| &row[place.clone()]).copied().collect();
+        self.release();
+        (self.shape[1], self.bytes) = (columns.len(), cut.into());
+        Ok(self)
     }
 
     /// Gives the memory of the mapped file back; its content is read again where someone asks for it.
@@ -80,6 +107,14 @@ impl Tensor<'_> {
     }
 }
 
+fn expect_shape(file: &Path, name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    let file = file.display();
+    Err(Error::load(format!("{file}: tensor {name} has shape {found:?}; the configuration asks for {wanted:?}")))
+}
+
 /// A tensor of 32-bit words, each of which packs several numbers.
 pub struct Words {
     /// Sizes, outermost first.
@@ -93,6 +128,16 @@ pub trait Source: Send + Sync {
     /// The tensor of this canonical name; an error that names the files if there is none, or if its format is not
     /// one of [`DType`].
     fn tensor(&self, name: &str) -> Result<Tensor<'_>>;
+    /// Some rows of the tensor, which must be of this shape; no other rows are read, where that can be.
+    fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor<'_>> {
+        let tensor = self.tensor(name)?;
+        tensor.expect_shape(shape)?;
+        Ok(tensor.rows(rows))
+    }
+    /// The format of the tensor, or one whose blocks are as long.
+    fn dtype(&self, name: &str) -> Result<DType> {
+        Ok(self.tensor(name)?.dtype)
+    }
     /// The tensor of this name, of 32-bit integers.
     fn words(&self, name: &str) -> Result<Words> {
         Err(Error::load(format!("tensor {name}: packed integers are not supported in files of this kind")))

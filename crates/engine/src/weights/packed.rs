@@ -90,6 +90,13 @@ impl Source for Packed {
         }
     }
 
+    fn dtype(&self, name: &str) -> Result<DType> {
+        match self.layer(name) {
+            Some(_) => Ok(DType::Q4_1),
+            None => self.inner.dtype(name),
+        }
+    }
+
     fn has(&self, name: &str) -> bool {
         self.layer(name).is_some() || self.inner.has(name)
     }

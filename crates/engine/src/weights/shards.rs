@@ -5,7 +5,9 @@
 use super::open::files_ending;
 use super::{read_json, Source, Tensor, Words};
 use crate::{Error, Result};
+use sglang_kernels::dtype::DType;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 /// A kind of checkpoint.
@@ -79,6 +81,14 @@ impl Shards {
 impl Source for Shards {
     fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         self.part(name)?.tensor(name)
+    }
+
+    fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor<'_>> {
+        self.part(name)?.rows(name, shape, rows)
+    }
+
+    fn dtype(&self, name: &str) -> Result<DType> {
+        self.part(name)?.dtype(name)
     }
 
     fn words(&self, name: &str) -> Result<Words> {

@@ -242,15 +242,20 @@ impl Shared {
 }
 
 /// Waits ever more gently.
-#[derive(Default)]
-struct Patience {
+#[derive(Clone, Default)]
+pub struct Patience {
     polls: u32,
     since: Option<Instant>,
 }
 
 impl Patience {
+    /// For those who wait for threads that may have no core of their own.
+    pub fn without_spinning() -> Self {
+        Patience { polls: SPINS, since: None }
+    }
+
     /// One pause; `false` when it is time to sleep.
-    fn wait(&mut self) -> bool {
+    pub fn wait(&mut self) -> bool {
         if self.polls < SPINS {
             self.polls += 1;
             std::hint::spin_loop();

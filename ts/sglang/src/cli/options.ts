@@ -96,11 +96,19 @@ export const flags = [
   },
   { name: 'disable-radix-cache', kind: 'switch', group: 'engine', help: 'keep no prefixes for later requests' },
   {
+    name: 'tp',
+    aliases: ['tp-size', 'tensor-parallel-size'],
+    kind: 'integer',
+    group: 'engine',
+    range: [1, 64],
+    help: 'ranks that share the model, each with its part of every layer (default: 1)',
+  },
+  {
     name: 'threads',
     kind: 'integer',
     group: 'engine',
     range: [1, 1024],
-    help: 'compute threads (default: physical cores)',
+    help: 'compute threads, of all ranks together (default: physical cores)',
   },
   {
     name: 'chat-template',
@@ -192,7 +200,7 @@ export const flags = [
 
 /** Flags of the original whose function does not exist here yet: refused by name, so that none is ignored. */
 const notYet =
-  'tp tp-size tensor-parallel-size dp-size mem-fraction-static stream-interval schedule-conservativeness ' +
+  'dp-size mem-fraction-static stream-interval schedule-conservativeness ' +
   'disable-regex-jump-forward allow-local-files watchdog-timeout';
 
 type Camel<S extends string> = S extends `${infer A}-${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;

@@ -58,7 +58,9 @@ export interface EngineOptions {
   chunkedPrefillSize?: number;
   schedulePolicy?: (typeof schedulePolicies)[number];
   disableRadixCache?: boolean;
-  /** Compute threads. Default: physical cores. */
+  /** Ranks that share the model, each with its part of every layer. Default: 1. */
+  tp?: number;
+  /** Compute threads, of all ranks together. Default: physical cores. */
   threads?: number;
   /** Jinja source, or the name of a built-in template. */
   chatTemplate?: string;

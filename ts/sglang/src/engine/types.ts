@@ -233,8 +233,10 @@ export interface ModelCard {
   chatTemplate: string | null;
   /** Files of the model, in bytes. */
   weightBytes: number;
-  /** E.g. `cpu (avx512vnni, 2 threads)`. */
+  /** E.g. `cpu (avx512vnni, 2 threads)`, or `2 ranks of cpu (avx512vnni, 1 thread)`. */
   device: string;
+  /** Ranks that share the model. */
+  tp: number;
   dtype: string;
   /** Tokens that fit the KV cache. */
   maxTotalTokens: number;

@@ -69,7 +69,7 @@ function serverInfo(state: ServerState) {
     ...state.options.flags,
     ...modelInfo(state),
     version,
-    tp_size: 1,
+    tp_size: model.tp,
     dp_size: 1,
     device: model.device,
     dtype: model.dtype,

@@ -254,6 +254,17 @@ test('two engines work side by side; a closed one refuses', async (t) => {
   await t.throwsAsync(other.generate({ prompt }).all(), { code: 'engine_closed' });
 });
 
+test('two ranks share a model; a number of ranks that does not fit is refused', async (t) => {
+  const shared = await tinyEngine({ tp: 2, threads: 2, dtype: 'float32' });
+  const whole = await tinyEngine({ dtype: 'float32' });
+  t.regex(shared.model.device, /^2 ranks of cpu \(\w+, 1 thread\)$/);
+  t.deepEqual([shared.model.tp, whole.model.tp], [2, 1]);
+  const [a, b] = await Promise.all([shared, whole].map((e) => e.generate({ prompt, samplingParams: greedy })));
+  t.is(a!.text, b!.text);
+  await Promise.all([shared.close(), whole.close()]);
+  await t.throwsAsync(tinyEngine({ tp: 64 }), { code: 'load_failed', message: /^tp 64: .*; tp can be 1, 2, / });
+});
+
 test('loading tells what is wrong with the files', async (t) => {
   const folder = mkdtempSync(path.join(tmpdir(), 'sglang-load-'));
   const truncated = path.join(folder, 'model.gguf');

@@ -34,6 +34,7 @@ const card: ModelCard = {
   chatTemplate: '{{ messages }}',
   weightBytes: 0,
   device: 'fake (1 thread)',
+  tp: 1,
   dtype: 'float32',
   maxTotalTokens: 4096,
 };
