@@ -42,6 +42,9 @@ const blocks = {
 };
 export const F32 = 0;
 export const F16 = 1;
+export const Q4_0 = 2;
+export const Q4_K = 12;
+export const Q6_K = 14;
 export const UINT32 = 4;
 
 export function tensorBytes({ shape, type }) {

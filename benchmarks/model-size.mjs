@@ -13,14 +13,15 @@ export function modelSize(path) {
   const layers = number('block_count');
   const heads = number('attention.head_count');
   const headSize = number('embedding_length') / heads;
-  const matrices = tensors.filter(({ shape }) => shape.length === 2);
+  const used = (tensor) => (tensor.shape.length === 3 ? number('expert_used_count') / tensor.shape[2] : 1);
+  const matrices = tensors.filter(({ shape }) => shape.length > 1);
   const isHead = ({ name }) => name === 'output.weight' || name === 'token_embd.weight';
   const head = matrices.filter(isHead).find(({ name }, _, all) => all.length === 1 || name === 'output.weight');
   const inLayers = matrices.filter((tensor) => !isHead(tensor));
-  const operations = (tensor) => 2 * tensor.shape[0] * tensor.shape[1];
+  const operations = (tensor) => 2 * tensor.shape.reduce((a, b) => a * b) * used(tensor);
   return {
-    /** Read once for each step of decoding. */
-    bytesPerStep: sum([...inLayers, head].map(tensorBytes)),
+    /** Read once for each step of decoding; of a mixture, what one token takes. */
+    bytesPerStep: sum([...inLayers, head].map((tensor) => tensorBytes(tensor) * used(tensor))),
     kvBytesPerToken: 2 * layers * number('attention.head_count_kv') * headSize * KV_BYTES,
     layerOperations: sum(inLayers.map(operations)),
     headOperations: operations(head),

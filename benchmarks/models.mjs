@@ -8,9 +8,9 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inCache, once } from './cache.mjs';
 import { buildLlamaCpp, llamaProgram } from './llama-cpp.mjs';
-import { writeLargeModel } from './large-model.mjs';
 import { writeOnnxModel } from './onnx-model.mjs';
 import { setUpWith } from './programs.mjs';
+import { shapes, writeRandomModel } from './random-model.mjs';
 
 const cli = fileURLToPath(new URL('../ts/sglang/dist/cli.js', import.meta.url));
 const DEFAULT_MODEL = 'smollm2-135m-instruct';
@@ -41,7 +41,7 @@ export async function modelFile(base, format) {
   if (!format.startsWith(LARGE)) return quantize(base, name, format);
   const large = await once(inCache('models', 'random-1.1b.f16.gguf'), (file) => {
     console.log('── writing a Llama of 1.1 B random weights (2.2 GB)');
-    writeLargeModel(file, base);
+    writeRandomModel(file, shapes['llama-1.1b-f16'], base);
   });
   return quantize(large, 'random-1.1b', format.slice(LARGE.length));
 }

@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { F16, F32, readHeader, tensorBytes, UINT32, writeFile } from '../gguf.mjs';
-import { float16 } from '../large-model.mjs';
+import { float16 } from '../random-model.mjs';
 import { longestPieces } from '../vocabulary.mjs';
 
 test('what is written is what is read', (t) => {
