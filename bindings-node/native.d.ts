@@ -67,6 +67,7 @@ export interface NativeFinish {
   promptTokens: number
   completionTokens: number
   cachedTokens: number
+  discardedTokens: number
 }
 
 /** What to load and how; what is left out is decided by the engine. */

@@ -246,6 +246,7 @@ pub struct NativeFinish {
     pub prompt_tokens: u32,
     pub completion_tokens: u32,
     pub cached_tokens: u32,
+    pub discarded_tokens: u32,
 }
 
 impl From<request::Finish> for NativeFinish {
@@ -255,6 +256,7 @@ impl From<request::Finish> for NativeFinish {
             prompt_tokens: finish.prompt_tokens as u32,
             completion_tokens: finish.completion_tokens as u32,
             cached_tokens: finish.cached_tokens as u32,
+            discarded_tokens: finish.discarded_tokens as u32,
             ..NativeFinish::default()
         };
         match finish.reason {

@@ -272,6 +272,8 @@ pub struct Finish {
     pub completion_tokens: usize,
     /// Prompt tokens whose KV came from the cache.
     pub cached_tokens: usize,
+    /// Tokens that were generated besides, and taken back since what they said broke the schema.
+    pub discarded_tokens: usize,
 }
 
 /// Why a request ended.
@@ -323,7 +325,7 @@ impl Event {
     /// The only event of a request that could not be started.
     pub fn failed(id: RequestId, error: &Error) -> Self {
         let reason = FinishReason::failed(error);
-        let finish = Finish { reason, prompt_tokens: 0, completion_tokens: 0, cached_tokens: 0 };
+        let finish = Finish { reason, prompt_tokens: 0, completion_tokens: 0, cached_tokens: 0, discarded_tokens: 0 };
         Event { id, finish: Some(finish), ..Event::default() }
     }
 }

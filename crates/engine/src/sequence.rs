@@ -1,7 +1,8 @@
 //! One request under way: its tokens, how far their KV is computed, and what its next token depends on.
 //!
 //! Law: `computed ≤ tokens.len()`, and the lease (where there is one) covers the computed tokens. Tokens after
-//! `computed` are the ones the next steps run; when all but the last are computed, the sequence decodes.
+//! `computed` are the ones the next steps run; when all but the last are computed, the sequence decodes. No output is
+//! handed over that a grammar may still take back.
 
 use crate::batch::{Output, OutputRow, Pick, Picked, SampleParams, NO_TOKEN};
 use crate::error::Error;
@@ -79,6 +80,12 @@ pub struct Sequence {
     seen: BTreeSet<u32>,
     /// What the grammar allows next.
     allowed: Option<Arc<[u32]>>,
+    /// How many tokens of the output stay, where the grammar takes back the others.
+    kept: Option<usize>,
+    /// How often it did.
+    retries: u64,
+    /// Tokens that it took back.
+    discarded: usize,
     text: TextStream,
     stops: StopMatcher,
     event: Event,
@@ -114,6 +121,9 @@ impl Sequence {
             counts: BTreeMap::new(),
             seen,
             allowed: None,
+            kept: None,
+            retries: 0,
+            discarded: 0,
             text: TextStream::new(),
             stops: StopMatcher::new(&asked.sampling.stop),
             event: Event { id: asked.id, ..Event::default() },
@@ -123,7 +133,11 @@ impl Sequence {
             tokenizer,
         };
         sequence.report_first_prompt_token();
-        sequence.update_allowed();
+        let forced = sequence.jump(None);
+        sequence.append_all(forced);
+        while sequence.must_retry() {
+            sequence.retry();
+        }
         sequence
     }
 
@@ -150,6 +164,16 @@ impl Sequence {
     /// Tokens generated so far.
     pub fn n_output(&self) -> usize {
         self.tokens.len() - self.prompt_len
+    }
+
+    /// Tokens of the prompt.
+    pub fn n_prompt(&self) -> usize {
+        self.prompt_len
+    }
+
+    /// It was never admitted.
+    pub fn is_new(&self) -> bool {
+        self.cached.is_none()
     }
 
     /// Tokens that may still be generated.
@@ -180,7 +204,7 @@ impl Sequence {
         self.computed = lease.matched();
         self.lease = Some(lease);
         if self.cached.is_none() {
-            let (prompt_tokens, cached_tokens) = (self.prompt_len, self.computed);
+            let (prompt_tokens, cached_tokens) = (self.prompt_len, self.computed.min(self.prompt_len));
             self.cached = Some(cached_tokens);
             self.event.admitted = Some(Admitted { prompt_tokens, cached_tokens, queued: self.arrived.elapsed() });
         }
@@ -251,16 +275,26 @@ impl Sequence {
 
     fn sample_params(&self) -> SampleParams {
         let s = &self.asked.sampling;
+        // The most probable tokens of another try would be the same again.
+        let temperature = if self.retries > 0 { s.temperature.max(RETRY_TEMPERATURE) } else { s.temperature };
         SampleParams {
-            temperature: if s.temperature < 1e-6 { 0.0 } else { s.temperature },
+            temperature: if temperature < 1e-6 { 0.0 } else { temperature },
             top_p: s.top_p,
             top_k: s.top_k.clamp(0, i64::from(u32::MAX)) as u32,
             min_p: s.min_p,
-            uniform: (mix(s.seed, self.n_output() as u64) >> 40) as f32 / (1 << 24) as f32,
+            uniform: (mix(self.seed(), self.n_output() as u64) >> 40) as f32 / (1 << 24) as f32,
             edits: self.edits(),
             seen: self.seen.iter().copied().collect(),
             repetition_penalty: s.repetition_penalty,
             allowed: self.allowed.clone(),
+        }
+    }
+
+    /// Of this try.
+    fn seed(&self) -> u64 {
+        match self.retries {
+            0 => self.asked.sampling.seed,
+            retries => mix(self.asked.sampling.seed, u64::MAX - retries),
         }
     }
 
@@ -309,23 +343,29 @@ impl Sequence {
 
     /// Appends a sampled token and the text that the grammar then forces.
     fn accept(&mut self, token: u32) {
-        for token in self.with_forced(token) {
+        let is_stop = self.is_stop_token(token);
+        if let Some(grammar) = self.asked.grammar.as_mut().filter(|_| !is_stop) {
+            grammar.accept(token);
+        }
+        let jump = if is_stop { Vec::new() } else { self.jump(Some(token)) };
+        self.append_all(if jump.is_empty() { vec![token] } else { jump });
+    }
+
+    /// The last token and those that the grammar forces after it. Where each token matters by itself, the model is asked.
+    fn jump(&mut self, last: Option<u32>) -> Vec<u32> {
+        let by_token = self.asked.logprobs.enabled || !self.asked.sampling.logit_bias.is_empty();
+        let grammar = self.asked.grammar.as_mut().filter(|_| !by_token && self.asked.max_new > 0);
+        grammar.and_then(|grammar| grammar.jump(last)).unwrap_or_default()
+    }
+
+    fn append_all(&mut self, tokens: Vec<u32>) {
+        for token in tokens {
             self.append(token);
             if self.finish.is_some() {
                 return;
             }
         }
         self.update_allowed();
-    }
-
-    /// The token and those that the grammar forces after it. Where each token matters by itself, the model is asked.
-    fn with_forced(&mut self, token: u32) -> Vec<u32> {
-        let is_stop = self.is_stop_token(token);
-        let by_token = self.asked.logprobs.enabled || !self.asked.sampling.logit_bias.is_empty();
-        let Some(grammar) = self.asked.grammar.as_mut().filter(|_| !is_stop) else { return vec![token] };
-        grammar.accept(token);
-        let jump = if by_token { None } else { grammar.jump(token) };
-        jump.unwrap_or_else(|| vec![token])
     }
 
     /// Appends a token and sees whether it ends the sequence.
@@ -383,8 +423,37 @@ impl Sequence {
                     self.end(FinishReason::Complete);
                 }
             }
-            Err(error) => self.fail(&error),
+            Err(error) => match grammar.take_back() {
+                Some(n_kept) if self.finish.is_none() => self.kept = Some(n_kept),
+                _ => {
+                    self.event.text.clear();
+                    self.fail(&error);
+                }
+            },
         }
+    }
+
+    /// The grammar took back output: [`Sequence::retry`] is to follow.
+    pub fn must_retry(&self) -> bool {
+        self.kept.is_some() && self.finish.is_none()
+    }
+
+    /// Goes back to the tokens that stay, of which none is computed any more.
+    pub fn retry(&mut self) {
+        let n_kept = self.kept.take().unwrap_or(0);
+        let kept = self.tokens.split_off(self.prompt_len)[..n_kept].to_vec();
+        self.retries += 1;
+        self.discarded += self.event.tokens.len() - n_kept;
+        self.event.tokens.clear();
+        self.event.text.clear();
+        self.event.logprobs.truncate(n_kept);
+        self.counts.clear();
+        if !self.seen.is_empty() {
+            self.seen = self.tokens.iter().copied().filter(|&token| !is_key(token)).collect();
+        }
+        (self.text, self.stops) = (TextStream::new(), StopMatcher::new(&self.asked.sampling.stop));
+        self.computed = 0;
+        self.append_all(kept);
     }
 
     fn fail(&mut self, error: &Error) {
@@ -414,16 +483,25 @@ impl Sequence {
     /// What happened since the last call; `None` where nothing did.
     pub fn take_event(&mut self) -> Option<Event> {
         let mut event = std::mem::replace(&mut self.event, Event { id: self.asked.id, ..Event::default() });
+        if self.finish.is_none() && self.asked.grammar.as_ref().is_some_and(|grammar| grammar.may_take_back()) {
+            self.event.text = std::mem::take(&mut event.text);
+            self.event.tokens = std::mem::take(&mut event.tokens);
+            self.event.logprobs = std::mem::take(&mut event.logprobs);
+        }
         event.finish = self.finish.clone().map(|reason| Finish {
             reason,
             prompt_tokens: self.prompt_len,
             completion_tokens: self.n_output(),
             cached_tokens: self.n_cached(),
+            discarded_tokens: self.discarded,
         });
         let silent = event.text.is_empty() && event.tokens.is_empty() && event.prompt_logprobs.is_empty();
         (event.admitted.is_some() || event.finish.is_some() || !silent).then_some(event)
     }
 }
+
+/// Of the tries after a first that was wrong, at least.
+const RETRY_TEMPERATURE: f32 = 1.0;
 
 /// The error of a sequence whose bans, biases and constraint exclude one another.
 fn nothing_to_choose() -> Error {

@@ -32,7 +32,7 @@ fn stroll(constraint: &Constraint, choices: &[u16]) -> Option<Vec<u8>> {
             break;
         };
         grammar.accept(token);
-        let jumped = if choice % 2 == 0 { grammar.jump(token) } else { None };
+        let jumped = if choice % 2 == 0 { grammar.jump(Some(token)) } else { None };
         let bytes = jumped.unwrap_or_else(|| vec![token]).into_iter().flat_map(|token| TOKENIZER.token_bytes(token));
         text.extend(bytes);
     }

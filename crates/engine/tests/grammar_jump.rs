@@ -51,7 +51,8 @@ fn texts() -> Vec<(Constraint, Vec<&'static str>)> {
 fn walk(tokenizer: &Arc<Tokenizer>, constraint: &Constraint, text: &str) -> (usize, usize) {
     let expected = tokenizer.encode_piece(text).unwrap();
     let mut grammar = Grammars::new(tokenizer.clone()).start(constraint).unwrap();
-    let (mut tokens, mut chosen) = (Vec::new(), 0);
+    let (mut tokens, mut chosen) = (grammar.jump(None).unwrap_or_default(), 0);
+    assert!(expected.starts_with(&tokens), "{text:?}: {tokens:?}");
     while tokens.len() < expected.len() {
         let token = expected[tokens.len()];
         let mask = text_mask(&mut *grammar, tokenizer);
@@ -61,7 +62,7 @@ fn walk(tokenizer: &Arc<Tokenizer>, constraint: &Constraint, text: &str) -> (usi
             tokenizer.decode(&tokens, false)
         );
         grammar.accept(token);
-        tokens.extend(grammar.jump(token).unwrap_or_else(|| vec![token]));
+        tokens.extend(grammar.jump(Some(token)).unwrap_or_else(|| vec![token]));
         chosen += 1;
         assert!(
             expected.starts_with(&tokens),
@@ -99,8 +100,21 @@ fn a_chosen_token_may_be_joined_to_forced_text() {
     let mut grammar = Grammars::new(tokenizer.clone()).start(&regex("(hello|good) world")).unwrap();
     let first = tokenizer.encode_piece("h").unwrap()[0];
     grammar.accept(first);
-    assert_eq!(grammar.jump(first), tokenizer.encode_piece("hello world"));
+    assert_eq!(grammar.jump(Some(first)), tokenizer.encode_piece("hello world"));
     assert!(grammar.is_accepting());
+}
+
+#[test]
+fn text_that_is_forced_from_the_start_waits_for_no_step() {
+    let tokenizer = tokenizer("llama3");
+    let vocab = tokenizer.vocab() as u32;
+    let mut grammars = Grammars::new(tokenizer.clone());
+    for (pattern, steps) in [("Yes, of course!", 0), ("Answer[01]", 1), ("[01]", 1)] {
+        let grammar = grammars.start(&regex(pattern)).unwrap();
+        let (text, end, taken) = generate(&mut Fake::new(vocab, 64), &tokenizer, grammar, 64);
+        assert!(::regex::Regex::new(&format!("^(?:{pattern})$")).unwrap().is_match(&text), "{text:?}");
+        assert_eq!((end, taken), (FinishReason::Complete, steps), "{pattern}");
+    }
 }
 
 /// A grammar without jumps.

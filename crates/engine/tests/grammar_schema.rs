@@ -83,6 +83,7 @@ const SCHEMAS: &[(&str, &[&str], &[&str])] = &[
     (r#"{"oneOf":[{"type":"integer"},{"type":"boolean"}]}"#, &["12", "true"], &[r#""a""#, "null"]),
     (r#"{"allOf":[{"type":"integer","minimum":3},{"maximum":5}]}"#, &["3", "5"], &["2", "6"]),
     (r#"{"type":["string","null"]}"#, &[r#""a""#, "null"], &["1"]),
+    (r#"{"type":"object","properties":{"a":{"type":"null"}}}"#, &[r#"{"a":null}"#, r#"{"b":1}"#], &[r#"{"\u0061":1}"#]),
     (r#"{"type":"object"}"#, &["{}", r#"{"a":[1,{"b":null}],"c":"d"}"#], &["[]", "1", r#"{"a"}"#]),
     ("{}", &["null", "-1.5e3", r#"[{"a":"b"}]"#], &["nul", "{", "01", "[1,]"]),
     ("true", &["{}", "[]"], &["x"]),
@@ -134,6 +135,17 @@ const CHECKED: &[(&str, &[&str], &[&str])] = &[
         &["{}", r#"{"b":null}"#, r#"{"a":null,"b":null}"#],
         &[r#"{"a":null}"#],
     ),
+    (r#"{"type":"object","minProperties":2}"#, &[r#"{"a":1,"b":1}"#], &[r#"{"a":1}"#, r#"{"a":1,"a":2}"#]),
+    (
+        r#"{"type":"object","properties":{"a":{"type":"null"},"b":{"type":"null"}},"minProperties":1}"#,
+        &[r#"{"a":null}"#, r#"{"a":null,"b":null}"#, r#"{"c":1}"#],
+        &["{}"],
+    ),
+    (
+        r#"{"$schema":"http://json-schema.org/draft-04/schema#","type":"string","format":"iri"}"#,
+        &[r#""a:b""#],
+        &[r#""b""#],
+    ),
     (r#"{"type":"object","propertyNames":{"maxLength":2}}"#, &[r#"{"ab":1}"#], &[r#"{"abc":1}"#]),
 ];
 
@@ -167,6 +179,13 @@ fn a_schema_may_say_how_its_values_are_written() {
     let sorted = of(r#"{"keyOrder":"sorted"}"#, object);
     check(&sorted, r#"{"a":1,"b":null}"#, true);
     check(&sorted, r#"{"b":null,"a":1}"#, false);
+    let unordered = of(r#"{"keyOrder":"any"}"#, object);
+    for text in [r#"{"a":1,"b":null}"#, r#"{"b":null,"a":1}"#, r#"{"a":1,"c":[],"b":null}"#] {
+        check(&unordered, text, true);
+    }
+    for text in [r#"{"a":1}"#, r#"{"a":1,"a":2,"b":null}"#, r#"{"b":null,"a":null}"#, r#"{"b":null,"b":null}"#] {
+        check(&unordered, text, false);
+    }
     let any = of(r#"{"whitespace":"any"}"#, object);
     for text in [r#"{"b":null,"a":1}"#, "{\n  \"b\": null,\n  \"a\": 1\n}"] {
         check(&any, text, true);

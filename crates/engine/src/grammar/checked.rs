@@ -1,25 +1,39 @@
-//! Values that are checked when they are complete, for what cannot be enforced token by token.
+//! Values that are checked when they are complete, for what cannot be enforced token by token. A part that is wrong is
+//! taken back and written again.
 //!
-//! Law: no output ends as complete whose value does not satisfy its schema.
+//! Laws: no output ends as complete whose value does not satisfy its schema; a value is written at most
+//! [`MAX_TAKEN_BACK`] times more.
 
 use super::endless::endless;
-use super::parsing::{large_stack, with_large_stack};
+use super::parsing::{large_stack, with_large_stack, Parser, Parsing};
+use super::parts::{place, repeats_key};
+use super::schema::FORMATS;
 use super::vocabulary::Vocabulary;
 use super::{Allowed, Grammar};
 use crate::error::Error;
 use jsonschema::Validator;
-use serde_json::Value;
+use serde_json::{json, Value};
 use std::sync::mpsc::channel;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// A value that takes longer to check fails: schemas exist for which it would take forever.
 const MAX_TIME: Duration = Duration::from_secs(1);
 
+/// By turns from where the part begins that is wrong, and from the start: what stands before the part may leave it no
+/// right value.
+const MAX_TAKEN_BACK: usize = 8;
+
 const UNCHECKED: &str =
     "a schema that refers to itself for the same value, or to another by its name, cannot be checked";
 
-/// What a finished JSON text must satisfy.
+/// A format means the same in all drafts.
+static FORMAT_CHECKS: LazyLock<Vec<(&str, Arc<Validator>)>> = LazyLock::new(|| {
+    let build = |name| jsonschema::options().should_validate_formats(true).build(&json!({ "format": name })).ok();
+    FORMATS.into_iter().filter_map(|name| Some((name, Arc::new(build(name)?)))).collect()
+});
+
+/// What a finished JSON text must satisfy: its schema, and that no object has a key twice.
 pub struct Check {
     validator: Arc<Validator>,
     vocabulary: Arc<Vocabulary>,
@@ -32,8 +46,12 @@ impl Check {
         let build = || match endless(schema) {
             Some(at) => Err(format!("at \"{at}\": {UNCHECKED}")),
             None => {
-                let validator = jsonschema::options().should_validate_formats(true).build(schema);
-                validator.map_err(|e| format!("at \"{}\": {e}", e.instance_path))
+                let options = jsonschema::options().should_validate_formats(true);
+                let options = FORMAT_CHECKS.iter().fold(options, |options, (name, check)| {
+                    let check = check.clone();
+                    options.with_format(*name, move |text| check.is_valid(&Value::from(text)))
+                });
+                options.build(schema).map_err(|e| format!("at \"{}\": {e}", e.instance_path))
             }
         };
         let validator = with_large_stack(build)?;
@@ -41,59 +59,85 @@ impl Check {
     }
 
     /// What is wrong with a text.
-    fn flaw(&self, text: &[u8]) -> Option<String> {
-        let value: Value = match serde_json::from_slice(text) {
+    fn flaw(&self, text: &[u8]) -> Option<Flaw> {
+        let text = String::from_utf8_lossy(text);
+        let value: Value = match serde_json::from_str(&text) {
             Ok(value) => value,
-            Err(e) => return Some(format!("not JSON: {e}")),
+            Err(e) => return Some(Flaw { at: 0, reason: format!("not JSON: {e}") }),
         };
+        if repeats_key(&text) {
+            return Some(Flaw { at: 0, reason: "an object has a key twice".into() });
+        }
         let validator = self.validator.clone();
         let validate = move || match validator.validate(&value) {
             Ok(()) => None,
-            Err(e) => Some(format!("its part at \"{}\" breaks the schema at \"{}\"", e.instance_path, e.schema_path)),
+            Err(e) => Some((e.instance_path.to_string(), e.schema_path.to_string())),
         };
         let (send, receive) = channel();
         // Nobody listens any more where it took too long.
         let spawned = large_stack().spawn(move || drop(send.send(validate())));
         match spawned.map(|_thread| receive.recv_timeout(MAX_TIME)) {
-            Ok(Ok(flaw)) => flaw,
-            _ => Some("it could not be checked within a second".into()),
+            Ok(Ok(broken)) => broken.map(|(part, keyword)| Flaw {
+                at: place(&text, &part).unwrap_or(0),
+                reason: format!("its part at \"{part}\" breaks the schema at \"{keyword}\""),
+            }),
+            _ => Some(Flaw { at: 0, reason: "it could not be checked within a second".into() }),
         }
     }
 }
 
+/// What is wrong with a text.
+struct Flaw {
+    /// Byte at which the part begins that is wrong.
+    at: usize,
+    reason: String,
+}
+
 /// The state of a constraint that is looser than its schema.
 pub struct Checked {
-    inner: Box<dyn Grammar>,
+    start: Arc<Parser>,
+    inner: Parsing,
     check: Arc<Check>,
+    tokens: Vec<u32>,
     text: Vec<u8>,
     /// What is wrong with the text, where the inner constraint calls it complete.
-    flaw: Option<String>,
+    flaw: Option<Flaw>,
+    n_taken_back: usize,
 }
 
 impl Checked {
     /// At the start of a text.
-    pub fn new(inner: Box<dyn Grammar>, check: Arc<Check>) -> Self {
-        let mut checked = Checked { inner, check, text: Vec::new(), flaw: None };
-        checked.go_on(&[]);
-        checked
+    pub fn new(start: Arc<Parser>, check: Arc<Check>) -> Self {
+        let inner = start.start();
+        Checked { start, inner, check, tokens: Vec::new(), text: Vec::new(), flaw: None, n_taken_back: 0 }
     }
 
     fn go_on(&mut self, tokens: &[u32]) {
-        let bytes = tokens.iter().flat_map(|&token| self.check.vocabulary.bytes(token));
-        self.text.extend(bytes);
+        self.tokens.extend(tokens);
+        self.text.extend(tokens.iter().flat_map(|&token| self.check.vocabulary.bytes(token)));
         self.flaw = if self.inner.is_accepting() { self.check.flaw(&self.text) } else { None };
+    }
+
+    /// How many tokens lie before a byte of the text.
+    fn tokens_before(&self, byte: usize) -> usize {
+        let mut end = 0;
+        let ends = self.tokens.iter().map(|&token| {
+            end += self.check.vocabulary.bytes(token).len();
+            end
+        });
+        ends.take_while(|&end| end <= byte).count()
     }
 }
 
 impl Grammar for Checked {
     fn allowed(&mut self) -> Result<Allowed, Error> {
         let allowed = self.inner.allowed()?;
-        let Some(flaw) = &self.flaw else { return Ok(allowed) };
+        let Some(Flaw { reason, .. }) = &self.flaw else { return Ok(allowed) };
         if allowed.only_end {
             let param = self.check.param;
             return Err(Error::bad(
                 param,
-                format!("{param}: the model ended a value that does not satisfy it: {flaw}"),
+                format!("{param}: the model ended a value that does not satisfy it: {reason}"),
             ));
         }
         let mut mask = allowed.mask.to_vec();
@@ -110,10 +154,30 @@ impl Grammar for Checked {
         self.inner.is_accepting() && self.flaw.is_none()
     }
 
-    fn jump(&mut self, last: u32) -> Option<Vec<u32>> {
+    fn jump(&mut self, last: Option<u32>) -> Option<Vec<u32>> {
         let tokens = self.inner.jump(last)?;
-        self.text.truncate(self.text.len() - self.check.vocabulary.bytes(last).len());
+        if let Some(last) = last {
+            self.tokens.pop();
+            self.text.truncate(self.text.len() - self.check.vocabulary.bytes(last).len());
+        }
         self.go_on(&tokens);
         Some(tokens)
+    }
+
+    fn may_take_back(&self) -> bool {
+        true
+    }
+
+    fn take_back(&mut self) -> Option<usize> {
+        let flaw = self.flaw.take().filter(|_| self.n_taken_back < MAX_TAKEN_BACK)?;
+        let n_kept = if self.n_taken_back.is_multiple_of(2) { self.tokens_before(flaw.at) } else { 0 };
+        self.n_taken_back += 1;
+        let mut kept = std::mem::take(&mut self.tokens);
+        kept.truncate(n_kept);
+        self.text.clear();
+        self.inner = self.start.start();
+        kept.iter().for_each(|&token| self.inner.accept(token));
+        self.go_on(&kept);
+        Some(n_kept)
     }
 }

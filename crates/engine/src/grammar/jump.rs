@@ -12,9 +12,10 @@ pub type NextBytes = [bool; 256];
 impl Vocabulary {
     /// Tokens for the text of `last`, which was just chosen, and the beginning of `forced`, and how many bytes of
     /// `forced` they spell. `next` may follow all of `forced`. `None` where no token past `last` is certain.
-    pub fn respelled(&self, last: u32, forced: &[u8], next: &NextBytes) -> Option<(Vec<u32>, usize)> {
-        let n_last = self.bytes(last).len();
-        let bytes = [self.bytes(last), forced].concat();
+    pub fn respelled(&self, last: Option<u32>, forced: &[u8], next: &NextBytes) -> Option<(Vec<u32>, usize)> {
+        let last = last.map_or(&[][..], |token| self.bytes(token));
+        let n_last = last.len();
+        let bytes = [last, forced].concat();
         let text = bytes.utf8_chunks().next()?.valid();
         let mut tokens = self.tokenizer().encode_piece(text)?;
         if text.len() < bytes.len() {

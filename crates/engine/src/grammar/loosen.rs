@@ -11,30 +11,43 @@ const OF_VALUES: [&str; 4] = ["const", "default", "enum", "examples"];
 
 /// Loosens a schema and all within it.
 pub fn loosen(schema: &mut Value) {
+    for_each_schema(schema, &mut loosen_keywords);
+}
+
+fn loosen_keywords(keywords: &mut Map<String, Value>) {
+    if keywords.get("pattern").and_then(Value::as_str).is_some_and(is_irregular) {
+        keywords.shift_remove("pattern");
+    }
+    // Their patterns may match the same names.
+    if keywords.get("patternProperties").and_then(Value::as_object).is_some_and(|named| named.len() > 1) {
+        keywords.shift_remove("patternProperties");
+        keywords.shift_remove("additionalProperties");
+    }
+    // Counted by llguidance without the properties that the schema names.
+    for keyword in ["minProperties", "maxProperties"] {
+        keywords.shift_remove(keyword);
+    }
+    if let Some(conditions) = conditions(keywords) {
+        let all = keywords.entry("allOf").or_insert_with(|| json!([]));
+        all.as_array_mut().into_iter().for_each(|all| all.push(conditions.clone()));
+    }
+}
+
+/// Changes a schema, then all within it.
+pub fn for_each_schema(schema: &mut Value, change: &mut impl FnMut(&mut Map<String, Value>)) {
     if let Some(keywords) = schema.as_object_mut() {
-        if keywords.get("pattern").and_then(Value::as_str).is_some_and(is_irregular) {
-            keywords.shift_remove("pattern");
-        }
-        // Their patterns may match the same names.
-        if keywords.get("patternProperties").and_then(Value::as_object).is_some_and(|named| named.len() > 1) {
-            keywords.shift_remove("patternProperties");
-            keywords.shift_remove("additionalProperties");
-        }
-        if let Some(conditions) = conditions(keywords) {
-            let all = keywords.entry("allOf").or_insert_with(|| json!([]));
-            all.as_array_mut().into_iter().for_each(|all| all.push(conditions.clone()));
-        }
+        change(keywords);
     }
     // References may lead to anywhere in a schema, but not into values.
     match schema {
         Value::Object(keywords) => keywords.iter_mut().for_each(|(keyword, part)| match (keyword.as_str(), part) {
             (keyword, _) if OF_VALUES.contains(&keyword) => {}
             (keyword, Value::Object(named)) if OF_NAMED_SCHEMAS.contains(&keyword) => {
-                named.values_mut().for_each(loosen);
+                named.values_mut().for_each(|part| for_each_schema(part, change));
             }
-            (_, part) => loosen(part),
+            (_, part) => for_each_schema(part, change),
         }),
-        Value::Array(parts) => parts.iter_mut().for_each(loosen),
+        Value::Array(parts) => parts.iter_mut().for_each(|part| for_each_schema(part, change)),
         _ => {}
     }
 }

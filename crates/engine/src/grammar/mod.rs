@@ -13,6 +13,7 @@ mod examine;
 mod jump;
 mod loosen;
 mod parsing;
+mod parts;
 mod regex;
 mod schema;
 mod style;
@@ -109,8 +110,17 @@ pub trait Grammar: Send {
     /// The output so far is complete, though it may go on.
     fn is_accepting(&self) -> bool;
     /// Goes on by text that is forced, if any is. The tokens returned take the place of `last`, which was just
-    /// accepted: they spell it and the forced text.
-    fn jump(&mut self, _last: u32) -> Option<Vec<u32>> {
+    /// accepted: they spell it and the forced text. At the start of the output there is no last one.
+    fn jump(&mut self, _last: Option<u32>) -> Option<Vec<u32>> {
+        None
+    }
+    /// Output may be taken back: none of it is final before the end.
+    fn may_take_back(&self) -> bool {
+        false
+    }
+    /// Where nothing is allowed since finished output is wrong, goes back to before what is wrong and returns how many
+    /// tokens of the output stay. `None` where another try would be in vain.
+    fn take_back(&mut self) -> Option<usize> {
         None
     }
 }
@@ -142,7 +152,7 @@ pub struct Grammars {
 enum Compiled {
     Regex(Arc<Regex>),
     Parser(Box<Parser>),
-    Checked(Box<Parser>, Arc<Check>),
+    Checked(Arc<Parser>, Arc<Check>),
 }
 
 impl Compiled {
@@ -150,7 +160,7 @@ impl Compiled {
         match self {
             Compiled::Regex(regex) => Box::new(Matching::new(regex.clone())),
             Compiled::Parser(parser) => Box::new(parser.start()),
-            Compiled::Checked(parser, check) => Box::new(Checked::new(Box::new(parser.start()), check.clone())),
+            Compiled::Checked(parser, check) => Box::new(Checked::new(parser.clone(), check.clone())),
         }
     }
 }

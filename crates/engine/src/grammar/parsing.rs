@@ -167,7 +167,7 @@ impl Grammar for Parsing {
         self.accepting
     }
 
-    fn jump(&mut self, last: u32) -> Option<Vec<u32>> {
+    fn jump(&mut self, last: Option<u32>) -> Option<Vec<u32>> {
         let vocabulary = self.spellings.vocabulary.clone();
         let forced = if self.accepting { Vec::new() } else { self.matcher.compute_ff_bytes() };
         if forced.is_empty() || !forced.iter().all(|&byte| vocabulary.spells(byte)) {

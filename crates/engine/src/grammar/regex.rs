@@ -197,7 +197,7 @@ impl Grammar for Matching {
         self.state = self.regex.after(self.state, self.regex.vocabulary.bytes(token));
     }
 
-    fn jump(&mut self, last: u32) -> Option<Vec<u32>> {
+    fn jump(&mut self, last: Option<u32>) -> Option<Vec<u32>> {
         let regex = &self.regex;
         let forced = regex.forced(self.state);
         if forced.is_empty() {

@@ -18,7 +18,7 @@ const PARAM: &str = "sampling_params.json_schema";
 const MAX_TRIES: usize = 100;
 
 /// Formats of the specification (2020-12, "Validation", 7.3), which are taken as constraints.
-const FORMATS: [&str; 19] = [
+pub const FORMATS: [&str; 19] = [
     "date-time",
     "date",
     "time",
@@ -75,16 +75,29 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     let style = Style::taken_from(&mut schema)?;
     let mut styled = schema.clone();
     style.apply(&mut styled);
-    if let Ok(parser) = parser(&styled, style.options(false), parsers) {
-        return Ok(Compiled::Parser(Box::new(parser)));
-    }
-    loosen(&mut styled);
-    let parser = parser(&styled, style.options(true), parsers).map_err(|reason| {
-        let at = refused_part(&styled, parsers);
-        format!("at \"{at}\": {}", reworded(&reason))
-    })?;
+    let parser = match parser(&styled, style.options(false), parsers) {
+        Ok(parser) if !style.is_loose() && !counts_keys(&mut styled) => return Ok(Compiled::Parser(Box::new(parser))),
+        Ok(parser) => parser,
+        Err(_) => looser(&schema, &style, parsers)?,
+    };
     let check = Check::new(&schema, parsers.vocabulary(), PARAM)?;
-    Ok(Compiled::Checked(Box::new(parser), Arc::new(check)))
+    Ok(Compiled::Checked(Arc::new(parser), Arc::new(check)))
+}
+
+fn looser(schema: &Value, style: &Style, parsers: &Parsers) -> Result<Parser, String> {
+    let mut schema = schema.clone();
+    loosen(&mut schema);
+    style.apply(&mut schema);
+    parser(&schema, style.options(true), parsers).map_err(|reason| {
+        let at = refused_part(&schema, parsers);
+        format!("at \"{at}\": {}", reworded(&reason))
+    })
+}
+
+/// Whether keys that are repeated could pass for several.
+fn counts_keys(schema: &mut Value) -> bool {
+    schema.get("minProperties").and_then(Value::as_u64).is_some_and(|least| least > 1)
+        || subschemas(schema).into_iter().any(|(_, part)| counts_keys(part))
 }
 
 /// A reason in one line, in terms of the request.

@@ -2,8 +2,9 @@
 //!
 //! Law: a style narrows what a schema allows and never widens it; white space is the one exception, and is bounded.
 
+use super::loosen::for_each_schema;
 use serde::Deserialize;
-use serde_json::{json, Value};
+use serde_json::{json, Map, Value};
 
 /// The value of `x-sglang`.
 #[derive(Default, Deserialize)]
@@ -26,7 +27,7 @@ enum Whitespace {
     Any,
 }
 
-/// Of properties that the schema names; others follow them.
+/// Of properties that the schema names; others follow them, where there is an order.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum KeyOrder {
@@ -35,6 +36,8 @@ enum KeyOrder {
     Schema,
     /// Alphabetical.
     Sorted,
+    /// In any order, which no grammar enforces: that none is missing or repeated is checked when the value is complete.
+    Any,
 }
 
 /// References within references, at most.
@@ -57,22 +60,45 @@ impl Style {
 
     /// The schema of the values in this style.
     pub fn apply(&self, schema: &mut Value) {
-        if let KeyOrder::Sorted = self.key_order {
-            sort_properties(schema);
+        match self.key_order {
+            KeyOrder::Schema => {}
+            KeyOrder::Sorted => sort_properties(schema),
+            KeyOrder::Any => for_each_schema(schema, &mut unordered),
         }
         if let Some(depth) = self.max_depth {
             *schema = unrolled(schema, depth);
         }
     }
 
+    /// The schema of the values in this style lets more through than the schema itself.
+    pub fn is_loose(&self) -> bool {
+        matches!(self.key_order, KeyOrder::Any)
+    }
+
     /// For llguidance. `loose` takes `oneOf` as `anyOf` and passes over what is not supported.
     pub fn options(&self, loose: bool) -> Value {
-        let mut options = json!({ "coerce_one_of": loose, "lenient": loose });
+        // With `\u`, an additional key could spell the name of a property in other letters than its own.
+        let mut options = json!({ "coerce_one_of": loose, "lenient": loose, "json_allowed_escapes": "nrbtf\\\"" });
         match self.whitespace {
             Whitespace::Compact => options["whitespace_flexible"] = false.into(),
             Whitespace::Any => options["whitespace_pattern"] = "[ \\t\\n\\r]{0,20}".into(),
         }
         options
+    }
+}
+
+/// Properties as patterns that match their names only: those have no order.
+fn unordered(keywords: &mut Map<String, Value>) {
+    let Some(Value::Object(properties)) = keywords.shift_remove("properties") else { return };
+    let named = properties.into_iter().map(|(name, part)| (format!("^{}$", regex_syntax::escape(&name)), part));
+    let named: Map<String, Value> = named.collect();
+    // Others may match the same names.
+    if keywords.shift_remove("patternProperties").is_some() {
+        keywords.shift_remove("additionalProperties");
+    }
+    keywords.insert("patternProperties".into(), named.into());
+    if let Some(Value::Array(required)) = keywords.shift_remove("required") {
+        keywords.entry("minProperties").or_insert(required.len().into());
     }
 }
 

@@ -105,10 +105,10 @@ impl Scheduler {
         }
         let Some(lease) = lease else { return Err(Box::new(sequence)) };
         self.copies.extend(lease.copy().map(|copy| CopyRows { from: copy.from.0, to: copy.to.0, rows: copy.rows }));
-        let is_new = sequence.n_output() == 0;
+        let is_new = sequence.is_new();
         sequence.start(lease);
         if is_new {
-            self.totals.prompt_tokens += sequence.tokens.len() as u64;
+            self.totals.prompt_tokens += sequence.n_prompt() as u64;
             self.totals.cached_tokens += sequence.n_cached() as u64;
         }
         let earlier = self.waiting.iter_mut().filter(|s| s.arrival < sequence.arrival);

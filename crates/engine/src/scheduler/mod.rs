@@ -143,6 +143,7 @@ impl Scheduler {
         }
         let mut sequence = Sequence::new(asked, self.arrivals, self.tokenizer.clone());
         self.arrivals += 1;
+        self.totals.generated_tokens += sequence.n_output() as u64;
         if sequence.finish.is_some() {
             return sequence.take_event();
         }
@@ -209,9 +210,21 @@ impl Scheduler {
             self.totals.generated_tokens += (sequence.n_output() - before) as u64;
         }
         self.keep_computed();
+        self.retry_wrong();
         let events = self.running.iter_mut().filter_map(Sequence::take_event).collect();
         self.drop_finished();
         events
+    }
+
+    /// Takes pages from the sequences whose output was wrong; they wait and go on from what stays, which is in the cache.
+    fn retry_wrong(&mut self) {
+        let (wrong, running) = std::mem::take(&mut self.running).into_iter().partition(Sequence::must_retry);
+        self.running = running;
+        for mut sequence in wrong {
+            self.release(&mut sequence);
+            sequence.retry();
+            self.waiting.push(sequence);
+        }
     }
 
     /// Puts what this step computed into the tree: prompts at every chunk, so that others find them while they are

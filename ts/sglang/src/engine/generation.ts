@@ -57,6 +57,7 @@ class Sample {
       const { promptTokens, completionTokens, cachedTokens } = event.finish;
       const e2eLatency = (performance.now() - startedAt) / 1000;
       Object.assign(result.meta, { promptTokens, completionTokens, cachedTokens, e2eLatency });
+      if (event.finish.discardedTokens > 0) result.meta.discardedTokens = event.finish.discardedTokens;
       result.meta.finishReason = toFinishReason(event);
       chunk.meta = result.meta;
     }

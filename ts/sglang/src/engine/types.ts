@@ -172,6 +172,8 @@ export interface GenerateMeta {
   completionTokens: number;
   /** Prompt tokens whose KV came from the cache. */
   cachedTokens: number;
+  /** Tokens generated besides, and taken back since what they said broke the schema; missing where there are none. */
+  discardedTokens?: number;
   /** Seconds from submission to the end. */
   e2eLatency: number;
   /** Seconds in the queue; missing where the request never left it. */

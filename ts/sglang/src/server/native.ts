@@ -184,6 +184,7 @@ function metaInfo(engine: EngineLike, style: Style, meta: GenerateMeta) {
     prompt_tokens: meta.promptTokens,
     completion_tokens: meta.completionTokens,
     cached_tokens: meta.cachedTokens,
+    discarded_tokens: meta.discardedTokens,
     e2e_latency: meta.e2eLatency,
     queue_time: meta.queueTime,
     ...(returnLogprob && logprobFields(engine, style, 'output', meta.outputLogprobs ?? noLogprobs())),
