@@ -35,9 +35,11 @@ pub fn is_llava(config: &Value) -> bool {
 pub fn tower(folder: &Path, config: &Value) -> Result<Option<PathBuf>> {
     let Some(named) = config["mm_vision_tower"].as_str() else { return Ok(None) };
     let cached = || {
-        let home = std::env::var_os("HF_HOME").map(PathBuf::from);
-        let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/huggingface")))?;
-        let snapshots = home.join("hub").join(format!("models--{}", named.replace('/', "--"))).join("snapshots");
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let caches = || variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+        let home = || variable("HF_HOME").or_else(|| Some(caches()?.join("huggingface")));
+        let cache = variable("HF_HUB_CACHE").or_else(|| Some(home()?.join("hub")))?;
+        let snapshots = cache.join(format!("models--{}", named.replace('/', "--"))).join("snapshots");
         std::fs::read_dir(snapshots).ok()?.filter_map(|entry| Some(entry.ok()?.path())).next()
     };
     let places = [Some(folder.join(named)), folder.parent().map(|parent| parent.join(named)), cached()];

@@ -66,8 +66,9 @@ function program(around: Surroundings): Command {
   const pull = all
     .command('pull')
     .description('fetch a model and print its path')
-    .argument('<model>', 'a named model or a hub id');
-  pull.action((name: string) => runPull(name, around));
+    .argument('<model>', 'a named model or a hub id')
+    .option('--revision <name>', 'branch, tag or commit of a hub id');
+  pull.action((name: string) => runPull(name, pull.opts(), around));
   const grammar = all
     .command('grammar')
     .description('compile constraints and walk instances through their masks')
@@ -87,7 +88,7 @@ async function runGrammar(
   { tokenizer, json = false }: { tokenizer: string; json?: boolean },
   around: Surroundings,
 ): Promise<void> {
-  const { path, tokenizerPath = path } = await resolveModel(tokenizer, { env: around.env });
+  const { path, tokenizerPath = path } = await resolveModel(tokenizer, { env: around.env, part: 'tokenizer' });
   const examiner = around.examinerFor(tokenizerPath);
   let wrong = 0;
   for (const file of files) {
@@ -98,11 +99,11 @@ async function runGrammar(
   if (wrong > 0) throw new Error(`${wrong} wrong verdicts`);
 }
 
-async function runPull(name: string, around: Surroundings): Promise<void> {
+async function runPull(name: string, { revision }: { revision?: string }, around: Surroundings): Promise<void> {
   const stop = stopSignal();
   const view = progressView(around.stderr);
   try {
-    const { path } = await resolveModel(name, { env: around.env, signal: stop, onProgress: view.show });
+    const { path } = await resolveModel(name, { env: around.env, revision, signal: stop, onProgress: view.show });
     around.stdout.write(`${path}\n`);
   } finally {
     view.end();

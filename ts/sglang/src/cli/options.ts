@@ -29,9 +29,15 @@ export const flags = [
     kind: 'text',
     group: 'engine',
     default: 'smollm2-135m-instruct',
-    help: 'a GGUF file, a folder, a named model, or a hub id such as org/name or org/name:file.gguf',
+    help: 'a GGUF file, a folder, a named model, or a hub id such as org/name or org/name:Q4_K_M',
   },
-  { name: 'tokenizer-path', kind: 'text', group: 'engine', help: "the tokenizer, where it is not the model's own" },
+  { name: 'revision', kind: 'text', group: 'engine', help: 'branch, tag or commit of a hub id' },
+  {
+    name: 'tokenizer-path',
+    kind: 'text',
+    group: 'engine',
+    help: "the tokenizer, where it is not the model's own: a folder, a file or a hub id",
+  },
   {
     name: 'device',
     kind: 'text',

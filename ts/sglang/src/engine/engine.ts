@@ -41,6 +41,9 @@ export type LoadProgress = PullProgress | { phase: 'load'; doneBytes: number; to
 export interface EngineOptions {
   /** A GGUF file, a folder in the Hugging Face layout, a named model, or a hub id. */
   modelPath: string;
+  /** Branch, tag or commit of a hub id. */
+  revision?: string;
+  /** A folder, a file, or a hub id, of which only the tokenizer is fetched. */
   tokenizerPath?: string;
   device?: 'auto' | 'cpu';
   /** `float32` dequantizes the weights and computes in float32. Default `auto`: as stored. */
@@ -107,8 +110,12 @@ export class Engine implements EngineLike, Backend {
   /** Finds the model (downloading a named one if need be), loads it and starts the engine. */
   static async create(options: EngineOptions): Promise<Engine> {
     const { modelPath, onProgress = () => {}, signal, chatTemplate, randomSeed, tokenizerPath, ...others } = options;
-    const { quantization, dtype, ...rest } = others;
-    const resolved = await resolveModel(modelPath, { onProgress, signal });
+    const { quantization, dtype, revision, ...rest } = others;
+    const resolved = await resolveModel(modelPath, { revision, onProgress, signal });
+    const tokenizer =
+      tokenizerPath === undefined
+        ? resolved.tokenizerPath
+        : (await resolveModel(tokenizerPath, { part: 'tokenizer', signal })).path;
     signal?.throwIfAborted();
     // Events come only after a generation was submitted, when the engine exists.
     let dispatch: (events: readonly NativeEvent[]) => void = () => {};
@@ -118,7 +125,7 @@ export class Engine implements EngineLike, Backend {
           ...(rest as Omit<NativeLoadOptions, 'modelPath'>),
           modelPath: resolved.path,
           dtype: quantization ?? dtype,
-          tokenizerPath: tokenizerPath ?? resolved.tokenizerPath,
+          tokenizerPath: tokenizer,
           simd: process.env.SGLANG_SIMD,
         },
         (progress) => onProgress({ phase: 'load', ...progress }),

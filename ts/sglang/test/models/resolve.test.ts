@@ -185,7 +185,7 @@ test('a model that the hub does not have', async (t) => {
     message: /could not get org\/other: .*HTTP 404 \(no such model/,
   });
   await t.throwsAsync(resolveModel('org/name', { env }), {
-    message: /neither safetensors nor GGUF files, only README.md/,
+    message: /no safetensors, PyTorch or GGUF files, only README.md/,
   });
 });
 

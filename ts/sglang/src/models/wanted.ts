@@ -1,0 +1,97 @@
+/** Which files of a repository make the model that was asked for. */
+import { SglangError } from '../engine/errors.ts';
+import type { HubId } from './hub.ts';
+
+interface Named {
+  readonly path: string;
+}
+
+/** What is fetched. Where `main` is set it is the model (of a split file, the first part); else the folder is. */
+export interface Wanted<F> {
+  readonly files: readonly F[];
+  readonly main?: string;
+}
+
+/** The files a model is read from, or only those its tokenizer is. */
+export type Part = 'model' | 'tokenizer';
+
+/**
+ * The file that was named, or the GGUF file of the quantization that was; else weights in safetensors or PyTorch's
+ * format with all small texts; else the only GGUF file. A split file counts as one.
+ */
+export function wanted<F extends Named>(files: readonly F[], { repo, file }: HubId, part: Part): Wanted<F> {
+  if (file !== undefined) return namedFile(files, repo, file);
+  const top = files.filter(({ path }) => !path.includes('/'));
+  const texts = top.filter(({ path }) => /\.(json|jinja|model)$/.test(path) || path === 'merges.txt');
+  if (part === 'tokenizer' && texts.some(({ path }) => isTokenizer(path))) return { files: texts };
+  const weights = weightsOf(top);
+  if (weights.length > 0) return { files: [...texts, ...weights] };
+  const models = splitFiles(ggufsOf(files));
+  if (models.length === 1) return whole(models[0]!);
+  if (models.length > 1) throw several(repo, models.flat());
+  throw notInRepository(`${repo} has no safetensors, PyTorch or GGUF files, only`, files);
+}
+
+/** Whether nothing that belongs to a model is missing, as far as names tell: parts of split files, the configuration. */
+export function isComplete({ files, main }: Wanted<Named>, part: Part): boolean {
+  const names = new Set(files.map(({ path }) => path));
+  const hasSiblings = (path: string) => {
+    const [, start, n, end] = /^(.*-)\d{5}-of-(\d{5})(\.\w+)$/.exec(path) ?? [];
+    if (n === undefined) return true;
+    const nth = (i: number) => `${start}${String(i + 1).padStart(5, '0')}-of-${n}${end}`;
+    return Array.from({ length: Number(n) }, (_, i) => nth(i)).every((sibling) => names.has(sibling));
+  };
+  if (part === 'tokenizer') return main !== undefined || [...names].some(isTokenizer);
+  return (main !== undefined || names.has('config.json')) && [...names].every(hasSiblings);
+}
+
+const isTokenizer = (path: string) => /^tokenizer\.(json|model)$/.test(path);
+
+/** Weights in the standard names, else in any but those that hold the same once more. */
+function weightsOf<F extends Named>(top: readonly F[]): F[] {
+  const matching = (pattern: RegExp) => top.filter(({ path }) => pattern.test(path));
+  const found = [/^model(-\d+-of-\d+)?\.safetensors$/, /^(?!consolidated).*\.safetensors$/]
+    .concat(/^(pytorch_model.*|mm_projector)\.bin$/)
+    .map(matching);
+  return found.find((weights) => weights.length > 0) ?? [];
+}
+
+/** GGUF files of language models; those of vision towers lie beside them. */
+function ggufsOf<F extends Named>(files: readonly F[]): F[] {
+  return files.filter(({ path }) => path.endsWith('.gguf') && !/(^|\/)mmproj/.test(path));
+}
+
+/** Parts of one split file together, in order. */
+function splitFiles<F extends Named>(files: readonly F[]): F[][] {
+  const groups = new Map<string, F[]>();
+  for (const file of files) {
+    const name = file.path.replace(/-\d{5}-of-(\d{5}\.gguf)$/, '-$1');
+    groups.set(
+      name,
+      [...(groups.get(name) ?? []), file].sort((a, b) => (a.path < b.path ? -1 : 1)),
+    );
+  }
+  return [...groups.values()];
+}
+
+function namedFile<F extends Named>(files: readonly F[], repo: string, file: string): Wanted<F> {
+  const exact = files.filter(({ path }) => path === file);
+  if (exact.length === 1) return { files: exact, main: file };
+  const quantized = new RegExp(`(^|[-._/])${file.replaceAll(/\W/g, '\\$&')}([-.][^/]*)?\\.gguf$`, 'i');
+  const models = splitFiles(ggufsOf(files).filter(({ path }) => quantized.test(path)));
+  if (models.length === 1) return whole(models[0]!);
+  if (models.length > 1) throw several(repo, models.flat());
+  throw notInRepository(`${repo} has no file "${file}"; it has`, files);
+}
+
+function whole<F extends Named>(parts: readonly F[]): Wanted<F> {
+  return { files: parts, main: parts[0]!.path };
+}
+
+function several(repo: string, files: readonly Named[]): SglangError {
+  return notInRepository(`${repo} has several GGUF files; name one as ${repo}:<file or quantization>:`, files);
+}
+
+function notInRepository(problem: string, files: readonly Named[]): SglangError {
+  return new SglangError('model_not_found', `${problem} ${files.map(({ path }) => path).join(', ')}`, 'model_path');
+}
