@@ -116,6 +116,13 @@ fn check(quantization: Value, stored: &[Stored], layer: &Layer, dtype: DType, to
         let expected = layer.value(input, output);
         assert!((found - expected).abs() <= tolerance, "{quantization} [{output}, {input}]: {found} is not {expected}");
     }
+    let part = files.weights.rows("a.weight", &tensor.shape, 3..7).unwrap();
+    let row = tensor.bytes.len() / layer.outputs;
+    assert_eq!(
+        (&part.shape, &part.bytes[..]),
+        (&vec![4, layer.inputs], &tensor.bytes[3 * row..7 * row]),
+        "{quantization}"
+    );
 }
 
 /// The minimum of a block is rounded to f16: at most half a unit in the last place of 16 · 0.04.

@@ -6,11 +6,12 @@
 //! nothing, else `Q4_1`, whose minimum is rounded to f16; where neighbours are not in one group (GPTQ's `desc_act`), F16.
 
 use super::shards::Shards;
-use super::{Source, Tensor, Words};
+use super::{expect_shape, Source, Tensor, Words};
 use crate::{Error, Result};
 use half::f16;
 use sglang_kernels::dtype::DType;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Numbers in a word.
@@ -63,7 +64,8 @@ impl Packed {
         name.strip_suffix(".weight").filter(|layer| self.inner.has(&format!("{layer}.qweight")))
     }
 
-    fn unpack(&self, layer: &str) -> Result<Tensor<'_>> {
+    /// The rows that `wanted` chooses when it is told the shape of all.
+    fn unpack(&self, layer: &str, wanted: impl FnOnce(&[usize]) -> Result<Range<usize>>) -> Result<Tensor<'_>> {
         let read = |part: &str| self.inner.words(&format!("{layer}.{part}"));
         let scales = self.inner.tensor(&format!("{layer}.scales"))?;
         let groups = match (self.layout, self.inner.has(&format!("{layer}.g_idx"))) {
@@ -71,22 +73,31 @@ impl Packed {
             _ => None,
         };
         let linear = Linear { layout: self.layout, weights: read("qweight")?, zeros: read("qzeros")?, groups };
-        let (dtype, shape, bytes) = linear.rows(&scales).ok_or_else(|| {
+        let plan = linear.plan(&scales).ok_or_else(|| {
             let (file, weights, zeros, scales) =
                 (self.config.display(), &linear.weights.shape, &linear.zeros.shape, &scales.shape);
             Error::load(format!(
                 "{file}: layer {layer}: qweight {weights:?}, qzeros {zeros:?} and scales {scales:?} do not go together"
             ))
         })?;
-        Ok(Tensor { name: format!("{layer}.weight"), dtype, shape, bytes: Cow::Owned(bytes), file: &self.config })
+        let rows = wanted(&plan.shape)?;
+        let (shape, bytes) = (vec![rows.len(), plan.shape[1]], Cow::Owned(linear.rows(&plan, rows)));
+        Ok(Tensor { name: format!("{layer}.weight"), dtype: plan.dtype, shape, bytes, file: &self.config })
     }
 }
 
 impl Source for Packed {
     fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         match self.layer(name) {
-            Some(layer) => self.unpack(layer),
+            Some(layer) => self.unpack(layer, |shape| Ok(0..shape[0])),
             None => self.inner.tensor(name),
+        }
+    }
+
+    fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor<'_>> {
+        match self.layer(name) {
+            Some(layer) => self.unpack(layer, |found| expect_shape(&self.config, name, found, shape).map(|()| rows)),
+            None => self.inner.rows(name, shape, rows),
         }
     }
 
@@ -117,6 +128,17 @@ impl Source for Packed {
     }
 }
 
+/// How a layer goes out.
+struct Plan {
+    dtype: DType,
+    /// `[out, in]`.
+    shape: [usize; 2],
+    /// The group of each input.
+    group: Vec<usize>,
+    /// `[groups, out]`.
+    scales: Vec<f32>,
+}
+
 /// One packed layer.
 struct Linear {
     layout: Layout,
@@ -127,8 +149,8 @@ struct Linear {
 }
 
 impl Linear {
-    /// Format, shape `[out, in]` and bytes; `None` where the parts do not fit one another.
-    fn rows(&self, scales: &Tensor) -> Option<(DType, Vec<usize>, Vec<u8>)> {
+    /// `None` where the parts do not fit one another.
+    fn plan(&self, scales: &Tensor) -> Option<Plan> {
         let (&[n_groups, outputs], &[a, b]) = (&scales.shape[..], &self.weights.shape[..]) else { return None };
         let inputs = match self.layout {
             Layout::Gptq(_) => a.checked_mul(PER_WORD).filter(|_| b == outputs)?,
@@ -147,18 +169,22 @@ impl Linear {
         if group.iter().any(|&g| g >= n_groups) {
             return None;
         }
-        let scales = scales.to_f32();
-        let of_row = |output| Row { linear: self, output, outputs, group: &group, scales: &scales };
         let in_blocks =
             inputs.is_multiple_of(BLOCK) && group.chunks(BLOCK).all(|block| block.iter().all(|g| *g == block[0]));
-        let symmetric = (0..outputs).all(|output| (0..n_groups).all(|g| of_row(output).zero(g) == 8));
-        let dtype = match (in_blocks, symmetric) {
-            (false, _) => DType::F16,
-            (true, true) => DType::Q4_0,
-            (true, false) => DType::Q4_1,
-        };
-        let bytes = (0..outputs).flat_map(|output| of_row(output).bytes(dtype)).collect();
-        Some((dtype, vec![outputs, inputs], bytes))
+        let mut plan = Plan { dtype: DType::F16, shape: [outputs, inputs], group, scales: scales.to_f32() };
+        let symmetric = || (0..outputs).all(|output| (0..n_groups).all(|g| self.row(&plan, output).zero(g) == 8));
+        if in_blocks {
+            plan.dtype = if symmetric() { DType::Q4_0 } else { DType::Q4_1 };
+        }
+        Some(plan)
+    }
+
+    fn row<'a>(&'a self, plan: &'a Plan, output: usize) -> Row<'a> {
+        Row { linear: self, output, outputs: plan.shape[0], group: &plan.group, scales: &plan.scales }
+    }
+
+    fn rows(&self, plan: &Plan, rows: Range<usize>) -> Vec<u8> {
+        rows.flat_map(|output| self.row(plan, output).bytes(plan.dtype)).collect()
     }
 }
 
