@@ -171,7 +171,10 @@ export class FakeEngine implements EngineLike {
     const finish = (reason: string, completionTokens: number, ends = {}) => {
       this.counts.running--;
       this.counts[reason === 'abort' ? 'abortedTotal' : 'finishedTotal']++;
-      const counts = { promptTokens: prompt.length, completionTokens, cachedTokens: Math.min(4, prompt.length) };
+      const counts = {
+        ...{ promptTokens: prompt.length, completionTokens, cachedTokens: Math.min(4, prompt.length) },
+        discardedTokens: 0,
+      };
       const embedding = request.pooling && stateOf(prompt, request.pooling);
       generation.take(index, { ...base, embedding, finish: { reason, ...counts, ...ends } });
     };

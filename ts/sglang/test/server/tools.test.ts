@@ -39,7 +39,7 @@ class ScriptedEngine extends FakeEngine {
     const piece = { id: 0, logprobs: [], promptLogprobs: [], finish: undefined };
     for (const char of text) generation.take(0, { ...piece, text: char, tokens: [char.charCodeAt(0)] });
     const cutOff = text.length >= (request.samplingParams?.maxNewTokens ?? Infinity);
-    const counts = { promptTokens: 10, completionTokens: text.length, cachedTokens: 4 };
+    const counts = { promptTokens: 10, completionTokens: text.length, cachedTokens: 4, discardedTokens: 0 };
     const reason = cutOff ? 'length' : 'stop';
     generation.take(0, { ...piece, text: '', tokens: [], finish: { reason, ...counts, stopText } });
     return generation;
