@@ -2,11 +2,11 @@
  * Chat templates in Jinja. Law: messages are rendered by the model's own template and nothing else; what a template
  * refuses is the caller's mistake and says so in the template's words.
  */
-import { Environment, Interpreter, Template } from '@huggingface/jinja';
 import { SglangError } from '../engine/errors.ts';
 import type { ChatMessage, ModelCard } from '../engine/types.ts';
 import { IMAGE_MARK } from '../lang/prompt.ts';
 import { familyNamed, familyOf } from './families.ts';
+import { parse, run } from './python-jinja.ts';
 import { strftime } from './strftime.ts';
 
 export interface RenderOptions {
@@ -43,13 +43,13 @@ const builtIns: Readonly<Record<string, unknown>> = {
 
 /** A compiled template with the special tokens of its model. */
 export class ChatTemplate {
-  readonly #template: Template;
+  readonly #template: ReturnType<typeof parse>;
   readonly #tokens: { bos_token: string; eos_token: string };
   #takesParts: boolean | undefined;
 
   constructor(source: string, { bosToken, eosToken }: SpecialTokens = {}) {
     this.#tokens = { bos_token: bosToken ?? '', eos_token: eosToken ?? '' };
-    this.#template = told('chat_template', 'chat template does not parse', () => new Template(source));
+    this.#template = told('chat_template', 'chat template does not parse', () => parse(source));
   }
 
   /** The prompt of a conversation. */
@@ -65,13 +65,8 @@ export class ChatTemplate {
   }
 
   #run(messages: readonly unknown[], variables: Record<string, unknown>): string {
-    return told('messages', 'chat template', () => {
-      const scope = new Environment();
-      for (const [name, value] of Object.entries({ ...builtIns, ...this.#tokens, ...variables, messages })) {
-        scope.set(name, value);
-      }
-      return String(new Interpreter(scope).run(this.#template.parsed).value);
-    });
+    const all = { ...builtIns, ...this.#tokens, ...variables, messages };
+    return told('messages', 'chat template', () => run(this.#template, all));
   }
 
   /** Contents as this template takes them: text, or lists of parts. */

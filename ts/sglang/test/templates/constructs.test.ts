@@ -28,36 +28,15 @@ const {
   variables: Record<string, Variables>;
   cases: Case[];
 };
-/** Where @huggingface/jinja differs from jinja2; a test that begins to pass must be taken off the list. */
+/**
+ * Where we differ from jinja2; a test that begins to pass must be taken off the list. The library's parser knows no chains
+ * of comparisons and no tests with arguments; a message without content is an empty one here, as in the original.
+ */
 const unlike = new Set([
-  'scopes',
-  'recursive macros',
-  'raw text',
-  'truth values',
-  'white space is kept',
   '1 < 2 <= 2',
-  '[1, 2] == [1, 2]',
-  "'ab' * 2",
-  "'xxaxx'.strip('x')",
-  "'abc'.find('c')",
-  'messages[0].keys() | list',
-  '[1, 2] | sum',
-  '[4, 9] | max',
-  '[4, 9] | min',
-  "['b', 'a'] | sort(reverse=true)",
   "messages | rejectattr('role', 'equalto', 'user') | map(attribute='content') | map('trim') | join('|')",
-  "[1, none, 2] | select('defined') | list | length",
-  "['', 'a'] | select | list",
-  "'aBc' | capitalize",
-  "'abc' | list",
-  '2.567 | round(1)',
-  "none | default('f')",
-  '2.5 is float',
   "'x' is in ['x']",
   '1 is eq(1)',
-  'none',
-  "[1, 'a', none]",
-  "{'k': 'v', 'n': 1.5}",
 ]);
 
 mock.timers.enable({ apis: ['Date'], now: new Date(now) });

@@ -81,6 +81,11 @@ CASES = {
         "    {% if true %}\ne\n    {% endif %}\nf\n", {}),
     "comments": ("a{# b #}c{#\n d \n#}e\n{# f #}\ng", {}),
     "raw text": ("{% raw %}{{ not a variable }}{% endraw %}", {}),
+    "raw lines": ("a\n  {% raw %}\n{{ x }} 'q' \\ \n  {% endraw %}\nb  {%- raw %} {% if %} {% endraw -%}  c", {}),
+    "white space is kept at the end": ("  {%+ if true %}a{% endif +%}\nb", {}),
+    "scopes of loops in loops": ("{% for i in [1, 2] %}{% for j in [3, 4] %}{% set k = i * j %}{{ k }},{% endfor %}"
+        "{{ k is defined }};{% endfor %}", {}),
+    "values within values": ("{{ {'a': {'b': [1, {}]}} ~ 1.0 ~ none }}{{ ['it\\'s', \"d\\\"q'\", '\\n'] }}", {}),
     "conditions": ("{% if not messages %}a{% elif messages[0].role == 'system' and (tools is not defined or not tools) %}b"
         "{% else %}c{% endif %}{{ 'x' if tools else 'y' }}{{ 'only' if false }}", talk),
     "slices": ("{{ messages[1:] | length }}{{ messages[-1].role }}{{ messages[:-1] | length }}{{ 'abcdef'[1:4] }}"
@@ -116,6 +121,8 @@ EXPRESSIONS = [
     '1 == 1.0',
     "'a' != 'b'",
     '[1, 2] == [1, 2]',
+    "{'a': [1]} == {'a': [1]}",
+    '[1, [2]] != [1, [2]]',
     '7 // 2',
     '7 % 4',
     '2 ** 5',
