@@ -107,7 +107,9 @@ fn functions(text: &str) -> Vec<(String, usize)> {
             .any(|s| line.starts_with(s))
     });
     let length = |start: usize| {
-        let closes = |line: &&str| indent(line) == indent(lines[start]) && line.trim_start().starts_with('}');
+        // A declaration without a body ends with its signature.
+        let ends = |line: &str| line.trim_start().starts_with('}') || line.ends_with(';');
+        let closes = |line: &&str| indent(line) == indent(lines[start]) && ends(line);
         let one_line = lines[start].ends_with('}') || lines[start].ends_with(';');
         if one_line {
             1
