@@ -6,6 +6,8 @@ use fixture::{buffer, check, Case, MatMul, Random};
 use sglang_kernels::device::{CopyRows, Device, Gelu, Heads, HostMatrix, KvFormat, KvShape, Result, Span, PAGE};
 use sglang_kernels::DType;
 
+/// What rounding 16-bit weights and their inputs to 14 bits costs.
+const OF_WORDS: f32 = 3e-4;
 /// What rounding `scale · d` of the K formats to f16 costs.
 const OF_K_SCALES: f32 = 3e-3;
 const WIDTHS: [usize; 9] = [1, 2, 3, 15, 16, 17, 33, 576, 1536];
@@ -16,7 +18,8 @@ fn matmul_of_floats() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         for k in WIDTHS {
             let (n, rows) = (r.below(70) + 1, r.below(20) + 1);
-            check(&format!("{dtype} {rows}×{k}·{n}"), &MatMul::random(&mut r, dtype, n, k, rows), 2e-5);
+            let most = if dtype == DType::F32 || k % 32 != 0 { 2e-5 } else { OF_WORDS };
+            check(&format!("{dtype} {rows}×{k}·{n}"), &MatMul::random(&mut r, dtype, n, k, rows), most);
         }
     }
 }

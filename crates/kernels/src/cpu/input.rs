@@ -6,7 +6,8 @@
 //! two parts where any of its rows does, and the second part of the others is zero, which changes no sum.
 
 use super::simd::{fold, Simd, LANES};
-use super::tile::Fed;
+use super::steps::Steps;
+use super::tile::{Fed, Pair};
 
 /// Values of a block.
 const BLOCK: usize = 32;
@@ -19,6 +20,7 @@ const OUTLIER: f32 = 8.0;
 #[derive(Default)]
 pub struct Inputs {
     quants: Vec<i32>,
+    pairs: Vec<Pair>,
     floats: Vec<f32>,
 }
 
@@ -70,6 +72,50 @@ impl Word for f32 {
 
     #[inline(always)]
     fn block(_: &[f32], part: usize) -> usize {
+        part
+    }
+}
+
+/// `[blocks][Pair::WORDS][width]`.
+impl Word for Pair {
+    fn kept(inputs: &mut Inputs) -> &mut Vec<Pair> {
+        &mut inputs.pairs
+    }
+
+    fn tile(k: usize, width: usize) -> usize {
+        k / BLOCK * Pair::WORDS * width
+    }
+
+    #[inline(always)]
+    fn feed<S: Simd>(s: S, rows: &[f32], k: usize, width: usize, tile: &mut [Pair]) {
+        if rows.len() < k * width {
+            tile.fill(Pair(0));
+        }
+        for (t, row) in rows.chunks_exact(k).enumerate() {
+            for (block, place) in row.chunks_exact(BLOCK).zip(tile.chunks_exact_mut(Pair::WORDS * width)) {
+                let steps = Steps::of(s, block, Pair::RANGE);
+                for (half, x) in block.chunks_exact(LANES).enumerate() {
+                    for (i, pair) in steps.pairs(s, x).into_iter().enumerate() {
+                        place[(half * LANES / 2 + i) * width + t] = Pair(pair);
+                    }
+                }
+                place[LANES * width + t] = Pair(steps.step.to_bits() as i32);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn split(tile: &[Pair], _: usize) -> (&[Pair], &[Pair]) {
+        (&[], tile)
+    }
+
+    #[inline(always)]
+    fn count(_: &[Pair], blocks: usize) -> usize {
+        blocks
+    }
+
+    #[inline(always)]
+    fn block(_: &[Pair], part: usize) -> usize {
         part
     }
 }

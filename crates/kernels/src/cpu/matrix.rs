@@ -4,13 +4,12 @@
 //! K. Every quantized format stays quantized, with its scales in f16 or f32; floats stay as they are.
 
 use super::pool::Pool;
-use super::simd::{Element, LANES};
-use super::slab::{Plain, Slab};
-use super::tile::{Affine, Bytes, FromBlock, Nibbles, Record, Signed};
+use super::simd::LANES;
+use super::slab::Slab;
+use super::tile::{Affine, Bytes, FromBlock, Nibbles, Record, Signed, Words};
 use crate::block::Block;
 use crate::device::{HostMatrix, Result};
 use crate::dtype::{dequantize, DType};
-use half::{bf16, f16};
 
 /// `rows × cols` weights in tiles.
 pub struct Matrix {
@@ -38,9 +37,8 @@ pub enum Tiles {
     Bytes(Slab<Affine<Bytes, 1>>),
     HalvedBytes(Slab<Affine<Bytes, 2>>),
     Signed(Slab<Signed>),
-    F32(Slab<[f32; LANES]>),
-    F16(Slab<[f16; LANES]>),
-    BF16(Slab<[bf16; LANES]>),
+    Words(Slab<Words>),
+    Floats(Slab<[f32; LANES]>),
 }
 
 /// Evaluates `$body` with `$records` bound to the slab of whichever kind.
@@ -52,9 +50,8 @@ macro_rules! with_records {
             $crate::cpu::matrix::Tiles::Bytes($records) => $body,
             $crate::cpu::matrix::Tiles::HalvedBytes($records) => $body,
             $crate::cpu::matrix::Tiles::Signed($records) => $body,
-            $crate::cpu::matrix::Tiles::F32($records) => $body,
-            $crate::cpu::matrix::Tiles::F16($records) => $body,
-            $crate::cpu::matrix::Tiles::BF16($records) => $body,
+            $crate::cpu::matrix::Tiles::Words($records) => $body,
+            $crate::cpu::matrix::Tiles::Floats($records) => $body,
         }
     };
 }
@@ -95,9 +92,8 @@ impl Part {
             DType::Q5_0 | DType::Q5_1 | DType::Q5K => Tiles::Bytes(blocks(pool, rows)?),
             DType::Q6K => Tiles::HalvedBytes(blocks(pool, rows)?),
             DType::Q8_0 | DType::IQ4NL | DType::IQ4XS => Tiles::Signed(blocks(pool, rows)?),
-            DType::F32 => Tiles::F32(floats(pool, rows)?),
-            DType::F16 => Tiles::F16(floats(pool, rows)?),
-            DType::BF16 => Tiles::BF16(floats(pool, rows)?),
+            DType::F16 | DType::BF16 if cols.is_multiple_of(Words::STEPS) => Tiles::Words(words(pool, rows)?),
+            DType::F32 | DType::F16 | DType::BF16 => Tiles::Floats(floats(pool, rows)?),
         };
         Ok(Part { rows: rows.bytes.len(), tiles })
     }
@@ -108,6 +104,15 @@ struct Rows<'a> {
     dtype: DType,
     cols: usize,
     bytes: Vec<&'a [u8]>,
+}
+
+impl Rows<'_> {
+    /// The values of one row.
+    fn values(&self, bytes: &[u8]) -> Vec<f32> {
+        let mut values = vec![0.0; self.cols];
+        dequantize(self.dtype, bytes, &mut values).expect("the matrix was checked");
+        values
+    }
 }
 
 fn row_of<R: Record>(records: &[R], row: usize, out: &mut [f32]) {
@@ -137,10 +142,15 @@ fn blocks<R: FromBlock>(pool: &mut Pool, rows: &Rows) -> Result<Slab<R>> {
     })
 }
 
-fn floats<E: Element + Plain>(pool: &mut Pool, rows: &Rows) -> Result<Slab<[E; LANES]>> {
-    groups(pool, rows, |row, bytes, group: &mut [[E; LANES]]| {
-        let mut values = vec![0.0; rows.cols];
-        dequantize(rows.dtype, bytes, &mut values).expect("the matrix was checked");
-        group.iter_mut().zip(&values).for_each(|(record, &v)| record[row] = E::narrow(v));
+fn words(pool: &mut Pool, rows: &Rows) -> Result<Slab<Words>> {
+    groups(pool, rows, |row, bytes, group: &mut [Words]| {
+        let values = rows.values(bytes);
+        group.iter_mut().zip(values.chunks_exact(Words::STEPS)).for_each(|(record, v)| record.set(row, v));
+    })
+}
+
+fn floats(pool: &mut Pool, rows: &Rows) -> Result<Slab<[f32; LANES]>> {
+    groups(pool, rows, |row, bytes, group: &mut [[f32; LANES]]| {
+        group.iter_mut().zip(rows.values(bytes)).for_each(|(record, v)| record[row] = v);
     })
 }

@@ -19,6 +19,7 @@ mod rope;
 mod sample;
 mod simd;
 mod slab;
+mod steps;
 mod tile;
 mod vision;
 

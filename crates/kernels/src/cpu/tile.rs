@@ -4,14 +4,14 @@
 //! can; [`Record::accumulate`] is the only arithmetic of a product, so each row of y is one sum in one order. Integer
 //! sums within a record are exact.
 
-use super::simd::{Element, Simd, LANES};
+use super::simd::{Simd, LANES};
 use super::slab::Plain;
 use crate::block::Block;
 use half::f16;
 
 /// One step of 16 rows along K.
 pub trait Record: Plain {
-    /// How the input is fed: int8 blocks ([`Fed`]) or floats.
+    /// How the input is fed: int8 blocks ([`Fed`]), blocks of 14 bits ([`Pair`]) or floats.
     type Word: Copy + Send + Sync;
     /// Words per record and token.
     const WORDS: usize;
@@ -161,6 +161,76 @@ macro_rules! two_chains {
     }};
 }
 
+/// Whole numbers of 14 bits, times a power of two for each row: F16 and BF16. A weight of at least a 32nd of its block's
+/// largest (BF16; a quarter for F16) is kept exactly, any other to a 16,000th of the largest. 1,088 bytes. 512 rows take
+/// 0.62 of the time that the same weights take as floats with f32 inputs, which rounds less than inputs in bf16 would.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Words {
+    scale: [f32; LANES],
+    /// Numbers 2r and 2r + 1 of pair p: row r, k = 2p and 2p + 1.
+    pairs: [[i16; 2 * LANES]; 16],
+}
+
+/// Two of the inputs of [`Words`], or the step that they count.
+#[derive(Clone, Copy, Default)]
+pub struct Pair(pub i32);
+
+impl Pair {
+    /// Words per block of 32: 16 pairs, then the bits of the f32 step.
+    pub const WORDS: usize = 17;
+    /// The largest weight and input: 32 products of two such fit 32 bits.
+    pub const RANGE: f32 = 8191.0;
+}
+
+// SAFETY: arrays of numbers; all zeros are records of zero weights.
+unsafe impl Plain for Words {}
+
+impl Words {
+    /// Puts 32 values into row `row`.
+    pub fn set(&mut self, row: usize, values: &[f32]) {
+        let largest = values.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
+        let scale = if largest > 0.0 { (largest.log2().floor() - 12.0).exp2() } else { 0.0 };
+        // What is not finite makes the row NaN.
+        self.scale[row] = scale + values.iter().map(|v| v * 0.0).sum::<f32>();
+        for (k, &v) in values.iter().enumerate() {
+            let quant = if scale > 0.0 { (v / scale).round_ties_even() } else { 0.0 };
+            self.pairs[k / 2][2 * row + k % 2] = quant as i16;
+        }
+    }
+}
+
+impl Record for Words {
+    type Word = Pair;
+    const WORDS: usize = Pair::WORDS;
+    const STEPS: usize = 32;
+
+    #[inline(always)]
+    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[Pair; T]], f: &mut [S::F; T]) {
+        let x: &[[Pair; T]; Pair::WORDS] = x.try_into().expect("one block");
+        let scale = s.load(&self.scale);
+        let mut w = [s.pairs(&self.pairs[0]); 16];
+        for (w, pairs) in w.iter_mut().zip(&self.pairs) {
+            *w = s.pairs(pairs);
+        }
+        for t in 0..T {
+            let (mut even, mut odd) = (s.splat_i(0), s.splat_i(0));
+            for p in 0..8 {
+                even = s.dot_pairs_at(even, w[2 * p], &x[2 * p][t].0);
+                odd = s.dot_pairs_at(odd, w[2 * p + 1], &x[2 * p + 1][t].0);
+            }
+            let factor = s.mul(scale, s.splat(float(x[16][t].0)));
+            f[t] = s.mul_add(s.float(s.add_i(even, odd)), factor, f[t]);
+        }
+    }
+
+    fn row(&self, row: usize, out: &mut [f32]) {
+        for (k, y) in out.iter_mut().enumerate() {
+            *y = self.scale[row] * f32::from(self.pairs[k / 2][2 * row + k % 2]);
+        }
+    }
+}
+
 /// The float whose bits a word is.
 #[inline(always)]
 fn float(word: i32) -> f32 {
@@ -238,20 +308,20 @@ impl Record for Signed {
 }
 
 /// Floats: one k per record.
-impl<E: Element + Plain> Record for [E; LANES] {
+impl Record for [f32; LANES] {
     type Word = f32;
     const WORDS: usize = 1;
     const STEPS: usize = 1;
 
     #[inline(always)]
     fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[f32; T]], f: &mut [S::F; T]) {
-        let w = E::load(s, self);
+        let w = s.load(self);
         for t in 0..T {
             f[t] = s.mul_add(w, s.splat(x[0][t]), f[t]);
         }
     }
 
     fn row(&self, row: usize, out: &mut [f32]) {
-        out[0] = self[row].widen();
+        out[0] = self[row];
     }
 }

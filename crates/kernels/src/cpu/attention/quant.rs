@@ -6,8 +6,9 @@
 
 use super::tile::{Pages, Scores, Split, Tile, View};
 use super::PAGES;
-use crate::cpu::kv::quant::{Quant, Quants, Steps};
+use crate::cpu::kv::quant::{Quant, Quants};
 use crate::cpu::simd::{Simd, LANES};
+use crate::cpu::steps::Steps;
 use crate::device::PAGE;
 
 /// Weights of one query.

@@ -65,13 +65,15 @@ fn dot8(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
     _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)))
 }
 
-/// Asks for the cache lines of `value`.
+/// Asks for the cache lines of `value`, in the second-level cache: what is asked for ahead of time is more than the first
+/// level holds beside what is in use. Into the first level, 16 rows of
+/// Q8_0 take 1.28 times as long.
 #[inline(always)]
 pub(super) fn prefetch<T>(value: &T) {
     let start: *const i8 = std::ptr::from_ref(value).cast();
     for line in (0..size_of::<T>()).step_by(64) {
         // SAFETY: a hint that reads nothing; the instruction is part of every x86-64.
-        unsafe { _mm_prefetch(start.wrapping_add(line), _MM_HINT_T0) };
+        unsafe { _mm_prefetch(start.wrapping_add(line), _MM_HINT_T1) };
     }
 }
 

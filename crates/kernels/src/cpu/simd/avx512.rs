@@ -61,6 +61,18 @@ fn dot_words(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
+/// The same, of a pair in memory.
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+fn dot_words_at(mut acc: __m512i, a: __m512i, b: &i32) -> __m512i {
+    // SAFETY: one instruction, which the target features provide; it reads what `b` refers to.
+    unsafe {
+        asm!("vpdpwssd {0}, {1}, dword ptr [{2}]{{1to16}}", inout(zmm_reg) acc, in(zmm_reg) a, in(reg) b,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    acc
+}
+
 /// The two halves.
 #[target_feature(enable = "avx512f,avx512dq")]
 #[inline]
@@ -155,6 +167,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn dot_pairs(self, acc: __m512i, a: __m512i, b: i32) -> __m512i {
             let b = _mm512_set1_epi32(b);
             if VNNI { dot_words(acc, a, b) } else { _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)) }
+        }
+
+        fn dot_pairs_at(self, acc: __m512i, a: __m512i, b: &i32) -> __m512i {
+            if VNNI { dot_words_at(acc, a, b) } else { self.dot_pairs(acc, a, *b) }
         }
 
         fn bytes(self, x: &[u8; 4 * LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }

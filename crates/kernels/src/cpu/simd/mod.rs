@@ -129,6 +129,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `acc + Σ a b` over the pair of each lane and the two numbers of `b`; wraps.
     fn dot_pairs(self, acc: Self::I, a: Self::B, b: i32) -> Self::I;
 
+    /// The same, of a `b` that is used once and best read in passing.
+    #[inline(always)]
+    fn dot_pairs_at(self, acc: Self::I, a: Self::B, b: &i32) -> Self::I {
+        self.dot_pairs(acc, a, *b)
+    }
+
     /// Whether any lane of `v` is larger than that of `limit`.
     #[inline(always)]
     fn any_above(self, v: Self::F, limit: Self::F) -> bool {
@@ -266,10 +272,6 @@ pub(super) use {combine, fold, update};
 pub trait Element: Copy + Sync {
     /// 16 elements, widened.
     fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::F;
-    /// One element, widened.
-    fn widen(self) -> f32;
-    /// The nearest element.
-    fn narrow(x: f32) -> Self;
     /// The nearest elements.
     fn narrow_all<S: Simd>(s: S, v: S::F) -> [Self; LANES];
 }
@@ -278,12 +280,6 @@ impl Element for f32 {
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[f32; LANES]) -> S::F {
         s.load(x)
-    }
-    fn widen(self) -> f32 {
-        self
-    }
-    fn narrow(x: f32) -> f32 {
-        x
     }
     #[inline(always)]
     fn narrow_all<S: Simd>(s: S, v: S::F) -> [f32; LANES] {
@@ -296,12 +292,6 @@ impl Element for f16 {
     fn load<S: Simd>(s: S, x: &[f16; LANES]) -> S::F {
         s.load_f16(x)
     }
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
-    fn narrow(x: f32) -> f16 {
-        f16::from_f32(x)
-    }
     #[inline(always)]
     fn narrow_all<S: Simd>(s: S, v: S::F) -> [f16; LANES] {
         s.to_f16(v)
@@ -312,12 +302,6 @@ impl Element for bf16 {
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[bf16; LANES]) -> S::F {
         s.load_bf16(x)
-    }
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
-    fn narrow(x: f32) -> bf16 {
-        bf16::from_f32(x)
     }
     #[inline(always)]
     fn narrow_all<S: Simd>(s: S, v: S::F) -> [bf16; LANES] {
