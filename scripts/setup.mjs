@@ -18,16 +18,13 @@ export function platformName() {
   return `${process.platform}-${process.arch}${suffix}`;
 }
 
-/** Runs a command in `cwd` with its output shown; rejects if it fails. */
+/** Runs a command in `cwd` with its output shown, or given to `onOutput`; rejects if it fails. */
 export function run(command, args, { cwd = root, env = {}, onOutput } = {}) {
   return new Promise((resolve, reject) => {
     const stdio = onOutput ? ['ignore', 'pipe', 'pipe'] : ['ignore', 'inherit', 'inherit'];
     const child = spawn(command, args, { cwd, stdio, env: { ...process.env, ...env } });
     for (const stream of onOutput ? [child.stdout, child.stderr] : []) {
-      stream.on('data', (chunk) => {
-        process.stdout.write(chunk);
-        onOutput(chunk.toString());
-      });
+      stream.on('data', (chunk) => onOutput(chunk.toString()));
     }
     child.on('error', (error) => reject(new Error(`${command} could not be started: ${error.message}`)));
     child.on('close', (code) => {

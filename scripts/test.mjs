@@ -1,12 +1,13 @@
 /**
  * `npm test`: sets everything up and runs every check there is. All checks run even if one fails; the last line counts
- * them: a test of a runner counts one, and so does a linter, a format check or a type check.
+ * them: a test of a runner counts one, and so does a linter, a format check or a type check. Checks that keep one core
+ * busy run beside the tests, and are told afterwards.
  */
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { root, run, setUp, step } from './setup.mjs';
 
-const checks = [
+const first = [
   ['Rust format', 'cargo', ['fmt', '--all', '--check']],
   [
     'Rust linter',
@@ -14,7 +15,16 @@ const checks = [
     ['clippy', '--workspace', '--exclude', 'sglang-node', '--all-targets', '--', '-D', 'warnings'],
   ],
   ['Rust linter, addon', 'cargo', ['clippy', '-p', 'sglang-node', '--', '-D', 'warnings']],
+];
+
+const tests = [
   ['Rust tests', 'cargo', ['test', '--workspace', '--no-fail-fast'], cargoCounts],
+  ['TypeScript tests', 'npm', ['test', '-w', 'sglang'], avaCounts],
+  ['benchmark tests', 'node', ['--test', '--test-reporter=tap', ...benchmarkTests()], nodeCounts],
+  ['packages, installed into an empty folder', 'node', ['scripts/check-package.mjs']],
+];
+
+const beside = [
   [
     'TypeScript format',
     'npx',
@@ -36,10 +46,7 @@ const checks = [
     'npx',
     ['tsc', '--noEmit', '--incremental', '--tsBuildInfoFile', 'examples/.tsbuildinfo', '-p', 'examples'],
   ],
-  ['TypeScript tests', 'npm', ['test', '-w', 'sglang'], avaCounts],
-  ['benchmark tests', 'node', ['--test', '--test-reporter=tap', ...benchmarkTests()], nodeCounts],
   ['documentation: reference, snippets, links', 'npm', ['run', '-s', 'build', '-w', 'sglang-docs']],
-  ['packages, installed into an empty folder', 'node', ['scripts/check-package.mjs']],
 ];
 
 /** Sums of cargo's `test result:` lines. */
@@ -76,19 +83,40 @@ function sum(counts) {
 }
 
 /** Runs one check and counts it; a runner that fails without a failed test, or runs no test, counts as one failure. */
-async function check([title, command, args, count]) {
+async function check([title, command, args, count], show) {
   let output = '';
   let ok = true;
-  await step(title, () =>
-    run(command, args, { env: { FORCE_COLOR: '0' }, onOutput: (text) => (output += text) }),
-  ).catch((error) => {
-    console.error(`   ${error.message}`);
+  const onOutput = (text) => {
+    output += text;
+    show?.(text);
+  };
+  await run(command, args, { env: { FORCE_COLOR: '0' }, onOutput }).catch((error) => {
+    onOutput(`   ${error.message}\n`);
     ok = false;
   });
-  if (!count) return ok ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
-  const counts = count(output);
-  const silent = counts.passed + counts.failed === 0;
-  return { passed: counts.passed, failed: counts.failed + ((!ok && counts.failed === 0) || silent ? 1 : 0) };
+  return { title, output, ...counted(ok, count?.(output)) };
+}
+
+function counted(ok, counts) {
+  if (!counts) return ok ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
+  const isSilent = counts.passed + counts.failed === 0;
+  return { passed: counts.passed, failed: counts.failed + ((!ok && counts.failed === 0) || isSilent ? 1 : 0) };
+}
+
+/** Runs checks one after the other, each shown as it runs. */
+async function shown(checks) {
+  const results = [];
+  for (const entry of checks) {
+    await step(entry[0], async () => results.push(await check(entry, (text) => process.stdout.write(text))));
+  }
+  return results;
+}
+
+/** Runs checks one after the other, without a word. */
+async function silent(checks) {
+  const results = [];
+  for (const entry of checks) results.push(await check(entry));
+  return results;
 }
 
 try {
@@ -97,8 +125,13 @@ try {
   console.error(`\nset-up failed: ${error.message}\n0 passed, 1 failed`);
   process.exit(1);
 }
-const counts = [];
-for (const entry of checks) counts.push(await check(entry));
-const total = sum(counts);
+const results = await shown(first);
+const held = silent(beside);
+results.push(...(await shown(tests)));
+for (const result of await held) {
+  console.log(`\n── ${result.title}\n${result.output.trimEnd()}`);
+  results.push(result);
+}
+const total = sum(results);
 console.log(`\n${total.passed} passed, ${total.failed} failed`);
 process.exit(total.failed === 0 ? 0 : 1);
