@@ -1,7 +1,7 @@
 /**
  * `npm test`: sets everything up and runs every check there is. All checks run even if one fails; the last line counts
- * them: a test of a runner counts one, and so does a linter, a format check or a type check. Checks that keep one core
- * busy run beside the tests, and are told afterwards.
+ * them: a test of a runner counts one, and so does a linter, a format check or a type check. Checks that keep about
+ * one core busy run beside the tests, and are told afterwards.
  */
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
@@ -21,7 +21,6 @@ const tests = [
   ['Rust tests', 'cargo', ['test', '--workspace', '--no-fail-fast'], cargoCounts],
   ['TypeScript tests', 'npm', ['test', '-w', 'sglang'], avaCounts],
   ['benchmark tests', 'node', ['--test', '--test-reporter=tap', ...benchmarkTests()], nodeCounts],
-  ['packages, installed into an empty folder', 'node', ['scripts/check-package.mjs']],
 ];
 
 const beside = [
@@ -47,6 +46,7 @@ const beside = [
     ['tsc', '--noEmit', '--incremental', '--tsBuildInfoFile', 'examples/.tsbuildinfo', '-p', 'examples'],
   ],
   ['documentation: reference, snippets, links', 'npm', ['run', '-s', 'build', '-w', 'sglang-docs']],
+  ['packages, installed into an empty folder', 'node', ['scripts/check-package.mjs']],
 ];
 
 /** Sums of cargo's `test result:` lines. */
