@@ -9,13 +9,24 @@ import { Scope, type Session } from './interpreter.ts';
 import { quiet } from './program-error.ts';
 import { scopeOf, stateOf } from './state.ts';
 import { traceRun } from './trace.ts';
-import type { BatchOptions, Loose, Program, Result, ResultVars, Run, RunOptions, State, TextEvent } from './types.ts';
+import type {
+  BatchOptions,
+  Loose,
+  NamedArgs,
+  Program,
+  Result,
+  ResultVars,
+  Run,
+  RunOptions,
+  State,
+  TextEvent,
+} from './types.ts';
 
 type Vars = Record<string, unknown>;
 type Body = (s: State<{}>, args: never) => PromiseLike<Result<Vars>>;
 
 /** Makes a program of `body`, which adds to the state and returns it. */
-export function fn<Args = {}, R extends PromiseLike<Result<any>> = PromiseLike<Result<{}>>>(
+export function fn<Args extends NamedArgs = {}, R extends PromiseLike<Result<any>> = PromiseLike<Result<{}>>>(
   body: (s: State<{}>, args: Args) => R,
 ): Program<Args, Loose<ResultVars<Awaited<R>>>> {
   return programOf(body, {}) as Program<Args, Loose<ResultVars<Awaited<R>>>>;
@@ -23,7 +34,7 @@ export function fn<Args = {}, R extends PromiseLike<Result<any>> = PromiseLike<R
 
 /** `bound` are arguments given by `bind`. */
 function programOf(body: Body, bound: object): unknown {
-  const withBound = (args: object = {}) => ({ ...bound, ...args }) as never;
+  const withBound = (args: object = {}) => ({ ...bound, ...named(args) }) as never;
   const call = (state: unknown, args?: object) => {
     scopeOf(state).call(nameOf(body), (inner) => body(stateOf(inner), withBound(args)));
     return state;
@@ -33,8 +44,15 @@ function programOf(body: Body, bound: object): unknown {
     run,
     runBatch: (list: readonly object[], options: BatchOptions = {}) =>
       quiet(runAll(run, list, { ...options, backend: options.backend ?? defaultBackend })),
-    bind: (args: object) => programOf(body, { ...bound, ...args }),
+    bind: (args: object) => programOf(body, withBound(args)),
   });
+}
+
+/** What the types refuse, for programs in JavaScript: letters of a text would become arguments. */
+function named(args: unknown): object {
+  if (typeof args === 'object' && args !== null && !Array.isArray(args)) return args;
+  const given = Array.isArray(args) ? 'a list' : JSON.stringify(args);
+  throw new TypeError(`a program takes its arguments as one object, such as { question: '…' }; got ${given}`);
 }
 
 function nameOf(body: Body): string {

@@ -191,6 +191,9 @@ export interface Run<Vars extends object> extends PromiseLike<Result<Vars>> {
   abort(reason?: unknown): void;
 }
 
+/** Arguments of a program go by their names: an object, not a text, a number or a list. */
+export type NamedArgs = object & { readonly [Symbol.iterator]?: never };
+
 type MaybeArgs<Args> = {} extends Args ? [args?: Args] : [args: Args];
 type MaybeArgsAndOptions<Args> = {} extends Args
   ? [args?: Args, options?: RunOptions]

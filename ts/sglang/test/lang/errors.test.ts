@@ -102,6 +102,16 @@ test('a typed value that is none says so', async (t) => {
   t.is(error.message, 'gen("n"): the text "many" does not match /^[-+]?\\d+$/');
 });
 
+test('arguments that are no object are refused at once, in a batch with the place', async (t) => {
+  const program = fn((s, { question }: { question: string }) => s`${question}`);
+  const expected = /takes its arguments as one object, such as \{ question: '…' \}; got "What\?"/;
+  t.throws(() => program.run('What?' as never), { instanceOf: TypeError, message: expected });
+  t.throws(() => program.bind('What?' as never), { instanceOf: TypeError, message: expected });
+  t.throws(() => program.run([1] as never), { message: /got a list/ });
+  const error = await caught(program.runBatch([{ question: 'x' }, 'What?' as never], { backend: failing() }));
+  t.regex(error.message, /^item 1: a program takes/);
+});
+
 const refused: readonly (readonly [what: string, build: () => unknown, message: RegExp])[] = [
   ['a look-ahead', () => gen('x', { regex: /a(?=b)/ }), /look-ahead at position 1 of \/a\(\?=b\)\//],
   ['a look-behind', () => gen('x', { regex: '(?<!a)b' }), /look-behind at position 0/],

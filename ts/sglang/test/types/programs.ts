@@ -160,6 +160,20 @@ expectTypeOf(multiTurn.bind({ q1: '' })).toEqualTypeOf<Program<{ q2: string }, {
 // @ts-expect-error not an argument
 multiTurn.bind({ q3: '' });
 
+// Arguments are one object.
+interface Question {
+  question?: string;
+}
+void fn((s, { question = 'x' }: Question) => s`${question}${gen('y')}`).run();
+// @ts-expect-error not a text
+fn((s, question: string) => s`${question}${gen('x')}`);
+// @ts-expect-error nor a number
+fn((s, n: number) => s`${n}`);
+// @ts-expect-error nor a list
+fn((s, [question]: string[]) => s`${question!}`);
+// @ts-expect-error a text is no object with that name
+void multiTurn.run('What?');
+
 // Runs, batches and streams.
 expectTypeOf(tips.runBatch([{}])).toEqualTypeOf<Promise<Result<{ summary: string }>[]>>();
 expectTypeOf(tips.runBatch([{}], { settled: true })).resolves.items.toEqualTypeOf<
