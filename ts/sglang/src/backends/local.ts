@@ -122,9 +122,9 @@ function notNone(tokens: readonly TokenLogprob[], choice: string): readonly Toke
   );
 }
 
-/** The part of the options that says how to sample, in the engine's names; it tells Lark from EBNF by the text. */
+/** The part of the options that says how to sample, in the engine's names. */
 export function samplingParams(options: GenerateOptions): SamplingParams {
-  const { maxTokens: maxNewTokens, minTokens: minNewTokens, lark, ebnf = lark, ...rest } = options;
+  const { maxTokens: maxNewTokens, minTokens: minNewTokens, ...rest } = options;
   const {
     signal: _s,
     valueType: _v,
@@ -134,7 +134,7 @@ export function samplingParams(options: GenerateOptions): SamplingParams {
     tokenIdsLogprob: _i,
     ...same
   } = rest;
-  return { ...same, ...(ebnf !== undefined && { ebnf }), maxNewTokens, minNewTokens };
+  return { ...same, maxNewTokens, minNewTokens };
 }
 
 type FinishedMeta = Pick<GenerateMeta, 'finishReason' | 'promptTokens' | 'completionTokens' | 'cachedTokens'> & {

@@ -70,9 +70,9 @@ function chatToken({ token, logprob }: ChatToken): OutputLogprob {
 
 /** Fields that servers such as this project's understand, under the names of SGLang. */
 export function extensionFields(options: GenerateOptions): object {
-  const { topK, minP, repetitionPenalty, minTokens, ignoreEos, stopTokenIds, regex, ebnf = options.lark } = options;
+  const { topK, minP, repetitionPenalty, minTokens, ignoreEos, stopTokenIds, regex, ebnf, lark } = options;
   const sampling = { top_k: topK, min_p: minP, repetition_penalty: repetitionPenalty };
-  return { ...sampling, min_tokens: minTokens, ignore_eos: ignoreEos, stop_token_ids: stopTokenIds, regex, ebnf };
+  return { ...sampling, min_tokens: minTokens, ignore_eos: ignoreEos, stop_token_ids: stopTokenIds, regex, ebnf, lark };
 }
 
 export function schemaFormat(schema: object): object {

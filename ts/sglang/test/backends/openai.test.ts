@@ -179,7 +179,7 @@ test('a server with SGLang’s extensions gets all options, and goes on with a t
   await asks({ lark: 'start: "a"' }).run({}, { backend });
   const sent = { top_k: 5, min_p: 0.1, repetition_penalty: 1.5, min_tokens: 1, ignore_eos: true, stop_token_ids: [7] };
   t.like(asked[0]!.body, { ...sent, regex: 'a+', continue_final_message: true });
-  t.like(asked[1]!.body, { ebnf: 'start: "a"', continue_final_message: undefined });
+  t.like(asked[1]!.body, { lark: 'start: "a"', ebnf: undefined, continue_final_message: undefined });
 });
 
 test('models that call tools by a grammar write regexes and grammars', async (t) => {

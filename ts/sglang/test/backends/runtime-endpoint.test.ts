@@ -56,10 +56,10 @@ test('a template of the server is used; one of the model’s family where the se
   );
 });
 
-test('a grammar in Lark’s notation travels where EBNF does', async (t) => {
+test('a grammar in Lark’s notation travels under its own name', async (t) => {
   const { backend, asked } = await server(t, () => streamed('x'));
   await fn((s) => s`A:${gen('a', { lark: 'start: "x"' })}`).run({}, { backend });
-  t.like(asked[0]!.body.sampling_params, { ebnf: 'start: "x"', lark: undefined });
+  t.like(asked[0]!.body.sampling_params, { lark: 'start: "x"', ebnf: undefined });
 });
 
 test('plain prompts do not ask for the template; a failure to get it is not remembered', async (t) => {
