@@ -1,15 +1,20 @@
 /** Chat answers with calls of tools, whole and streamed, in OpenAI's shape. */
 import { randomUUID } from 'node:crypto';
-import type { GenerateMeta } from '../engine/types.ts';
-import type { Call } from './calls.ts';
+import type { GenerateRequest, SamplingParams } from '../engine/types.ts';
+import {
+  answerWithCalls,
+  seedOfPart,
+  type AnswerPiece,
+  type PartMeta,
+  type PartOptions,
+  type Writer,
+} from '../templates/answer.ts';
+import { shownTools, type Calls } from '../templates/tools.ts';
+import { submit, type Call } from './calls.ts';
 import type { Body, ChatRequest } from './chat.ts';
 import { merge, streamEvents } from './event-stream.ts';
 import { chatLogprobs, concat, noLogprobs } from './logprobs.ts';
 import { chatHead, ending, usageOf } from './openai.ts';
-import { answerWithCalls } from './tool-calls.ts';
-import type { AnswerPiece } from './tool-calls.ts';
-import { shownTools } from './tools.ts';
-import type { Calls } from './tools.ts';
 
 /** Each of the `n` answers goes its own way through generations of the same prompt. */
 export async function chatWithCalls(
@@ -25,7 +30,7 @@ export async function chatWithCalls(
   const answers = Array.from({ length: n }, (_, i) => {
     const { seed } = request.samplingParams;
     const samplingParams = { ...request.samplingParams, seed: seed === undefined ? undefined : seed + i };
-    return answerWithCalls(call, { ...request, prompt, samplingParams }, calls, rid);
+    return answerWithCalls(writerOf(call, { ...request, prompt, samplingParams }, rid), calls);
   });
   if (asked.stream) return streamEvents(call, callEvents(call, asked, rid, answers));
   const choices = await Promise.all(answers.map(async (answer) => wholeAnswer(await collected(answer))));
@@ -39,6 +44,45 @@ export async function chatWithCalls(
     })),
     usage: usageOf([choices.map(({ meta }) => meta)]),
   });
+}
+
+/** What is asked of the answer's own text and not of the parts of calls. */
+const noneOfOwn: SamplingParams = {
+  stop: undefined,
+  stopTokenIds: undefined,
+  minNewTokens: undefined,
+  ignoreEos: undefined,
+  regex: undefined,
+  jsonSchema: undefined,
+  ebnf: undefined,
+  lark: undefined,
+  structuralTag: undefined,
+};
+
+/** Goes on from `request.prompt`. */
+function writerOf(call: Call, request: GenerateRequest & { prompt: string }, rid: string): Writer {
+  const { samplingParams = {} } = request;
+  const { stop = [], stopTokenIds = [], seed, maxNewTokens = Infinity } = samplingParams;
+  const paramsOf = (options: PartOptions): SamplingParams =>
+    'stop' in options
+      ? {
+          ...samplingParams,
+          stop: [stop, options.stop].flat(),
+          stopTokenIds: [...stopTokenIds, ...options.stopTokenIds],
+          noStopTrim: false,
+        }
+      : { ...samplingParams, ...noneOfOwn, ...options };
+  return {
+    tokenOf: (text) => {
+      const ids = call.engine.tokenize(text, { addSpecialTokens: false });
+      return ids.length === 1 ? ids[0] : undefined;
+    },
+    write: (answer, options, spent, parts) => {
+      const own = { seed: seedOfPart(seed, parts), maxNewTokens: maxNewTokens - spent, n: 1 };
+      const params = { ...paramsOf(options), ...own };
+      return submit(call, { ...request, prompt: request.prompt + answer, samplingParams: params }, rid).chunks;
+    },
+  };
 }
 
 async function collected(answer: AsyncIterable<AnswerPiece>): Promise<AnswerPiece[]> {
@@ -78,7 +122,7 @@ function callEnding(meta: NonNullable<AnswerPiece['meta']>) {
 
 async function* callEvents(call: Call, asked: Body, rid: string, answers: readonly AsyncGenerator<AnswerPiece>[]) {
   const head = chatHead(call, rid, 'chat.completion.chunk');
-  const metas: GenerateMeta[] = [];
+  const metas: PartMeta[] = [];
   const started = new Set<number>();
   for await (const [index, { content, begins, goesOn, logprobs, meta }] of merge(answers)) {
     if (meta) metas.push(meta);

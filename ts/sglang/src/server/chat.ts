@@ -8,6 +8,7 @@ import type {
   GenerateResult,
   SamplingParams,
 } from '../engine/types.ts';
+import { callsOf } from '../templates/tools.ts';
 import { allResults, submitAll } from './calls.ts';
 import type { Call, Route, Submission } from './calls.ts';
 import { chatWithCalls } from './chat-tools.ts';
@@ -19,7 +20,7 @@ import { strangersImages } from './images.ts';
 import { checkModel } from './models.ts';
 import { chatHead, ending, openaiEvents, openaiFields, streamedEnding, usageOfResults } from './openai.ts';
 import { fromOpenAI } from './sampling.ts';
-import { callsOf, toolFields } from './tools.ts';
+import { toolFields } from './tools.ts';
 
 const body = object({
   ...openaiFields,

@@ -35,9 +35,11 @@ export interface Usage {
   prompt_tokens_details: { cached_tokens: number };
 }
 
+type Counts = Pick<GenerateMeta, 'promptTokens' | 'completionTokens' | 'cachedTokens'>;
+
 /** One entry per sample, in lists of one prompt each: a prompt's own tokens are counted once, whatever its `n`. */
-export function usageOf(metas: readonly (readonly GenerateMeta[])[]): Usage {
-  const sum = (count: (meta: GenerateMeta) => number, list: readonly GenerateMeta[]) =>
+export function usageOf(metas: readonly (readonly Counts[])[]): Usage {
+  const sum = (count: (meta: Counts) => number, list: readonly Counts[]) =>
     list.reduce((total, meta) => total + count(meta), 0);
   const firsts = metas.flatMap((samples) => samples.slice(0, 1));
   const prompt_tokens = sum((meta) => meta.promptTokens, firsts);
@@ -52,7 +54,7 @@ export function usageOfResults(results: readonly (readonly GenerateResult[])[]):
 }
 
 /** `matched_stop` is the stop string or token id, null where none ended the text. */
-export function ending({ finishReason }: GenerateMeta) {
+export function ending({ finishReason }: Pick<GenerateMeta, 'finishReason'>) {
   return {
     finish_reason: finishReason.type,
     matched_stop: finishReason.type === 'stop' ? finishReason.matched : null,

@@ -1,9 +1,5 @@
-/**
- * Tools of a chat request: what may be called, and how a model writes calls. Law: a model is shown and asked for the
- * form that its own chat template uses; only where it has none, the generic form is explained in the system message.
- */
+/** The fields of a chat request about tools. */
 import { SglangError } from '../engine/errors.ts';
-import type { ChatMessage, ModelCard } from '../engine/types.ts';
 import { boolean, either, listOf, needed, object, oneOf, record, string } from './fields.ts';
 import type { Check } from './fields.ts';
 
@@ -25,135 +21,9 @@ const named = object({
   function: needed(object({ name: needed(string) })),
 });
 
-/** The fields of a chat request about tools. */
 export const toolFields = {
   tools: listOf(tool, 'tools'),
   tool_choice: either(oneOf('auto', 'none', 'required'), named),
   parallel_tool_calls: boolean,
 };
 
-export type Tool = ReturnType<typeof tool>;
-
-/** What a request may call and must call. */
-export interface Calls {
-  readonly form: CallForm;
-  /** As given, for the template. */
-  readonly tools: readonly Tool[];
-  /** Those that may be called, with their place in `tools`. */
-  readonly callable: readonly { name: string; parameters: Record<string, unknown>; at: string }[];
-  readonly required: boolean;
-  readonly parallel: boolean;
-}
-
-/** How a model writes calls: `open`, then each as `begin` name `middle` arguments `end` with `between`, then `close`. */
-export interface CallForm {
-  /** Text by which a free answer turns to calls. */
-  readonly announced: readonly string[];
-  readonly open: string;
-  readonly begin: string;
-  readonly middle: string;
-  readonly end: string;
-  readonly between: string;
-  readonly close: string;
-}
-
-const inTags: CallForm = {
-  announced: ['<tool_call>'],
-  open: '',
-  begin: '<tool_call>\n{"name": "',
-  middle: '", "arguments": ',
-  end: '}\n</tool_call>',
-  between: '\n',
-  close: '',
-};
-const bare = { begin: '{"name": "', end: '}' };
-
-const forms = {
-  hermes: inTags,
-  mistral: { ...inTags, ...bare, announced: ['[TOOL_CALLS]'], open: '[TOOL_CALLS] [', between: ', ', close: ']' },
-  llama3: {
-    ...inTags,
-    ...bare,
-    announced: ['<|python_tag|>', '{"name": "'],
-    middle: '", "parameters": ',
-    between: '; ',
-  },
-  generic: { ...inTags },
-};
-
-/** The form that a model's template uses. */
-export function formOf({ chatTemplate }: Pick<ModelCard, 'chatTemplate'>): CallForm {
-  const template = chatTemplate ?? '';
-  if (!/\btools\b/.test(template)) return forms.generic;
-  if (template.includes('<tool_call>')) return forms.hermes;
-  if (template.includes('[TOOL_CALLS]')) return forms.mistral;
-  if (template.includes('<|start_header_id|>') || template.includes('<|python_tag|>')) return forms.llama3;
-  return forms.hermes;
-}
-
-interface Asked {
-  tools: Tool[] | undefined;
-  tool_choice: 'auto' | 'none' | 'required' | ReturnType<typeof named> | undefined;
-  parallel_tool_calls: boolean | undefined;
-}
-
-/** What `asked` allows; undefined where no tool can be called. */
-export function callsOf(asked: Asked, model: ModelCard): Calls | undefined {
-  const { tools = [], tool_choice: choice = 'auto', parallel_tool_calls: parallel = true } = asked;
-  if (tools.length === 0) {
-    if (choice === 'auto' || choice === 'none') return undefined;
-    throw new SglangError('bad_request', 'tool_choice: there are no tools to choose from', 'tool_choice');
-  }
-  if (choice === 'none') return undefined;
-  const all = tools.map(({ function: { name, parameters = {} } }, i) => ({
-    name,
-    parameters: { type: 'object', ...parameters },
-    at: `tools[${i}].function.parameters`,
-  }));
-  const only = typeof choice === 'object' ? choice.function.name : undefined;
-  const callable = all.filter(({ name }) => only === undefined || name === only);
-  if (callable.length === 0) {
-    const known = all.map(({ name }) => name).join(', ');
-    throw new SglangError('bad_request', `tool_choice: there is no tool "${only}"; given: ${known}`, 'tool_choice');
-  }
-  const required = choice !== 'auto';
-  return { form: formOf(model), tools, callable, required, parallel: parallel && only === undefined };
-}
-
-/** The conversation as the model's template takes it, and the template's variables. */
-export function shownTools(messages: readonly ChatMessage[], { form, tools }: Pick<Calls, 'form' | 'tools'>) {
-  if (form !== forms.generic) return { messages: messages.map(withParsedArguments), variables: { tools } };
-  const system = messages[0]?.role === 'system' ? messages[0] : undefined;
-  const content = [system?.content, explained(tools)].filter(Boolean).join('\n\n');
-  const rest = (system ? messages.slice(1) : messages).map(asPlainText);
-  return { messages: [{ role: 'system', content }, ...rest], variables: {} };
-}
-
-/** Templates print arguments as JSON themselves. */
-function withParsedArguments(message: ChatMessage): ChatMessage {
-  if (!message.tool_calls) return message;
-  const tool_calls = message.tool_calls.map((call) => ({
-    ...call,
-    function: { ...call.function, arguments: JSON.parse(call.function.arguments) as string },
-  }));
-  return { ...message, tool_calls };
-}
-
-function explained(tools: readonly Tool[]): string {
-  const list = tools.map(({ function: f }) => JSON.stringify(f)).join('\n');
-  const { begin, middle, end } = forms.generic;
-  return (
-    `You may call functions. They are, with the JSON Schema of their arguments:\n${list}\n` +
-    `To call one, write its name and arguments in this form and nothing after it:\n${begin}NAME${middle}{...}${end}`
-  );
-}
-
-function asPlainText(message: ChatMessage): ChatMessage {
-  const { begin, middle, end, between } = forms.generic;
-  if (message.role === 'tool') {
-    return { role: 'user', content: `<tool_response>\n${message.content as string}\n</tool_response>` };
-  }
-  if (!message.tool_calls) return message;
-  const calls = message.tool_calls.map(({ function: f }) => begin + f.name + middle + f.arguments + end);
-  return { role: message.role, content: [message.content, calls.join(between)].filter(Boolean).join('\n') };
-}

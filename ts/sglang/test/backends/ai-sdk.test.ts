@@ -131,10 +131,10 @@ test('a backend as a model: generateText, streamText and objects', async (t) => 
 
 test('what our models lack is a warning or an error, and an abort ends a stream', async (t) => {
   const sglang = createSglang(new FakeBackend({ pieceLength: 1 }));
-  const tools = [{ type: 'function' as const, name: 't', inputSchema: {} }];
+  const tools = [{ type: 'provider' as const, id: 'their.search' as const, name: 'search', args: {} }];
   const prompt = [{ role: 'user' as const, content: [{ type: 'text' as const, text: 'x' }] }];
   const { warnings } = await sglang('m').doGenerate({ prompt, tools });
-  t.like(warnings, [{ type: 'unsupported', feature: 'tools' }]);
+  t.like(warnings, [{ type: 'unsupported', feature: 'tool their.search' }]);
   const file = { type: 'file' as const, mediaType: 'application/pdf', data: 'x' };
   await t.throwsAsync(async () => sglang('m').doGenerate({ prompt: [{ role: 'user', content: [file] }] }), {
     message: /not a file of type application\/pdf/,

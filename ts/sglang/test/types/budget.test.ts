@@ -4,8 +4,8 @@ import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
-/** Measured: 55 k instantiations (TypeScript 5.9), 3 k of them for the types of the AI SDK. */
-const MOST_INSTANTIATIONS = 57_000;
+/** Measured: 57 k instantiations (TypeScript 5.9), 5 k of them for the types of the AI SDK. */
+const MOST_INSTANTIATIONS = 58_000;
 
 test('types of programs are right and within their budget', (t) => {
   const compiler = createRequire(import.meta.url).resolve('typescript/bin/tsc');

@@ -3,12 +3,29 @@
  * schema, token by token; between calls the model writes what it wants. A call is made of several generations, each of
  * which continues the text of the one before, so their common beginning comes from the cache.
  */
-import { randomUUID } from 'node:crypto';
 import { SglangError } from '../engine/errors.ts';
-import type { GenerateChunk, GenerateMeta, GenerateRequest, Logprobs, SamplingParams } from '../engine/types.ts';
-import { submit } from './calls.ts';
-import type { Call } from './calls.ts';
+import type { GenerateMeta, Logprobs } from '../engine/types.ts';
 import type { CallForm, Calls } from './tools.ts';
+
+export type PartMeta = Pick<GenerateMeta, 'finishReason' | 'promptTokens' | 'completionTokens' | 'cachedTokens'>;
+
+/** A piece of one generation; the last carries `meta`. */
+export interface PartPiece {
+  text: string;
+  outputLogprobs?: Logprobs;
+  meta?: PartMeta;
+}
+
+/** What one generation has to be; the answer's own text has `stop`, parts of calls a grammar and no limits of their own. */
+export type PartOptions = { stop: string[]; stopTokenIds: number[] } | { regex: string } | { jsonSchema: string };
+
+/** The model that writes an answer. */
+export interface Writer {
+  /** Goes on from the answer's text so far, for which `spent` tokens were generated in `parts` generations. */
+  write(answer: string, options: PartOptions, spent: number, parts: number): AsyncIterable<PartPiece>;
+  /** The token that a text is, where it is one; a special token ends a text without being seen in it. */
+  tokenOf(text: string): number | undefined;
+}
 
 /** News of an answer; the last carries `meta`. */
 export interface AnswerPiece {
@@ -20,17 +37,17 @@ export interface AnswerPiece {
   goesOn?: { index: number; arguments: string };
   logprobs?: Logprobs | undefined;
   /** Of the whole answer; `called` where it ended with calls. */
-  meta?: GenerateMeta & { called: boolean };
+  meta?: PartMeta & { called: boolean };
 }
 
-/** One answer to `request.prompt`. */
-export async function* answerWithCalls(
-  call: Call,
-  request: GenerateRequest & { prompt: string },
-  calls: Calls,
-  rid: string,
-): AsyncGenerator<AnswerPiece, void> {
-  const answer = new Answer(call, request, rid);
+/** Parts of an answer draw differently, and so do the up to 128 answers to one request. */
+export function seedOfPart(seed: number | undefined, parts: number): number | undefined {
+  return seed === undefined ? undefined : seed + 128 * parts;
+}
+
+/** One answer of `writer`, by what `calls` allows. */
+export async function* answerWithCalls(writer: Writer, calls: Calls): AsyncGenerator<AnswerPiece, void> {
+  const answer = new Answer(writer);
   if (!calls.required) {
     yield* answer.free(calls.form.announced);
     if (!answer.isAnnounced) return yield answer.end(false);
@@ -44,21 +61,16 @@ export async function* answerWithCalls(
 
 /** The text of an answer so far, and what was spent on it. */
 class Answer {
-  readonly #call: Call;
-  readonly #request: GenerateRequest & { prompt: string };
-  readonly #rid: string;
-  readonly #startedAt = performance.now();
+  readonly #writer: Writer;
   #text = '';
-  #first: GenerateMeta | undefined;
-  #last: GenerateMeta | undefined;
+  #first: PartMeta | undefined;
+  #last: PartMeta | undefined;
   #completionTokens = 0;
   #parts = 0;
   #announced = false;
 
-  constructor(call: Call, request: GenerateRequest & { prompt: string }, rid: string) {
-    this.#call = call;
-    this.#request = request;
-    this.#rid = rid;
+  constructor(writer: Writer) {
+    this.#writer = writer;
   }
 
   /** The free text ended where it turns to calls. */
@@ -77,16 +89,9 @@ class Answer {
 
   /** The answer's own text, up to one of the texts that announce a call. White space before it is left out. */
   async *free(announced: readonly string[]): AsyncGenerator<AnswerPiece, void> {
-    const { samplingParams = {} } = this.#request;
-    const stop = [samplingParams.stop ?? []].flat();
-    const ids = announced.flatMap((text) => this.#tokenOf(text));
-    const params = {
-      stop: [...stop, ...announced],
-      stopTokenIds: [...(samplingParams.stopTokenIds ?? []), ...ids],
-      noStopTrim: false,
-    };
+    const ids = announced.flatMap((text) => this.#writer.tokenOf(text) ?? []);
     let held = '';
-    for await (const { text, outputLogprobs } of this.#generate(params)) {
+    for await (const { text, outputLogprobs } of this.#generate({ stop: [...announced], stopTokenIds: ids })) {
       this.write(text);
       const content = (held + text).trimEnd();
       held = (held + text).slice(content.length);
@@ -107,7 +112,7 @@ class Answer {
       if (this.isCutOff) return;
       tool = callable.find((one) => one.name === name)!;
     }
-    yield { begins: { index, id: `call_${randomUUID().replaceAll('-', '').slice(0, 24)}`, name: tool.name } };
+    yield { begins: { index, id: `call_${crypto.randomUUID().replaceAll('-', '').slice(0, 24)}`, name: tool.name } };
     this.write(form.middle);
     try {
       for await (const { text, outputLogprobs } of this.#generate({ jsonSchema: JSON.stringify(tool.parameters) })) {
@@ -128,30 +133,13 @@ class Answer {
 
   end(called: boolean): AnswerPiece {
     const { finishReason } = this.#last!;
-    const { promptTokens, cachedTokens, id } = this.#first!;
-    const e2eLatency = (performance.now() - this.#startedAt) / 1000;
-    const completionTokens = this.#completionTokens;
-    return { meta: { id, finishReason, promptTokens, cachedTokens, completionTokens, e2eLatency, called } };
+    const { promptTokens, cachedTokens } = this.#first!;
+    return { meta: { finishReason, promptTokens, cachedTokens, completionTokens: this.#completionTokens, called } };
   }
 
-  #tokenOf(text: string): number[] {
-    const ids = this.#call.engine.tokenize(text, { addSpecialTokens: false });
-    return ids.length === 1 ? ids : [];
-  }
-
-  /** Parts of an answer draw differently, and so do the up to 128 answers to one request. */
-  #seed(): number | undefined {
-    const { seed } = this.#request.samplingParams ?? {};
-    return seed === undefined ? undefined : seed + 128 * this.#parts++;
-  }
-
-  #remaining(): number {
-    return (this.#request.samplingParams?.maxNewTokens ?? Infinity) - this.#completionTokens;
-  }
-
-  async *#whole(params: SamplingParams): AsyncGenerator<AnswerPiece, string> {
+  async *#whole(options: PartOptions): AsyncGenerator<AnswerPiece, string> {
     let whole = '';
-    for await (const { text, outputLogprobs } of this.#generate(params)) {
+    for await (const { text, outputLogprobs } of this.#generate(options)) {
       whole += text;
       yield { logprobs: outputLogprobs };
     }
@@ -159,39 +147,17 @@ class Answer {
     return whole;
   }
 
-  /** Goes on from the text so far. Where the answer may stop is no matter of what is constrained. */
-  async *#generate(params: SamplingParams): AsyncGenerator<GenerateChunk, void> {
-    const { samplingParams = {} } = this.#request;
-    const base = params.stop ? samplingParams : { ...samplingParams, ...noneOfOwn };
-    const request: GenerateRequest = {
-      ...this.#request,
-      prompt: this.#request.prompt + this.#text,
-      samplingParams: { ...base, ...params, seed: this.#seed(), maxNewTokens: this.#remaining(), n: 1 },
-    };
-    const { chunks } = submit(this.#call, request, this.#rid);
-    for await (const chunk of chunks) {
-      if (chunk.meta) {
-        this.#first ??= chunk.meta;
-        this.#last = chunk.meta;
-        this.#completionTokens += chunk.meta.completionTokens;
+  async *#generate(options: PartOptions): AsyncGenerator<PartPiece, void> {
+    for await (const piece of this.#writer.write(this.#text, options, this.#completionTokens, this.#parts++)) {
+      if (piece.meta) {
+        this.#first ??= piece.meta;
+        this.#last = piece.meta;
+        this.#completionTokens += piece.meta.completionTokens;
       }
-      yield chunk;
+      yield piece;
     }
   }
 }
-
-/** What is asked of the answer's own text and not of the parts of calls. */
-const noneOfOwn: SamplingParams = {
-  stop: undefined,
-  stopTokenIds: undefined,
-  minNewTokens: undefined,
-  ignoreEos: undefined,
-  regex: undefined,
-  jsonSchema: undefined,
-  ebnf: undefined,
-  lark: undefined,
-  structuralTag: undefined,
-};
 
 /** A schema that is refused is named as the request names it. */
 function inTermsOf(at: string, error: unknown): unknown {
