@@ -1,7 +1,7 @@
 //! Weights in register tiles: 16 rows side by side, one record per step along K.
 //!
 //! The law: a record holds what a kernel needs at one step, scales beside their weights, in whole cache lines where it
-//! can; [`Record::accumulate`] is the only arithmetic of a product, so each row of y is one sum in one order. Integer
+//! can; [`Record::multiply`] is the only arithmetic of a product, so each row of y is one sum in one order. Integer
 //! sums within a record are exact.
 
 use super::simd::{Simd, LANES};
@@ -18,8 +18,13 @@ pub trait Record: Plain {
     /// Inputs (steps along K) per record.
     const STEPS: usize;
 
-    /// `f[t] += record · x[t]` for each of the `T` tokens; `x` is `WORDS` rows.
-    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[Self::Word; T]], f: &mut [S::F; T]);
+    /// `f[t] += record · x[t]` for each of the `T` tokens; `x` is `WORDS` rows. Reads the rows that `s` has lanes for.
+    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[Self::Word; T]], f: &mut [S::F; T]);
+    /// The same for all 16 rows, in as many goes as suit the level.
+    #[inline(always)]
+    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[Self::Word; T]], f: &mut [S::F; T]) {
+        s.accumulate(self, x, f);
+    }
     /// The weights of row `row`, `STEPS` of them.
     fn row(&self, row: usize, out: &mut [f32]);
 }
@@ -206,7 +211,7 @@ impl Record for Words {
     const STEPS: usize = 32;
 
     #[inline(always)]
-    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[Pair; T]], f: &mut [S::F; T]) {
+    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[Pair; T]], f: &mut [S::F; T]) {
         let x: &[[Pair; T]; Pair::WORDS] = x.try_into().expect("one block");
         let scale = s.load(&self.scale);
         let mut w = [s.pairs(&self.pairs[0]); 16];
@@ -250,7 +255,7 @@ impl<Q: Planes, const H: usize> Record for Affine<Q, H> {
     const STEPS: usize = 32;
 
     #[inline(always)]
-    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
+    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
         let w = self.quants.load(s);
         let (scale, offset) = (s.load_f16(&self.scale[0]), s.load_f16(&self.offset[0]));
@@ -286,7 +291,7 @@ impl Record for Signed {
     const STEPS: usize = 32;
 
     #[inline(always)]
-    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
+    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
         let scale = s.load(&self.scale);
         let mut w = [s.signed(s.bytes(&self.planes[0])); 8];
@@ -314,7 +319,7 @@ impl Record for [f32; LANES] {
     const STEPS: usize = 1;
 
     #[inline(always)]
-    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[f32; T]], f: &mut [S::F; T]) {
+    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[f32; T]], f: &mut [S::F; T]) {
         let w = s.load(self);
         for t in 0..T {
             f[t] = s.mul_add(w, s.splat(x[0][t]), f[t]);

@@ -25,6 +25,7 @@ mod neon;
 mod scalar;
 
 use super::level::Level;
+use super::tile::Record;
 use half::{bf16, f16};
 use std::ops::Range;
 
@@ -133,6 +134,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn dot_pairs_at(self, acc: Self::I, a: Self::B, b: &i32) -> Self::I {
         self.dot_pairs(acc, a, *b)
+    }
+
+    /// `f[t] += record · x[t]`; a level may do this for some rows of the record at a time.
+    #[inline(always)]
+    fn accumulate<R: Record, const T: usize>(self, record: &R, x: &[[R::Word; T]], f: &mut [Self::F; T]) {
+        record.multiply(self, x, f);
     }
 
     /// Whether any lane of `v` is larger than that of `limit`.

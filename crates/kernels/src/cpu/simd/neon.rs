@@ -4,68 +4,71 @@
 //! not in the oldest Rust that builds this), so they are written out.
 
 use super::{Kernel, Simd, LANES};
+use crate::cpu::tile::Record;
 use half::{bf16, f16};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 use std::ops::Range;
 
-/// Proof of Advanced SIMD, and of its dot products where `DOT`.
+/// Proof of Advanced SIMD, and of its dot products where `DOT`, for `R` of the four registers: all, or one at a time.
 #[derive(Clone, Copy)]
-pub struct Neon<const DOT: bool>(());
+pub struct Neon<const DOT: bool, const R: usize = 4> {
+    /// The first of the registers; each holds four lanes.
+    first: usize,
+}
 
-/// Four registers: lanes 0–3, 4–7, 8–11 and 12–15.
-type Four<T> = [T; 4];
-
-/// `four!(i => f)`: `[f(0), f(1), f(2), f(3)]`.
-macro_rules! four {
-    ($i:ident => $f:expr) => {
-        [
-            {
-                let $i = 0;
-                $f
-            },
-            {
-                let $i = 1;
-                $f
-            },
-            {
-                let $i = 2;
-                $f
-            },
-            {
-                let $i = 3;
-                $f
-            },
-        ]
-    };
+/// `each!(out, i => f)`: `out` with `f` of each register in place of it.
+macro_rules! each {
+    ($out:expr, $i:ident => $f:expr) => {{
+        let mut out = $out;
+        for $i in 0..R {
+            out[$i] = $f;
+        }
+        out
+    }};
 }
 
 impl Neon<false> {
     /// The proof, where the machine has the instructions.
     pub fn detect() -> Option<Self> {
-        is_aarch64_feature_detected!("neon").then_some(Neon(()))
+        is_aarch64_feature_detected!("neon").then_some(Neon { first: 0 })
     }
 }
 
 impl Neon<true> {
     /// The proof, where the machine has the instructions.
     pub fn detect_dot() -> Option<Self> {
-        (is_aarch64_feature_detected!("neon") && is_aarch64_feature_detected!("dotprod")).then_some(Neon(()))
+        (is_aarch64_feature_detected!("neon") && is_aarch64_feature_detected!("dotprod")).then_some(Neon { first: 0 })
+    }
+}
+
+impl<const DOT: bool, const R: usize> Neon<DOT, R> {
+    /// What register `i` is of 16 lanes in memory. No check: `first + R` is at most 4.
+    #[inline(always)]
+    fn part<T, const N: usize>(self, x: &[T; N], i: usize) -> *const T {
+        x.as_ptr().wrapping_add(N / 4 * (self.first + i))
+    }
+
+    /// The same, to write.
+    #[inline(always)]
+    fn part_mut<T, const N: usize>(self, x: &mut [T; N], i: usize) -> *mut T {
+        x.as_mut_ptr().wrapping_add(N / 4 * (self.first + i))
     }
 }
 
 #[target_feature(enable = "neon,dotprod")]
-fn inside_dot<const DOT: bool, K: Kernel>(s: Neon<DOT>, kernel: K) -> K::Output {
+fn inside_dot<const DOT: bool, const R: usize, K: Kernel>(s: Neon<DOT, R>, kernel: K) -> K::Output {
     kernel.run(s)
 }
 
-/// `acc + Σ w x` by fours.
+/// `acc + Σ w x` by fours; `x` needs no copies in other lanes.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
-fn dot4(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+fn dot4(mut acc: int32x4_t, w: int8x16_t, x: i32) -> int32x4_t {
+    let x = f32::from_bits(x as u32);
     // SAFETY: arithmetic on registers only.
     unsafe {
-        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inlateout(vreg) acc, in(vreg) w, in(vreg) x,
+        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[0]", inlateout(vreg) acc, in(vreg) w, in(vreg) x,
             options(pure, nomem, nostack, preserves_flags));
     }
     acc
@@ -74,7 +77,8 @@ fn dot4(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
 /// The same without that instruction: two products of a weight in −128 … 127 and an input in −127 … 127 fit 16 bits.
 #[target_feature(enable = "neon")]
 #[inline]
-fn dot4_by_pairs(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+fn dot4_by_pairs(acc: int32x4_t, w: int8x16_t, x: i32) -> int32x4_t {
+    let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
     let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
     vpadalq_s16(acc, vpaddq_s16(low, vmull_high_s8(w, x)))
 }
@@ -123,11 +127,18 @@ fn sum4(v: float32x4_t) -> f32 {
     vget_lane_f32::<0>(v) + vget_lane_f32::<1>(v)
 }
 
-impl<const DOT: bool> Simd for Neon<DOT> {
-    type F = Four<float32x4_t>;
-    type I = Four<int32x4_t>;
-    type B = Four<int8x16_t>;
-    type W = Four<int8x16_t>;
+/// Four pairs as their first numbers, then their second ones: a product with either is then one instruction.
+#[target_feature(enable = "neon")]
+#[inline]
+fn apart(pairs: int16x8_t) -> int8x16_t {
+    vreinterpretq_s8_s16(vcombine_s16(vget_low_s16(vuzp1q_s16(pairs, pairs)), vget_low_s16(vuzp2q_s16(pairs, pairs))))
+}
+
+impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
+    type F = [float32x4_t; R];
+    type I = [int32x4_t; R];
+    type B = [int8x16_t; R];
+    type W = [int8x16_t; R];
 
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;
@@ -141,112 +152,141 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         }
     }
 
+    /// A record's weights fill the registers, so that a quarter of its rows is multiplied with all tokens at a time.
+    #[inline(always)]
+    fn accumulate<W: Record, const T: usize>(self, record: &W, x: &[[W::Word; T]], f: &mut [Self::F; T]) {
+        for i in 0..R {
+            let part = Neon::<DOT, 1> { first: self.first + i };
+            let mut sums = [part.zero(); T];
+            for t in 0..T {
+                sums[t] = [f[t][i]];
+            }
+            record.multiply(part, x, &mut sums);
+            for t in 0..T {
+                f[t][i] = sums[t][0];
+            }
+        }
+    }
+
     intrinsics! {
-        fn any_above(self, v: Four<float32x4_t>, limit: Four<float32x4_t>) -> bool {
-            let above = four!(i => vcgtq_f32(v[i], limit[i]));
-            vmaxvq_u32(vorrq_u32(vorrq_u32(above[0], above[1]), vorrq_u32(above[2], above[3]))) != 0
+        fn any_above(self, v: [float32x4_t; R], limit: [float32x4_t; R]) -> bool {
+            let mut any = vdupq_n_u32(0);
+            for i in 0..R {
+                any = vorrq_u32(any, vcgtq_f32(v[i], limit[i]));
+            }
+            vmaxvq_u32(any) != 0
         }
-        fn splat(self, x: f32) -> Four<float32x4_t> { [vdupq_n_f32(x); 4] }
-        fn load(self, x: &[f32; LANES]) -> Four<float32x4_t> { four!(i => vld1q_f32(x[4 * i..].as_ptr())) }
-        fn load_f16(self, x: &[f16; LANES]) -> Four<float32x4_t> {
-            four!(i => widen_halves(vld1_u16(x[4 * i..].as_ptr().cast())))
+        fn splat(self, x: f32) -> [float32x4_t; R] { [vdupq_n_f32(x); R] }
+        fn load(self, x: &[f32; LANES]) -> [float32x4_t; R] {
+            each!(self.zero(), i => vld1q_f32(self.part(x, i)))
         }
-        fn load_bf16(self, x: &[bf16; LANES]) -> Four<float32x4_t> {
-            four!(i => vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x[4 * i..].as_ptr().cast()))))
+        fn load_f16(self, x: &[f16; LANES]) -> [float32x4_t; R] {
+            each!(self.zero(), i => widen_halves(vld1_u16(self.part(x, i).cast())))
         }
-        fn store(self, v: Four<float32x4_t>, out: &mut [f32; LANES]) -> () {
-            four!(i => vst1q_f32(out[4 * i..].as_mut_ptr(), v[i]));
+        fn load_bf16(self, x: &[bf16; LANES]) -> [float32x4_t; R] {
+            let upper = each!([vdupq_n_u32(0); R], i => {
+                vshll_n_u16::<16>(vld1_u16(self.part(x, i).cast()))
+            });
+            each!(self.zero(), i => vreinterpretq_f32_u32(upper[i]))
         }
-        fn to_f16(self, v: Four<float32x4_t>) -> [f16; LANES] {
+        fn store(self, v: [float32x4_t; R], out: &mut [f32; LANES]) -> () {
+            for i in 0..R {
+                vst1q_f32(self.part_mut(out, i), v[i]);
+            }
+        }
+        fn to_f16(self, v: [float32x4_t; R]) -> [f16; LANES] {
             let mut out = [f16::ZERO; LANES];
-            four!(i => vst1_u16(out[4 * i..].as_mut_ptr().cast(), narrow_to_halves(v[i])));
+            for i in 0..R {
+                vst1_u16(self.part_mut(&mut out, i).cast(), narrow_to_halves(v[i]));
+            }
             out
         }
-        fn add(self, a: Four<float32x4_t>, b: Four<float32x4_t>) -> Four<float32x4_t> { four!(i => vaddq_f32(a[i], b[i])) }
-        fn sub(self, a: Four<float32x4_t>, b: Four<float32x4_t>) -> Four<float32x4_t> { four!(i => vsubq_f32(a[i], b[i])) }
-        fn mul(self, a: Four<float32x4_t>, b: Four<float32x4_t>) -> Four<float32x4_t> { four!(i => vmulq_f32(a[i], b[i])) }
-        fn div(self, a: Four<float32x4_t>, b: Four<float32x4_t>) -> Four<float32x4_t> { four!(i => vdivq_f32(a[i], b[i])) }
-        fn mul_add(self, a: Four<float32x4_t>, b: Four<float32x4_t>, c: Four<float32x4_t>) -> Four<float32x4_t> {
-            four!(i => vfmaq_f32(c[i], a[i], b[i]))
+        fn add(self, a: [float32x4_t; R], b: [float32x4_t; R]) -> [float32x4_t; R] { each!(a, i => vaddq_f32(a[i], b[i])) }
+        fn sub(self, a: [float32x4_t; R], b: [float32x4_t; R]) -> [float32x4_t; R] { each!(a, i => vsubq_f32(a[i], b[i])) }
+        fn mul(self, a: [float32x4_t; R], b: [float32x4_t; R]) -> [float32x4_t; R] { each!(a, i => vmulq_f32(a[i], b[i])) }
+        fn div(self, a: [float32x4_t; R], b: [float32x4_t; R]) -> [float32x4_t; R] { each!(a, i => vdivq_f32(a[i], b[i])) }
+        fn mul_add(self, a: [float32x4_t; R], b: [float32x4_t; R], c: [float32x4_t; R]) -> [float32x4_t; R] {
+            each!(c, i => vfmaq_f32(c[i], a[i], b[i]))
         }
-        fn max(self, a: Four<float32x4_t>, b: Four<float32x4_t>) -> Four<float32x4_t> {
-            four!(i => vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i]))
+        fn max(self, a: [float32x4_t; R], b: [float32x4_t; R]) -> [float32x4_t; R] {
+            each!(a, i => vbslq_f32(vcgtq_f32(a[i], b[i]), a[i], b[i]))
         }
-        fn min(self, a: Four<float32x4_t>, b: Four<float32x4_t>) -> Four<float32x4_t> {
-            four!(i => vbslq_f32(vcltq_f32(a[i], b[i]), a[i], b[i]))
+        fn min(self, a: [float32x4_t; R], b: [float32x4_t; R]) -> [float32x4_t; R] {
+            each!(a, i => vbslq_f32(vcltq_f32(a[i], b[i]), a[i], b[i]))
         }
-        fn abs(self, v: Four<float32x4_t>) -> Four<float32x4_t> { four!(i => vabsq_f32(v[i])) }
-        fn round(self, v: Four<float32x4_t>) -> Four<float32x4_t> { four!(i => vrndnq_f32(v[i])) }
-        fn scale(self, v: Four<float32x4_t>, n: Four<float32x4_t>) -> Four<float32x4_t> {
+        fn abs(self, v: [float32x4_t; R]) -> [float32x4_t; R] { each!(v, i => vabsq_f32(v[i])) }
+        fn round(self, v: [float32x4_t; R]) -> [float32x4_t; R] { each!(v, i => vrndnq_f32(v[i])) }
+        fn scale(self, v: [float32x4_t; R], n: [float32x4_t; R]) -> [float32x4_t; R] {
             let bias = vdupq_n_s32(127);
-            let power = four!(i => vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(n[i]), bias)));
-            four!(i => vmulq_f32(v[i], vreinterpretq_f32_s32(power[i])))
+            let power = each!([bias; R], i => vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(n[i]), bias)));
+            each!(v, i => vmulq_f32(v[i], vreinterpretq_f32_s32(power[i])))
         }
-        fn within(self, range: Range<usize>, v: Four<float32x4_t>, other: Four<float32x4_t>) -> Four<float32x4_t> {
-            four!(i => vbslq_f32(mask4(&range, 4 * i), v[i], other[i]))
+        fn within(self, range: Range<usize>, v: [float32x4_t; R], other: [float32x4_t; R]) -> [float32x4_t; R] {
+            each!(v, i => vbslq_f32(mask4(&range, 4 * (self.first + i)), v[i], other[i]))
         }
-        fn sum(self, v: Four<float32x4_t>) -> f32 {
-            sum4(vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3])))
+        fn sum(self, v: [float32x4_t; R]) -> f32 {
+            let (mut v, mut count) = (v, R);
+            while count > 1 {
+                count /= 2;
+                for i in 0..count {
+                    v[i] = vaddq_f32(v[i], v[i + count]);
+                }
+            }
+            sum4(v[0])
         }
-        fn largest(self, v: Four<float32x4_t>) -> f32 {
-            vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(v[0], v[2]), vmaxnmq_f32(v[1], v[3])))
+        fn largest(self, v: [float32x4_t; R]) -> f32 {
+            let mut largest = v[0];
+            for i in 1..R {
+                largest = vmaxnmq_f32(largest, v[i]);
+            }
+            vmaxnmvq_f32(largest)
         }
 
-        fn splat_i(self, x: i32) -> Four<int32x4_t> { [vdupq_n_s32(x); 4] }
-        fn add_i(self, a: Four<int32x4_t>, b: Four<int32x4_t>) -> Four<int32x4_t> { four!(i => vaddq_s32(a[i], b[i])) }
-        fn float(self, v: Four<int32x4_t>) -> Four<float32x4_t> { four!(i => vcvtq_f32_s32(v[i])) }
-        fn narrow(self, v: Four<float32x4_t>) -> [i8; LANES] {
-            let v = four!(i => vqmovn_s32(vcvtnq_s32_f32(v[i])));
-            let (low, high) = (vqmovn_s16(vcombine_s16(v[0], v[1])), vqmovn_s16(vcombine_s16(v[2], v[3])));
+        fn splat_i(self, x: i32) -> [int32x4_t; R] { [vdupq_n_s32(x); R] }
+        fn add_i(self, a: [int32x4_t; R], b: [int32x4_t; R]) -> [int32x4_t; R] { each!(a, i => vaddq_s32(a[i], b[i])) }
+        fn float(self, v: [int32x4_t; R]) -> [float32x4_t; R] { each!(self.zero(), i => vcvtq_f32_s32(v[i])) }
+        fn narrow(self, v: [float32x4_t; R]) -> [i8; LANES] {
             let mut out = [0; LANES];
-            vst1q_s8(out.as_mut_ptr(), vcombine_s8(low, high));
+            for i in 0..R {
+                let pairs = vqmovn_s32(vcvtnq_s32_f32(v[i]));
+                let bytes = vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(pairs, pairs)));
+                vst1_lane_s32::<0>(self.part_mut(&mut out, i).cast(), bytes);
+            }
             out
         }
-        fn narrow_pairs(self, v: Four<float32x4_t>) -> [i32; LANES / 2] {
+        fn narrow_pairs(self, v: [float32x4_t; R]) -> [i32; LANES / 2] {
             let mut out = [0; LANES / 2];
-            four!(i => vst1_s16(out[2 * i..].as_mut_ptr().cast(), vqmovn_s32(vcvtnq_s32_f32(v[i]))));
+            for i in 0..R {
+                vst1_s16(self.part_mut(&mut out, i).cast(), vqmovn_s32(vcvtnq_s32_f32(v[i])));
+            }
             out
         }
 
-        fn bytes(self, x: &[u8; 4 * LANES]) -> Four<int8x16_t> { four!(i => vld1q_s8(x[16 * i..].as_ptr().cast())) }
-        fn low(self, v: Four<int8x16_t>) -> Four<int8x16_t> { four!(i => vandq_s8(v[i], vdupq_n_s8(15))) }
-        fn high(self, v: Four<int8x16_t>) -> Four<int8x16_t> {
-            four!(i => vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(v[i]))))
+        fn bytes(self, x: &[u8; 4 * LANES]) -> [int8x16_t; R] {
+            each!([vdupq_n_s8(0); R], i => vld1q_s8(self.part(x, i).cast()))
         }
-        fn dot(self, acc: Four<int32x4_t>, w: Four<int8x16_t>, x: i32) -> Four<int32x4_t> {
-            let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
-            if DOT { four!(i => dot4(acc[i], w[i], x)) } else { four!(i => dot4_by_pairs(acc[i], w[i], x)) }
+        fn low(self, v: [int8x16_t; R]) -> [int8x16_t; R] { each!(v, i => vandq_s8(v[i], vdupq_n_s8(15))) }
+        fn high(self, v: [int8x16_t; R]) -> [int8x16_t; R] {
+            each!(v, i => vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(v[i]))))
         }
-        fn signed(self, v: Four<int8x16_t>) -> Four<int8x16_t> { four!(i => veorq_s8(v[i], vdupq_n_s8(-128))) }
-        fn dot_signed(self, acc: Four<int32x4_t>, w: Four<int8x16_t>, x: i32) -> Four<int32x4_t> { self.dot(acc, w, x) }
+        fn dot(self, acc: [int32x4_t; R], w: [int8x16_t; R], x: i32) -> [int32x4_t; R] {
+            each!(acc, i => if DOT { dot4(acc[i], w[i], x) } else { dot4_by_pairs(acc[i], w[i], x) })
+        }
+        fn signed(self, v: [int8x16_t; R]) -> [int8x16_t; R] { each!(v, i => veorq_s8(v[i], vdupq_n_s8(-128))) }
+        fn dot_signed(self, acc: [int32x4_t; R], w: [int8x16_t; R], x: i32) -> [int32x4_t; R] { self.dot(acc, w, x) }
 
-        // Pairs are kept apart, so that a product with either of `b` is one instruction: the first numbers of the lanes
-        // in two registers, then the second ones.
-        fn pairs(self, x: &[i16; 2 * LANES]) -> Four<int8x16_t> {
-            let (low, high) = (vld2q_s16(x.as_ptr()), vld2q_s16(x[LANES..].as_ptr()));
-            [low.0, high.0, low.1, high.1].map(|v| vreinterpretq_s8_s16(v))
+        fn pairs(self, x: &[i16; 2 * LANES]) -> [int8x16_t; R] {
+            each!([vdupq_n_s8(0); R], i => apart(vld1q_s16(self.part(x, i))))
         }
-        fn widen_pairs(self, x: &[i8; 2 * LANES]) -> Four<int8x16_t> {
-            let int8x16x2_t(first, second) = vld2q_s8(x.as_ptr());
-            let first = [vmovl_s8(vget_low_s8(first)), vmovl_high_s8(first)];
-            let second = [vmovl_s8(vget_low_s8(second)), vmovl_high_s8(second)];
-            [first[0], first[1], second[0], second[1]].map(|v| vreinterpretq_s8_s16(v))
+        fn widen_pairs(self, x: &[i8; 2 * LANES]) -> [int8x16_t; R] {
+            each!([vdupq_n_s8(0); R], i => apart(vmovl_s8(vld1_s8(self.part(x, i)))))
         }
-        fn dot_pairs(self, acc: Four<int32x4_t>, a: Four<int8x16_t>, b: i32) -> Four<int32x4_t> {
-            let a = four!(i => vreinterpretq_s16_s8(a[i]));
+        fn dot_pairs(self, acc: [int32x4_t; R], a: [int8x16_t; R], b: i32) -> [int32x4_t; R] {
             let b = vreinterpret_s16_s32(vdup_n_s32(b));
-            let acc = [
-                vmlal_lane_s16::<0>(acc[0], vget_low_s16(a[0]), b),
-                vmlal_high_lane_s16::<0>(acc[1], a[0], b),
-                vmlal_lane_s16::<0>(acc[2], vget_low_s16(a[1]), b),
-                vmlal_high_lane_s16::<0>(acc[3], a[1], b),
-            ];
-            [
-                vmlal_lane_s16::<1>(acc[0], vget_low_s16(a[2]), b),
-                vmlal_high_lane_s16::<1>(acc[1], a[2], b),
-                vmlal_lane_s16::<1>(acc[2], vget_low_s16(a[3]), b),
-                vmlal_high_lane_s16::<1>(acc[3], a[3], b),
-            ]
+            each!(acc, i => {
+                let a = vreinterpretq_s16_s8(a[i]);
+                vmlal_high_lane_s16::<1>(vmlal_lane_s16::<0>(acc[i], vget_low_s16(a), b), a, b)
+            })
         }
     }
 }
