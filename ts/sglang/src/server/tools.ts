@@ -26,4 +26,3 @@ export const toolFields = {
   tool_choice: either(oneOf('auto', 'none', 'required'), named),
   parallel_tool_calls: boolean,
 };
-
