@@ -40,6 +40,8 @@ export interface GenerateOptions extends LogprobOptions {
   /** What `regex` describes, for backends that have no regex but can ask for such a value by other means. */
   valueType?: 'int' | 'float' | 'bool' | 'string';
   signal?: AbortSignal;
+  /** Nobody follows the text while it comes: it may be given in one piece. */
+  whole?: boolean;
 }
 
 /** A generated token with its text; servers and engines tell its id, too. */

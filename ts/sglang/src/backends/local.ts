@@ -127,6 +127,7 @@ export function samplingParams(options: GenerateOptions): SamplingParams {
   const { maxTokens: maxNewTokens, minTokens: minNewTokens, ...rest } = options;
   const {
     signal: _s,
+    whole: _w,
     valueType: _v,
     returnLogprob: _r,
     logprobStartLen: _l,

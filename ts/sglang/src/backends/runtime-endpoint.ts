@@ -83,10 +83,13 @@ class RemoteModel implements TextModel {
       ...this.#standing,
       sampling_params: wireParams(samplingParams(options)),
       ...wanted,
-      stream: true,
     };
+    if (options.whole) {
+      const { text, meta_info } = (await this.#server.post('/generate', body, signal)) as WireResult;
+      return yield { text, meta: toGenMeta(meta_info) };
+    }
     let sent = '';
-    for await (const event of this.#server.events('/generate', body, signal)) {
+    for await (const event of this.#server.events('/generate', { ...body, stream: true }, signal)) {
       const { text, meta_info } = event as WireResult;
       const known = meta_info.finish_reason ? text : withoutPartialCharacter(text);
       if (known.length > sent.length) yield { text: known.slice(sent.length) };

@@ -125,7 +125,7 @@ function isPlain({ regex, jsonSchema, ebnf, lark, returnLogprob }: GenerateOptio
 }
 
 function placeOf(turns: readonly Turn[], options: GenerateOptions): { key: string; text: string } {
-  const { stop: _s, maxTokens: _m, signal: _a, ...sampling } = options;
+  const { stop: _s, maxTokens: _m, signal: _a, whole: _w, ...sampling } = options;
   const { role, content } = turns.at(-1)!;
   const last = content.at(-1);
   const text = typeof last === 'string' ? last : '';

@@ -4,6 +4,12 @@ import type { TextEvent } from './types.ts';
 export class EventLog {
   readonly #events: TextEvent[] = [];
   #waiting: (() => void)[] = [];
+  #followed = false;
+
+  /** Somebody reads it, or has. */
+  get isFollowed(): boolean {
+    return this.#followed;
+  }
 
   push(event: TextEvent): void {
     if (event.delta === '') return;
@@ -13,6 +19,7 @@ export class EventLog {
 
   /** All events until `end` settles; where it rejects, the reader gets that error after the last event. */
   async *read(end: Promise<unknown>): AsyncGenerator<TextEvent, void> {
+    this.#followed = true;
     const reading: { over: boolean; failure?: { error: unknown } } = { over: false };
     const settle = (failure?: { error: unknown }) => {
       Object.assign(reading, { over: true, failure });

@@ -18,6 +18,8 @@ export interface Session {
   readonly defaults: SamplingOptions;
   readonly signal: AbortSignal;
   readonly span: Span;
+  /** A row of a batch: only a program itself can follow its text. */
+  readonly isRow: boolean;
 }
 
 /** A prompt at one moment; a branch starts from it. */
@@ -91,7 +93,9 @@ class Interpreter {
   }
 
   async #gen({ name, options, constraint }: NodeOf<'gen'>, span: Span): Promise<unknown> {
-    const request = requestOf({ ...this.session.defaults, ...options }, constraint, this.signalOf(options));
+    const whole = this.session.isRow && !this.log.isFollowed && !span.isRecorded;
+    const wanted = requestOf({ ...this.session.defaults, ...options }, constraint, this.signalOf(options));
+    const request = whole ? { ...wanted, whole } : wanted;
     const { text, meta } = await this.#stream(name, request, span);
     span.measured(metaOf(meta));
     this.prompt.append(text);

@@ -40,10 +40,11 @@ function programOf(body: Body, bound: object): unknown {
     return state;
   };
   const run = (args?: object, options: RunOptions = {}) => new Running(body, withBound(args), options);
+  const row = (args: object, options: RunOptions) => new Running(body, withBound(args), options, true);
   return Object.assign(call, {
     run,
     runBatch: (list: readonly object[], options: BatchOptions = {}) =>
-      quiet(runAll(run, list, { ...options, backend: options.backend ?? defaultBackend })),
+      quiet(runAll(row, list, { ...options, backend: options.backend ?? defaultBackend })),
     bind: (args: object) => programOf(body, withBound(args)),
   });
 }
@@ -64,10 +65,15 @@ class Running implements Run<Vars> {
   readonly #scope: Scope;
   readonly #outcome: Promise<Result<Vars>>;
 
-  constructor(body: Body, args: never, { backend = defaultBackend, signal, trace, ...defaults }: RunOptions) {
+  constructor(
+    body: Body,
+    args: never,
+    { backend = defaultBackend, signal, trace, ...defaults }: RunOptions,
+    isRow = false,
+  ) {
     const own = this.#controller.signal;
     const { span, end } = traceRun(nameOf(body), args, trace);
-    const session = { backend, defaults, span, signal: signal ? AbortSignal.any([signal, own]) : own };
+    const session = { backend, defaults, span, isRow, signal: signal ? AbortSignal.any([signal, own]) : own };
     this.#scope = Scope.root(session);
     this.#outcome = quiet(this.#run(body, args, session));
     quiet(this.#outcome.then(() => end(), end));

@@ -119,6 +119,10 @@ export class Span {
     this.#record = record;
   }
 
+  get isRecorded(): boolean {
+    return this.#record !== undefined;
+  }
+
   open(kind: TraceKind, name: string, role: Role | null = null): Span {
     if (!this.#record) return this;
     const inner = newSpan(kind, name, role);

@@ -176,7 +176,7 @@ function readEntries(file: string): Entry[] {
 
 /** The call as JSON has it: without its signal, pictures by their hash. */
 function plain({ options, ...call }: Call): object {
-  const { signal: _signal, ...sampling } = options ?? {};
+  const { signal: _signal, whole: _whole, ...sampling } = (options ?? {}) as GenerateOptions;
   const byHash = (_key: string, value: unknown) =>
     value instanceof Uint8Array ? { sha256: createHash('sha256').update(value).digest('hex') } : value;
   return JSON.parse(JSON.stringify({ ...call, options: sampling }, byHash)) as object;

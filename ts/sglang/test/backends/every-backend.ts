@@ -99,7 +99,7 @@ async function endpoint(t: ExecutionContext): Promise<Backend> {
   const { url } = await scriptedServer(t, async ({ path, body }) => {
     if (path === '/get_model_info') return { json: { model_path: 'chatml' } };
     const { max_new_tokens: maxTokens, stop } = body.sampling_params;
-    if (!body.stream) {
+    if (maxTokens === 0) {
       const one = (text: string) => ({
         text: '',
         meta_info: {
@@ -113,9 +113,10 @@ async function endpoint(t: ExecutionContext): Promise<Backend> {
     }
     const { pieces, meta } = await answer(textTurn(body.text), { stop, maxTokens });
     const counts = { prompt_tokens: meta.promptTokens, completion_tokens: meta.completionTokens };
+    const end = { text: pieces.join(''), meta_info: { ...counts, finish_reason: { type: meta.finishReason } } };
+    if (!body.stream) return { json: end };
     const soFar = pieces.map((_, i) => pieces.slice(0, i + 1).join(''));
     const events = soFar.map((text) => ({ text, meta_info: { finish_reason: null } }));
-    const end = { text: pieces.join(''), meta_info: { ...counts, finish_reason: { type: meta.finishReason } } };
     return { events: [...events, end, '[DONE]'] };
   });
   return new RuntimeEndpoint(url);

@@ -1,6 +1,6 @@
 /** The native wire: streams, templates, choices, and what differs between this project's server and the original. */
 import test, { type ExecutionContext } from 'ava';
-import { RuntimeEndpoint, fn, gen, genInt, image, select } from '../../src/index.ts';
+import { RuntimeEndpoint, Trace, fn, gen, genInt, image, select } from '../../src/index.ts';
 import { tools } from './letter-model.ts';
 import { scriptedServer, type Answer, type Asked } from './scripted-server.ts';
 import { selectCases } from './select-cases.ts';
@@ -188,6 +188,23 @@ test('an abort hangs up', async (t) => {
   });
   await asked[0]!.gone;
   t.pass();
+});
+
+test('rows of a batch are asked for whole, unless the program follows its own text or is traced', async (t) => {
+  const whole = (asked: Asked): Answer => (asked.body.stream ? streamed('x') : { json: piece('x', stop) });
+  const { backend, asked } = await server(t, whole);
+  const streams = async (run: PromiseLike<unknown>) => (await run, asked.splice(0).map(({ body }) => body.stream));
+  const plain = fn((s, { q }: { q: string }) => s`${q}${gen('a', { logprobs: true })}`);
+  const followed = fn(async (s, { q }: { q: string }) => {
+    const state = s`${q}${gen('a')}`;
+    for await (const _ of state.stream());
+    return state;
+  });
+  const rows = [{ q: '1' }, { q: '2' }];
+  t.deepEqual(await streams(plain.runBatch(rows, { backend })), [undefined, undefined]);
+  t.deepEqual(await streams(followed.runBatch(rows, { backend })), [true, true]);
+  t.deepEqual(await streams(plain.runBatch(rows, { backend, trace: new Trace() })), [true, true]);
+  t.deepEqual(await streams(plain.run({ q: '1' }, { backend })), [true]);
 });
 
 test('every request of a standing has its priority, and its salt as the original knows it', async (t) => {
