@@ -3,19 +3,15 @@
 
 mod fixtures;
 
-use fixtures::fixture;
+use fixtures::{constrained, fixture, tokenizer};
 use sglang_engine::grammar::{Allowed, Constraint, Grammar};
 use sglang_engine::loader::{self, LoadOptions};
-use sglang_engine::model::config::ModelConfig;
-use sglang_engine::request::{Event, FinishReason, LogprobParams, Prompt, Request, SamplingParams};
+use sglang_engine::request::{Event, FinishReason, Prompt, Request, SamplingParams};
 use sglang_engine::runner::{Fake, Runner};
 use sglang_engine::scheduler::{Limits, Policy, Scheduler};
-use sglang_engine::sequence::Prepared;
-use sglang_engine::text::Tokenizer;
-use sglang_engine::{weights, Engine, Error};
+use sglang_engine::{Engine, Error};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{channel, Receiver};
-use std::sync::Arc;
 
 struct Running {
     engine: Engine,
@@ -164,14 +160,14 @@ impl Grammar for GivesUp {
 
 #[test]
 fn a_grammar_that_gives_up_fails_its_request() {
-    let files = weights::open(&fixture("llama3")).unwrap();
-    let tokenizer = Arc::new(Tokenizer::of(&files, &ModelConfig::of(&files).unwrap()).unwrap());
+    let tokenizer = tokenizer("llama3");
     let limits =
         Limits { chunk: 64, max_running: 4, max_queued: 4, ahead: 256, pages: 64, policy: Policy::Fcfs, reuse: true };
     let mut fake = Fake::new(tokenizer.vocab() as u32, limits.pages);
     for n in 0..5 {
         let mut scheduler = Scheduler::new(limits.clone(), tokenizer.clone());
-        let mut events: Vec<Event> = scheduler.push(prepared(Box::new(GivesUp(n)))).into_iter().collect();
+        let asked = constrained(0, SamplingParams::default(), 20, Box::new(GivesUp(n)));
+        let mut events: Vec<Event> = scheduler.push(asked).into_iter().collect();
         while events.last().is_none_or(|event| event.finish.is_none()) {
             scheduler.admit();
             let batch = scheduler.schedule();
@@ -182,24 +178,5 @@ fn a_grammar_that_gives_up_fails_its_request() {
         assert_eq!(finish.completion_tokens, n);
         assert!(scheduler.is_idle());
         assert_eq!(scheduler.cache().stats().leased, 0);
-    }
-}
-
-fn prepared(grammar: Box<dyn Grammar>) -> Prepared {
-    let (sampling, logprobs) = (SamplingParams::default(), LogprobParams::default());
-    let (id, prompt, max_new, priority, namespace) = (0, vec![5, 6, 7], 20, 0, 0);
-    let images = Vec::new();
-    Prepared {
-        id,
-        prompt,
-        images,
-        image_token: 0,
-        sampling,
-        logprobs,
-        pooling: None,
-        max_new,
-        priority,
-        namespace,
-        grammar: Some(grammar),
     }
 }

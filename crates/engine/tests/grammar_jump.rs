@@ -2,14 +2,13 @@
 
 mod fixtures;
 
-use fixtures::{default_model, fixture, text_mask, tokenizer, Scratch};
+use fixtures::{constrained, default_model, fixture, text_mask, tokenizer, Scratch};
 use sglang_engine::batch::{Answers, Batch, Pick, Picked};
 use sglang_engine::grammar::{Allowed, Constraint, Grammar, Grammars};
 use sglang_engine::model::config::ModelConfig;
-use sglang_engine::request::{Event, FinishReason, LogprobParams, SamplingParams};
+use sglang_engine::request::{Event, FinishReason, SamplingParams};
 use sglang_engine::runner::{Fake, Runner};
 use sglang_engine::scheduler::{Limits, Policy, Scheduler};
-use sglang_engine::sequence::Prepared;
 use sglang_engine::text::Tokenizer;
 use sglang_engine::{weights, Error, Result};
 use std::collections::BTreeMap;
@@ -144,21 +143,7 @@ fn generate(
     let limits =
         Limits { chunk, max_running: 4, max_queued: 4, ahead: 256, pages: 64, policy: Policy::Fcfs, reuse: true };
     let mut scheduler = Scheduler::new(limits, tokenizer.clone());
-    let (sampling, logprobs) = (SamplingParams::default(), LogprobParams::default());
-    let (id, prompt, max_new, priority, namespace) = (0, vec![5, 6, 7], 300, 0, 0);
-    let asked = Prepared {
-        id,
-        prompt,
-        sampling,
-        logprobs,
-        pooling: None,
-        max_new,
-        priority,
-        namespace,
-        grammar: Some(grammar),
-        images: Vec::new(),
-        image_token: 0,
-    };
+    let asked = constrained(0, SamplingParams::default(), 300, grammar);
     let mut events: Vec<Event> = scheduler.push(asked).into_iter().collect();
     while events.last().is_none_or(|event| event.finish.is_none()) {
         scheduler.admit();

@@ -2,7 +2,7 @@
 
 mod fixtures;
 
-use fixtures::tokenizer;
+use fixtures::{constrained, tokenizer};
 use serde_json::Value;
 use sglang_engine::batch::{Answers, Batch, Pick, Picked};
 use sglang_engine::grammar::{Constraint, Grammars};
@@ -60,23 +60,9 @@ fn generate(schema: &str, asked: &[SamplingParams], limits: Limits, logprobs: bo
     let mut scheduler = Scheduler::new(limits, tokenizer);
     let mut events = Vec::new();
     for (id, sampling) in (0..).zip(asked) {
-        let grammar = Some(grammars.start(&Constraint::JsonSchema(schema.into())).unwrap());
+        let grammar = grammars.start(&Constraint::JsonSchema(schema.into())).unwrap();
         let logprobs = LogprobParams { enabled: logprobs, ..LogprobParams::default() };
-        let (prompt, sampling, images) = (vec![5, 6, 7], sampling.clone(), Vec::new());
-        let (max_new, priority, namespace, image_token) = (300, 0, 0, 0);
-        events.extend(scheduler.push(Prepared {
-            id,
-            prompt,
-            images,
-            image_token,
-            sampling,
-            logprobs,
-            max_new,
-            priority,
-            namespace,
-            pooling: None,
-            grammar,
-        }));
+        events.extend(scheduler.push(Prepared { logprobs, ..constrained(id, sampling.clone(), 300, grammar) }));
     }
     while !scheduler.is_idle() {
         scheduler.admit();
