@@ -3,6 +3,7 @@
  * them: a test of a runner counts one, and so does a linter, a format check or a type check. Checks that keep about
  * one core busy run beside the tests, and are told afterwards.
  */
+import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { root, run, setUp, step } from './setup.mjs';
@@ -22,6 +23,36 @@ const tests = [
   ['TypeScript tests', 'npm', ['test', '-w', 'sglang'], avaCounts],
   ['benchmark tests', 'node', ['--test', '--test-reporter=tap', ...benchmarkTests()], nodeCounts],
 ];
+
+/** The kernels for AArch64: linted where rustup can add the target, parity where a linker and qemu are installed. */
+function armChecks() {
+  const target = 'aarch64-unknown-linux-gnu';
+  const [linker, emulator] = ['aarch64-linux-gnu-gcc', 'qemu-aarch64'];
+  if (!succeeds('rustup', ['target', 'add', target])) {
+    console.log(`\n── not checked for AArch64: rustup cannot add the target ${target}`);
+    return [];
+  }
+  const kernels = ['-p', 'sglang-kernels', '--target', target];
+  const lint = ['Rust linter, AArch64', 'cargo', ['clippy', ...kernels, '--all-targets', '--', '-D', 'warnings']];
+  if (!succeeds(linker, ['--version']) || !succeeds(emulator, ['--version'])) {
+    console.log(`\n── not run for AArch64: ${linker} and ${emulator} are not installed`);
+    return [lint];
+  }
+  const env = {
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER: linker,
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER: `${emulator} -cpu max -L /usr/aarch64-linux-gnu`,
+  };
+  return [lint, ['kernel parity, AArch64', 'cargo', ['test', ...kernels, '--test', 'parity'], cargoCounts, env]];
+}
+
+function succeeds(command, args) {
+  try {
+    execFileSync(command, args, { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 const beside = [
   [
@@ -83,14 +114,14 @@ function sum(counts) {
 }
 
 /** Runs one check and counts it; a runner that fails without a failed test, or runs no test, counts as one failure. */
-async function check([title, command, args, count], show) {
+async function check([title, command, args, count, env], show) {
   let output = '';
   let ok = true;
   const onOutput = (text) => {
     output += text;
     show?.(text);
   };
-  await run(command, args, { env: { FORCE_COLOR: '0' }, onOutput }).catch((error) => {
+  await run(command, args, { env: { FORCE_COLOR: '0', ...env }, onOutput }).catch((error) => {
     onOutput(`   ${error.message}\n`);
     ok = false;
   });
@@ -127,7 +158,7 @@ try {
 }
 const results = await shown(first);
 const held = silent(beside);
-results.push(...(await shown(tests)));
+results.push(...(await shown([...tests, ...armChecks()])));
 for (const result of await held) {
   console.log(`\n── ${result.title}\n${result.output.trimEnd()}`);
   results.push(result);
