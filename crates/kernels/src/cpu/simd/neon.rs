@@ -2,6 +2,7 @@
 //!
 //! Dot products of bytes and conversions of halves are instructions that Rust names in no stable intrinsic (for halves:
 //! not in the oldest Rust that builds this), so they are written out.
+#![allow(clippy::needless_range_loop)] // Iterators take closures, which are compiled without the level's instructions.
 
 use super::{Kernel, Simd, LANES};
 use crate::cpu::tile::Record;
