@@ -13,7 +13,7 @@ const edges: Record<string, string[]> = {
   backends: ['templates', 'engine/errors.ts', 'lang'],
   trace: ['lang'],
   testing: ['backends', 'engine/errors.ts', 'lang'],
-  models: ['engine/errors.ts'],
+  models: ['engine/errors.ts', 'lang/nearest.ts'],
   engine: ['backends', 'models', 'templates'],
   server: [
     'engine/embedding.ts',

@@ -1,5 +1,6 @@
 /** Many runs of one program. Laws: results are in the order of the arguments; at most `concurrency` run at once. */
 import type { Backend } from '../backends/backend.ts';
+import { checkOptions } from './options.ts';
 import { BatchError, ProgramError, programError } from './program-error.ts';
 import { withSharedStart } from './shared-start.ts';
 import type { BatchOptions, Result, Run, RunOptions } from './types.ts';
@@ -27,6 +28,8 @@ export async function runAll(
   options: BatchOptions & { backend: Backend },
 ): Promise<Outcome[] | Result<Vars>[]> {
   const { concurrency = DEFAULT_CONCURRENCY, onProgress, onSettled, progress, settled, ...rest } = options;
+  checkOptions('run', 'runBatch', rest);
+  if (!Array.isArray(list)) throw new TypeError('runBatch takes a list with the arguments of each row');
   if (!Number.isInteger(concurrency) || concurrency < 1) {
     throw new RangeError(`concurrency: expected a positive integer, got ${concurrency}`);
   }

@@ -4,6 +4,7 @@
  */
 import type { SelectMethod } from '../backends/backend.ts';
 import type { TokenLogprob } from '../engine/types.ts';
+import { editDistance } from './nearest.ts';
 
 /** Log-probabilities of the tokens of each option; a token that nothing predicts counts 0. */
 export type OptionLogprobs = readonly (readonly number[])[];
@@ -66,23 +67,11 @@ export function nearestChoice(answer: string, choices: readonly string[]): numbe
   if (Math.max(...begun) > 0) return best(begun);
   const places = options.map((option) => said.indexOf(option));
   if (places.some((place) => place >= 0)) return best(places.map((place) => (place < 0 ? -Infinity : -place)));
-  return best(options.map((option) => -distance(said.slice(0, option.length), option) / Math.max(option.length, 1)));
+  return best(
+    options.map((option) => -editDistance(said.slice(0, option.length), option) / Math.max(option.length, 1)),
+  );
 }
 
 function plain(text: string): string {
   return text.toLowerCase().replace(/^[\s"'`*]+|[\s"'`*.]+$/g, '');
-}
-
-/** Levenshtein's edit distance. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }

@@ -4,6 +4,7 @@ import { SglangError } from '../engine/errors.ts';
 import type { ImageInput } from '../engine/types.ts';
 import { constraintOf } from './constraint.ts';
 import { expr, nodesOf } from './ir.ts';
+import { checkOptions } from './options.ts';
 import type { BlockRole, Expr, GenOptions, Part, SamplingOptions, SelectOptions, ValueTypes, VarsOf } from './types.ts';
 
 type Choices = readonly [string, ...string[]];
@@ -27,6 +28,7 @@ export function gen<const N extends string>(
 ): Expr<{ [K in N]: string }>;
 export function gen(name: string, options: GenOptions & SelectOptions = {}): Expr<object> {
   checkName(name);
+  checkOptions('gen', `gen("${name}")`, options);
   const { choices, type: _t, regex: _r, schema: _s, ebnf: _e, lark: _l, ...sampling } = options;
   const constraint = constraintOf(name, options);
   if (!choices) return expr({ kind: 'gen', name, options: sampling, constraint });
@@ -44,11 +46,13 @@ export function gen(name: string, options: GenOptions & SelectOptions = {}): Exp
 export function select<const N extends string, const C extends Choices>(
   name: N,
   choices: C,
-  { method, ...options }: SelectOptions = {},
+  options: SelectOptions = {},
 ): Expr<{ [K in N]: C[number] }> {
   checkName(name);
+  checkOptions('select', `select("${name}")`, options);
   checkChoices(name, choices);
-  return expr({ kind: 'select', name, choices: [...choices], method, options });
+  const { method, ...sampling } = options;
+  return expr({ kind: 'select', name, choices: [...choices], method, options: sampling });
 }
 
 /** An integer of at most 15 digits. */
@@ -88,6 +92,9 @@ function checkName(name: string): void {
 }
 
 function checkChoices(name: string, choices: readonly string[]): void {
+  if (!Array.isArray(choices)) {
+    throw new SglangError('bad_request', `select("${name}"): choices are a list of strings`, 'choices');
+  }
   const wrong = choices.findIndex(
     (choice, i) => typeof choice !== 'string' || choice === '' || choices.indexOf(choice) !== i,
   );

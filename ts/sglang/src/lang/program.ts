@@ -6,6 +6,7 @@ import type { Backend } from '../backends/backend.ts';
 import { abortable } from './abort.ts';
 import { runAll } from './batch.ts';
 import { Scope, type Session } from './interpreter.ts';
+import { checkOptions } from './options.ts';
 import { quiet } from './program-error.ts';
 import { scopeOf, stateOf } from './state.ts';
 import { traceRun } from './trace.ts';
@@ -29,6 +30,7 @@ type Body = (s: State<{}>, args: never) => PromiseLike<Result<Vars>>;
 export function fn<Args extends NamedArgs = {}, R extends PromiseLike<Result<any>> = PromiseLike<Result<{}>>>(
   body: (s: State<{}>, args: Args) => R,
 ): Program<Args, Loose<ResultVars<Awaited<R>>>> {
+  if (typeof body !== 'function') throw new TypeError(`fn makes a program of a function (s, args) => …, not ${body}`);
   return programOf(body, {}) as Program<Args, Loose<ResultVars<Awaited<R>>>>;
 }
 
@@ -71,6 +73,9 @@ class Running implements Run<Vars> {
     { backend = defaultBackend, signal, trace, ...defaults }: RunOptions,
     isRow = false,
   ) {
+    checkOptions('run', 'run', defaults);
+    if (typeof (backend as Partial<Backend>)?.stream !== 'function')
+      throw new TypeError('backend: expected an Engine, a RuntimeEndpoint, an OpenAI or another Backend of sglang');
     const own = this.#controller.signal;
     const { span, end } = traceRun(nameOf(body), args, trace);
     const session = { backend, defaults, span, isRow, signal: signal ? AbortSignal.any([signal, own]) : own };
@@ -85,6 +90,11 @@ class Running implements Run<Vars> {
     onError?: ((error: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
     return this.#outcome.then(onResult, onError);
+  }
+
+  /** For programs in JavaScript. */
+  get vars(): never {
+    throw new TypeError('a run has variables when it is over: (await run).vars');
   }
 
   async *textStream(name?: string): AsyncGenerator<string, void> {

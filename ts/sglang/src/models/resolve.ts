@@ -7,7 +7,7 @@ import { download, hasSize } from './download.ts';
 import type { PullOptions, PullProgress } from './download.ts';
 import { Hub, isInside, parseHubId } from './hub.ts';
 import type { HubFile, HubId } from './hub.ts';
-import { nearest } from './nearest.ts';
+import { nearest } from '../lang/nearest.ts';
 import { Repository } from './repository.ts';
 import { namedModels } from './table.ts';
 import type { NamedModel } from './table.ts';

@@ -112,6 +112,19 @@ test('arguments that are no object are refused at once, in a batch with the plac
   t.regex(error.message, /^item 1: a program takes/);
 });
 
+test('mistakes that only types would find are told where they are made', async (t) => {
+  const program = fn((s) => s`a${gen('x')}`);
+  const backend = failing();
+  t.throws(() => program.run({}, { backend, max_new_tokens: 1 } as never), {
+    message: /run: .*did you mean maxTokens\?/,
+  });
+  t.throws(() => program.run({}, { backend: 'openai' as never }), { message: /backend: expected an Engine/ });
+  t.throws(() => (program.run({}, { backend }) as never as { vars: object }).vars, { message: /\(await run\)\.vars/ });
+  const list = { q: 1 } as never;
+  t.regex((await caught(program.runBatch(list, { backend }))).message, /runBatch takes a list/);
+  t.regex((await caught(program.runBatch([{}], { backend, topp: 1 } as never))).message, /runBatch: .* mean topP\?/);
+});
+
 const refused: readonly (readonly [what: string, build: () => unknown, message: RegExp])[] = [
   ['a look-ahead', () => gen('x', { regex: /a(?=b)/ }), /look-ahead at position 1 of \/a\(\?=b\)\//],
   ['a look-behind', () => gen('x', { regex: '(?<!a)b' }), /look-behind at position 0/],
@@ -125,6 +138,14 @@ const refused: readonly (readonly [what: string, build: () => unknown, message: 
     () => gen('x', { type: 'date' } as never),
     /unknown type "date"; known: int, float, bool, string/,
   ],
+  [
+    'an unknown option',
+    () => gen('x', { max_tokens: 1 } as never),
+    /gen\("x"\): there is no option max_tokens; did you mean maxTokens\?/,
+  ],
+  ['another unknown option', () => select('x', ['a'], { foo: 1 } as never), /no option foo; there are: maxTokens, /],
+  ['choices in one text', () => select('x', 'ab' as never), /choices are a list of strings/],
+  ['a program of no function', () => fn('x' as never), /fn makes a program of a function \(s, args\) => …, not x/],
   ['no choices', () => select('x', [] as never), /there are none/],
   ['an empty choice', () => select('x', ['a', '']), /choice 2 is ""/],
   ['equal choices', () => select('x', ['a', 'b', 'a']), /choice 3 is "a"/],

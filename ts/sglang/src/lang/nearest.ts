@@ -8,7 +8,7 @@ export function nearest(text: string, names: readonly string[]): string | undefi
 }
 
 /** Insertions, deletions and replacements from `a` to `b`, by rows (Wagner and Fischer, 1974). */
-function editDistance(a: string, b: string): number {
+export function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (const [i, letter] of [...a].entries()) {
     const next = [i + 1];
