@@ -1,6 +1,6 @@
 /** The whole path with real numbers: a tiny model behind the real server, asked by programs, the OpenAI client and fetch. */
 import test from 'ava';
-import { generateText } from 'ai';
+import { generateText, jsonSchema, type ToolSet } from 'ai';
 import OpenAI from 'openai';
 import { z } from 'zod';
 import { aiSdkBackend, createSglang } from '../../src/backends/ai-sdk.ts';
@@ -75,6 +75,13 @@ test('tools are called with names and arguments that fit, whole and streamed', a
     t.regex(given, /^\{"city":"(Rome|Oslo)","days":[1-9]\}$/);
   }
   t.deepEqual(callsOf(streamed), callsOf(whole));
+  const theirs = tools.map(({ function: { name, parameters } }) => [name, { inputSchema: jsonSchema(parameters) }]);
+  const { toolCalls } = await generateText({
+    ...{ model: createSglang(engine)('m'), prompt: 'Weather?', tools: Object.fromEntries(theirs) as ToolSet },
+    ...{ toolChoice: 'required', temperature: 1.5, seed: 11, maxOutputTokens: 400 },
+  });
+  const called = toolCalls.map(({ toolName, input }) => ({ name: toolName, arguments: JSON.stringify(input) }));
+  t.deepEqual(called, callsOf(whole), 'as a provider of the AI SDK, too');
 });
 
 test('tags in free text hold JSON', async (t) => {
