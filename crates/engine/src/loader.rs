@@ -48,8 +48,8 @@ pub struct LoadOptions {
     pub tokenizer_path: Option<PathBuf>,
     /// `auto` or `cpu`.
     pub device: Option<String>,
-    /// How weights are kept: `auto` (as stored), `float32`, or the format that those stored as floats are quantized to:
-    /// `q8_0`, `q4_0`, `q4_1` or `q4_k`.
+    /// How weights are kept: `auto` (quantized ones as stored, F16 and BF16 as integers of 14 bits), `float32`, or the
+    /// format that those stored as floats are quantized to: `q8_0`, `q4_0`, `q4_1` or `q4_k`.
     pub dtype: Option<String>,
     /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.
     pub kv_cache_dtype: Option<String>,
@@ -161,7 +161,7 @@ pub fn load_as(
     let precision = precision(options)?;
     let shards = Shard::of(&config, &*files.weights, precision, ranks(options)?)?;
     let sizes = Sizes::choose(options, &config, &shards, precision, files.weights.bytes())?;
-    let limits = sizes.limits(options)?;
+    let limits = sizes.limits(options, config.sliding_window)?;
     let tokenizer = Arc::new(match &options.tokenizer_path {
         Some(path) => Tokenizer::at(path, &config)?,
         None => Tokenizer::of(files, &config)?,
@@ -339,13 +339,14 @@ impl Sizes {
         Ok(Sizes { kv: KvShape { layers, kv_heads, head_size, pages, format }, context })
     }
 
-    fn limits(&self, options: &LoadOptions) -> Result<Limits> {
+    fn limits(&self, options: &LoadOptions, window: usize) -> Result<Limits> {
         Ok(Limits {
             chunk: options.chunked_prefill_size.unwrap_or(CHUNK).max(1),
             max_running: options.max_running_requests.unwrap_or(MAX_RUNNING).max(1),
             max_queued: options.max_queued_requests.unwrap_or(MAX_QUEUED),
             ahead: AHEAD,
             pages: self.kv.pages,
+            window,
             policy: policy(options)?,
             reuse: options.reuse,
         })

@@ -39,18 +39,25 @@ impl<D: Device, C: Communicator<D>> Runner for Local<D, C> {
     }
 }
 
-/// A runner without numbers. Its KV cache stores the token ids themselves; each row reads its whole prefix back through
+/// A runner without numbers. Its KV cache stores the token ids themselves; each row reads its prefix back, as far as its window, through
 /// the page table, and the next token is a hash of what was read. So a wrong page, position or chunk boundary, or a
 /// page freed too early, changes the text, while every correct schedule gives the same text. States are made of the hash too.
 pub struct Fake {
     vocab: u32,
+    /// Tokens that a row sees, itself included.
+    window: usize,
     pages: Vec<[Option<u32>; PAGE]>,
 }
 
 impl Fake {
     /// `vocab` token ids over a cache of `pages` pages.
     pub fn new(vocab: u32, pages: usize) -> Self {
-        Fake { vocab, pages: vec![[None; PAGE]; pages] }
+        Fake { vocab, window: usize::MAX, pages: vec![[None; PAGE]; pages] }
+    }
+
+    /// One whose rows see `window` tokens; 0: all.
+    pub fn with_window(self, window: usize) -> Self {
+        Fake { window: if window == 0 { usize::MAX } else { window }, ..self }
     }
 
     fn store(&mut self, span: &Span, tokens: &[u32]) {
@@ -60,9 +67,9 @@ impl Fake {
         }
     }
 
-    /// Hash of the tokens at positions `[0, end)` as the page table has them.
+    /// Hash of the last tokens before `end` as the page table has them.
     fn read(&self, span: &Span, end: usize) -> u64 {
-        (0..end).fold(0x9e37_79b9_7f4a_7c15, |hash, position| {
+        (end.saturating_sub(self.window)..end).fold(0x9e37_79b9_7f4a_7c15, |hash, position| {
             let token = self.pages[span.pages[position / PAGE] as usize][position % PAGE];
             mix(hash, u64::from(token.unwrap_or_else(|| panic!("position {position} was never computed"))))
         })

@@ -37,8 +37,16 @@ fn start(fail: fn() -> Result<Answers>) -> (Engine, Receiver<Vec<Event>>) {
     let tokenizer = fixtures::tokenizer("llama");
     let fake = Fake::new(tokenizer.vocab() as u32, 64);
     let runner = Box::new(Failing { fake, steps: 3, fail });
-    let limits =
-        Limits { chunk: 64, max_running: 4, max_queued: 10, ahead: 256, pages: 64, policy: Policy::Lpm, reuse: true };
+    let limits = Limits {
+        chunk: 64,
+        max_running: 4,
+        max_queued: 10,
+        ahead: 256,
+        pages: 64,
+        window: 0,
+        policy: Policy::Lpm,
+        reuse: true,
+    };
     let (send, events) = channel();
     (Engine::start(runner, tokenizer, limits, 512, Box::new(move |e| drop(send.send(e)))), events)
 }

@@ -161,8 +161,16 @@ impl Grammar for GivesUp {
 #[test]
 fn a_grammar_that_gives_up_fails_its_request() {
     let tokenizer = tokenizer("llama3");
-    let limits =
-        Limits { chunk: 64, max_running: 4, max_queued: 4, ahead: 256, pages: 64, policy: Policy::Fcfs, reuse: true };
+    let limits = Limits {
+        chunk: 64,
+        max_running: 4,
+        max_queued: 4,
+        ahead: 256,
+        pages: 64,
+        window: 0,
+        policy: Policy::Fcfs,
+        reuse: true,
+    };
     let mut fake = Fake::new(tokenizer.vocab() as u32, limits.pages);
     for n in 0..5 {
         let mut scheduler = Scheduler::new(limits.clone(), tokenizer.clone());

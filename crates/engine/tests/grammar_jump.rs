@@ -140,8 +140,16 @@ fn generate(
     grammar: Box<dyn Grammar>,
     chunk: usize,
 ) -> (String, FinishReason, u64) {
-    let limits =
-        Limits { chunk, max_running: 4, max_queued: 4, ahead: 256, pages: 64, policy: Policy::Fcfs, reuse: true };
+    let limits = Limits {
+        chunk,
+        max_running: 4,
+        max_queued: 4,
+        ahead: 256,
+        pages: 64,
+        window: 0,
+        policy: Policy::Fcfs,
+        reuse: true,
+    };
     let mut scheduler = Scheduler::new(limits, tokenizer.clone());
     let asked = constrained(0, SamplingParams::default(), 300, grammar);
     let mut events: Vec<Event> = scheduler.push(asked).into_iter().collect();

@@ -20,7 +20,7 @@ const UNIQUE: &str = r#"{"type":"object","properties":{"name":{"enum":["a","b"]}
 const IMPOSSIBLE: &str = r#"{"type":"array","items":{"const":1},"minItems":2,"maxItems":2,"uniqueItems":true}"#;
 
 fn limits(chunk: usize, reuse: bool) -> Limits {
-    Limits { chunk, max_running: 4, max_queued: 64, ahead: 256, pages: 64, policy: Policy::Fcfs, reuse }
+    Limits { chunk, max_running: 4, max_queued: 64, ahead: 256, pages: 64, window: 0, policy: Policy::Fcfs, reuse }
 }
 
 /// Chooses each allowed token as often as any other, by what the double makes of the tokens before.

@@ -79,7 +79,8 @@ fn start(failing: usize, after: usize, fail: fn() -> Result<()>) -> (Engine, Rec
     let runner = Ranks::start(meeting, first, ranks.collect()).unwrap();
     let tokenizer = Arc::new(Tokenizer::of(&files, &config).unwrap());
     let policy = Policy::Lpm;
-    let limits = Limits { chunk: 64, max_running: 4, max_queued: 10, ahead: 256, pages: PAGES, policy, reuse: true };
+    let limits =
+        Limits { chunk: 64, max_running: 4, max_queued: 10, ahead: 256, pages: PAGES, window: 0, policy, reuse: true };
     let (send, events) = channel();
     (Engine::start(Box::new(runner), tokenizer, limits, 256, Box::new(move |e| drop(send.send(e)))), events)
 }

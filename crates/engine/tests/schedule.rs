@@ -74,7 +74,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         prop_oneof![2 => least..least + 4, 1 => least..least + 40],
     );
     (sizes, policy, prop::bool::weighted(0.9)).prop_map(|((chunk, max_running, ahead, pages), (_, policy), reuse)| {
-        Limits { chunk, max_running, max_queued: 1000, ahead, pages, policy, reuse }
+        Limits { chunk, max_running, max_queued: 1000, ahead, pages, window: 0, policy, reuse }
     })
 }
 
@@ -96,7 +96,8 @@ fn expected(stage: &mut Stage, draws: Vec<Draw>) -> (Vec<Ask>, Vec<Outcome>) {
 
 fn check(stage: &mut Stage, limits: &Limits, draws: Vec<Draw>, tally: &mut Tally) -> Result<(), TestCaseError> {
     let (asks, expected) = expected(stage, draws);
-    let outcomes = stage.play(limits, &asks, tally);
+    let limits = Limits { window: stage.unlimited.window, ..limits.clone() };
+    let outcomes = stage.play(&limits, &asks, tally);
     for (outcome, expected) in outcomes.iter().zip(&expected) {
         if outcome.finish == Some(FinishReason::Aborted) {
             prop_assert!(expected.tokens.starts_with(&outcome.tokens));
@@ -139,7 +140,17 @@ fn on_the_double() {
     not_tame(the_schedule_does_not_change_the_text(Stage::fake(), n_schedules()));
 }
 
-/// Full precision, groups of heads with biases and norms, a sliding window, and blocks of four bits.
+#[test]
+fn on_the_double_with_a_window() {
+    let mut all = Tally::default();
+    for window in [1, 7, 16, 24, 50] {
+        all += the_schedule_does_not_change_the_text(Stage::fake_with_window(window), n_schedules());
+    }
+    not_tame(all);
+}
+
+/// Full precision, groups of heads with biases and norms, a sliding window (whose pages are given back, while those of the
+/// requests alone are not), and blocks of four bits.
 #[test]
 fn on_tiny_checkpoints() {
     let mut all = Tally::default();

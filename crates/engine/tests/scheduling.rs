@@ -26,7 +26,7 @@ impl Hand {
         let stage = Stage::fake();
         let mut limits = Limits { chunk: 64, pages: 200, policy: Policy::Lpm, reuse: true, ..stage.unlimited.clone() };
         change(&mut limits);
-        let fake = Fake::new(stage.tokenizer.vocab() as u32, limits.pages);
+        let fake = Fake::new(stage.tokenizer.vocab() as u32, limits.pages).with_window(limits.window);
         Hand { scheduler: stage.scheduler(&limits), stage, fake, next: 0 }
     }
 
@@ -44,6 +44,17 @@ impl Hand {
         let events = self.scheduler.commit(run(&mut self.fake, &batch));
         self.scheduler.check_invariants();
         (batch.tokens.len(), events)
+    }
+
+    /// What one request is told by a model with a window whose pages are all held.
+    fn told(mut self, ask: Ask, window: usize) -> Vec<u32> {
+        self.fake = Fake::new(self.stage.tokenizer.vocab() as u32, 100).with_window(window);
+        self.push(&ask);
+        let mut output = Vec::new();
+        while !self.scheduler.is_idle() {
+            output.extend(self.step().1.into_iter().flat_map(|event| event.tokens));
+        }
+        output
     }
 
     /// Runs until nothing is left; ids in the order they ended.
@@ -122,6 +133,49 @@ fn a_second_turn_takes_the_first_from_the_cache() {
     hand.push(&plain([&prompt[..], &output, &[5, 6]].concat(), 1, 0));
     hand.step();
     assert_eq!(hand.scheduler.totals().cached_tokens, 37 + 9 - 1);
+}
+
+/// Of a prompt of 600 tokens and an output of 400, a sequence with a window of 64 holds the window, the slack of an eighth
+/// of it and what a step of 32 rows adds, whether prefixes are kept or not. What it has passed stays cached, so that others
+/// find it, until the room is needed.
+#[test]
+fn a_sequence_holds_its_window_only() {
+    for reuse in [true, false] {
+        let mut hand = Hand::new(|limits| (limits.window, limits.chunk, limits.reuse) = (64, 32, reuse));
+        hand.push(&plain(counting(600), 400, 0));
+        let (mut most, mut output) = (0, 0);
+        while !hand.scheduler.is_idle() {
+            output += hand.step().1.into_iter().map(|event| event.tokens.len()).sum::<usize>();
+            let cache = hand.scheduler.cache().stats();
+            most = most.max(cache.leased + cache.cached - cache.evictable);
+        }
+        assert_eq!(output, 400);
+        assert!((64 / PAGE..=(64 + 8 + 32) / PAGE + 2).contains(&most), "{most} pages are held");
+        let cache = hand.scheduler.cache().stats();
+        assert_eq!(cache.cached, if reuse { 999usize.div_ceil(PAGE) } else { 0 });
+    }
+}
+
+/// Four such sequences run at once in room for the first half of one; each is told what it is told alone, and its next turn
+/// takes the tokens from the cache though their first pages are gone.
+#[test]
+fn windows_share_a_small_cache() {
+    let mut hand = Hand::new(|limits| (limits.window, limits.chunk, limits.pages, limits.ahead) = (32, 32, 40, 16));
+    let ask = |i: u32| plain((0..400).map(|n| 10 + (n * (i + 3)) % 450).collect(), 300, 0);
+    let alone: Vec<_> = (0..4).map(|i| Hand::new(|limits| limits.pages = 100).told(ask(i), 32)).collect();
+    let ids: Vec<_> = (0..4).map(|i| hand.push(&ask(i))).collect();
+    let mut outputs = vec![Vec::new(); 4];
+    let mut running = 0;
+    while !hand.scheduler.is_idle() {
+        hand.step().1.into_iter().for_each(|event| outputs[event.id as usize].extend(event.tokens));
+        running = running.max(hand.scheduler.counts().1);
+    }
+    assert_eq!((ids, outputs.clone(), running), (vec![0, 1, 2, 3], alone, 4));
+    assert_eq!(hand.scheduler.totals().retracted, 0);
+    let before = hand.scheduler.totals().cached_tokens;
+    hand.push(&plain([&ask(3).prompt[..], &outputs[3], &[5, 6]].concat(), 1, 0));
+    hand.step();
+    assert_eq!(hand.scheduler.totals().cached_tokens - before, 699);
 }
 
 /// Under each policy that prefers some requests, a request that it never prefers waits only so long.

@@ -69,7 +69,8 @@ pub struct Span {
     pub rows: Range<usize>,
     /// Position in the sequence of the first row; the rows follow each other.
     pub position: usize,
-    /// Page table: page `i` holds positions `16 i … 16 i + 15`; long enough for the last row.
+    /// Page table: page `i` holds positions `16 i … 16 i + 15`; long enough for the last row. Where no row sees, any page
+    /// may stand.
     pub pages: Vec<u32>,
 }
 

@@ -1,5 +1,6 @@
-//! The cache and its leases. Law: a lease's page table is a run of pages the tree owns, all on the lease's path, then a
-//! run of pages that are private to the lease; no page is private to two leases.
+//! The cache and its leases. Law: a lease's page table is a run of pages that are gone, those behind its window, then a run
+//! of pages the tree owns, all on the lease's path, then a run of pages that are private to the lease; no page is private
+//! to two leases.
 
 use std::error::Error;
 use std::fmt;
@@ -13,6 +14,8 @@ use crate::Token;
 pub struct PrefixCache {
     pub(crate) pool: PagePool,
     pub(crate) tree: Tree,
+    /// Pages that a lease may hold behind its window before they are given back: an eighth of the window.
+    slack: usize,
     evicted_pages: usize,
     evicted_tokens: usize,
 }
@@ -29,8 +32,12 @@ pub struct Lease {
     pub(crate) matched: usize,
     pub(crate) committed: usize,
     pub(crate) pages: Vec<PageId>,
-    /// How many leading pages the tree owns; the others are private.
+    /// How many leading pages the tree owns or owned; the others are private.
     pub(crate) n_cached: usize,
+    /// How many leading pages are given back.
+    pub(crate) gone: usize,
+    /// The nodes of the path from this page on are pinned; one starts there.
+    pub(crate) pinned_from: usize,
     copy: Option<CopyRows>,
     released: bool,
 }
@@ -97,13 +104,20 @@ pub struct Stats {
 impl PrefixCache {
     /// An empty cache over pages `0 .. n_pages`.
     pub fn new(n_pages: u32) -> Self {
-        PrefixCache { pool: PagePool::new(n_pages), tree: Tree::default(), evicted_pages: 0, evicted_tokens: 0 }
+        Self::with_window(n_pages, usize::MAX)
+    }
+
+    /// The same for a model in which a token depends on the rows of `window` tokens only, itself and those before it.
+    /// What no lease sees may be evicted though prefixes go on below it, and a match must end where its window is whole.
+    pub fn with_window(n_pages: u32, window: usize) -> Self {
+        let (pool, tree, slack) = (PagePool::new(n_pages), Tree::new(window), window.div_ceil(8 * PAGE));
+        PrefixCache { pool, tree, slack, evicted_pages: 0, evicted_tokens: 0 }
     }
 
     /// The longest cached prefix of `tokens` in `namespace`. Changes nothing, not even what is evicted next.
     pub fn find(&self, namespace: u64, tokens: &[Token]) -> Match {
         let Some(root) = self.tree.find_root(namespace) else { return Match::default() };
-        let (node, len) = self.tree.descend(root, tokens);
+        let (node, len) = self.known(root, tokens);
         Match { len, node: Some(node) }
     }
 
@@ -113,21 +127,24 @@ impl PrefixCache {
     /// [`Lease::copy`]. Where no page can be had, the match is cut back to the page boundary.
     pub fn acquire(&mut self, namespace: u64, tokens: &[Token]) -> Lease {
         let root = self.tree.root(namespace);
-        let (node, matched) = self.tree.descend(root, tokens);
+        let (node, matched) = self.known(root, tokens);
         let node = self.tree.split(node, matched);
+        let gone = self.tree.first_seen(matched);
+        let above = self.tree.above_page(node, gone);
         // Pinned before a page is taken, so that what was just matched is not what gets evicted.
-        self.tree.pin(node, None);
+        self.tree.pin(node, above);
         let rows = matched % PAGE;
-        let mut pages = vec![PageId(0); matched.div_ceil(PAGE)];
-        self.tree.read_table(node, 0, &mut pages);
+        let mut pages = vec![PageId::GONE; matched.div_ceil(PAGE)];
+        self.tree.read_table(node, gone, &mut pages);
         let source = if rows > 0 { pages.pop() } else { None };
         if source.is_some() && self.take(1, &mut pages).is_err() {
-            self.tree.unpin(node);
+            self.tree.unpin(node, above);
             return self.acquire(namespace, &tokens[..matched - rows]);
         }
         self.tree.count_hit(node);
         let copy = source.map(|from| CopyRows { from, to: pages[matched / PAGE], rows });
-        Lease { node, matched, committed: matched, pages, n_cached: matched / PAGE, copy, released: false }
+        let (committed, n_cached) = (matched, matched / PAGE);
+        Lease { node, matched, committed, pages, n_cached, gone, pinned_from: gone, copy, released: false }
     }
 
     /// Adds private pages until the lease has room for `n_tokens` tokens in total.
@@ -147,8 +164,8 @@ impl PrefixCache {
     /// [`Lease::pages`] again. [`Lease::copy`] is taken as done.
     ///
     /// # Panics
-    /// If `tokens` is shorter than what was committed or longer than the capacity; in debug builds also if it does not
-    /// begin with the tokens committed before.
+    /// If `tokens` is shorter than what was committed or longer than the capacity, or if pages of what is to be committed
+    /// were given back; in debug builds also if it does not begin with the tokens committed before.
     pub fn commit(&mut self, lease: &mut Lease, tokens: &[Token]) {
         let (committed, capacity) = (lease.committed, lease.capacity());
         assert!(
@@ -156,6 +173,7 @@ impl PrefixCache {
             "commit of {} tokens to a lease with {committed} committed and room for {capacity}",
             tokens.len()
         );
+        assert!(lease.gone <= committed / PAGE, "commit of rows that were given back, after {committed} tokens");
         debug_assert!(self.spells(lease.node, tokens), "commit of tokens other than those committed before");
         let (node, more) = self.tree.descend(lease.node, &tokens[committed..]);
         self.advance(lease, node, committed + more);
@@ -163,10 +181,30 @@ impl PrefixCache {
         lease.copy = None;
     }
 
+    /// Gives back the pages that no row from `position` on sees, where there are enough of them: private ones are freed,
+    /// those in the tree may be evicted. They are [`PageId::GONE`] in the table. Rows before `position` that were not
+    /// committed cannot be any more.
+    pub fn pass(&mut self, lease: &mut Lease, position: usize) {
+        let first = self.tree.first_seen(position);
+        if first < lease.gone + self.slack {
+            return;
+        }
+        self.pool.give(&lease.pages[lease.gone.max(lease.n_cached)..first.max(lease.n_cached)]);
+        lease.pages[lease.gone..first].fill(PageId::GONE);
+        let pinned_from = first.min(self.tree.first_seen(lease.committed)).max(lease.pinned_from);
+        let (pinned, above) =
+            (self.tree.above_page(lease.node, lease.pinned_from), self.tree.above_page(lease.node, pinned_from));
+        if let Some(passed) = above {
+            self.tree.unpin(passed, pinned);
+        }
+        (lease.gone, lease.pinned_from) = (first, pinned_from);
+    }
+
     /// Ends the lease: its private pages are freed, what it committed stays cached but may be evicted.
     pub fn release(&mut self, mut lease: Lease) {
-        self.tree.unpin(lease.node);
-        self.pool.give(&lease.pages[lease.n_cached..]);
+        let above = self.tree.above_page(lease.node, lease.pinned_from);
+        self.tree.unpin(lease.node, above);
+        self.pool.give(&lease.pages[lease.gone.max(lease.n_cached)..]);
         lease.released = true;
     }
 
@@ -212,6 +250,12 @@ impl PrefixCache {
         self.tree.walk().map(|(id, depth)| (depth, &self.tree[id]))
     }
 
+    /// Where the longest match of `tokens` below `root` ends whose window is whole, and its length.
+    fn known(&self, root: NodeId, tokens: &[Token]) -> (NodeId, usize) {
+        let (node, len) = self.tree.descend(root, tokens);
+        self.tree.usable(node, len)
+    }
+
     /// Takes `n` pages off the free list into `pages`, evicting what is missing.
     fn take(&mut self, n: usize, pages: &mut Vec<PageId>) -> Result<(), OutOfPages> {
         let available = self.available();
@@ -224,16 +268,17 @@ impl PrefixCache {
     }
 
     /// Moves the pin down to `position`, in or at the end of `node`, up to where the tree knows the lease's tokens.
-    /// The tree's full pages take the place of the lease's; a last page in part filled stays the lease's own, because
-    /// the lease will write to it.
+    /// The tree's full pages take the place of the lease's, which fill what is gone from the tree; a last page in part
+    /// filled stays the lease's own, unless it fills a place, because the lease will write to it.
     fn advance(&mut self, lease: &mut Lease, node: NodeId, position: usize) {
         let node = self.tree.split(node, position);
+        let taken = self.tree.fill(node, lease.node, &lease.pages, lease.n_cached);
         self.tree.pin(node, Some(lease.node));
         let n_full = position / PAGE;
-        if lease.n_cached < n_full {
-            self.pool.give(&lease.pages[lease.n_cached..n_full]);
-            lease.n_cached = n_full;
-        }
+        let private = lease.pages.iter().take(n_full).skip(lease.n_cached).filter(|page| !taken.contains(page));
+        private.for_each(|&page| self.pool.give(&[page]));
+        let filled_last = !position.is_multiple_of(PAGE) && taken.last() == lease.pages.get(n_full);
+        lease.n_cached = lease.n_cached.max(n_full + usize::from(filled_last));
         self.tree.read_table(node, lease.committed / PAGE, &mut lease.pages[..n_full]);
         (lease.node, lease.committed) = (node, position);
     }

@@ -25,7 +25,8 @@ impl PrefixCache {
     fn check_places(&self, leases: &[&Lease]) {
         let free = self.pool.free().iter().map(|&page| (page, "the free list"));
         let cached = self.tree.walk().flat_map(|(id, _)| self.tree[id].owned().iter().map(|&page| (page, "the tree")));
-        let leased = leases.iter().flat_map(|l| l.pages[l.n_cached..].iter().map(|&page| (page, "a lease")));
+        let leased =
+            leases.iter().flat_map(|l| l.pages[l.gone.max(l.n_cached)..].iter().map(|&page| (page, "a lease")));
         let mut places = HashMap::new();
         for (page, place) in free.chain(cached).chain(leased) {
             let other = places.insert(page, place);
@@ -53,6 +54,10 @@ impl PrefixCache {
         assert_eq!(node.start, parent.end(), "{id:?} does not start where its parent ends");
         assert_eq!(node.namespace, parent.namespace, "{id:?} is not in its parent's namespace");
         assert_eq!(node.pages.len(), node.end().div_ceil(PAGE) - node.start / PAGE, "{id:?} has too many or few pages");
+        let (gone, held) = node.pages.split_at(node.gone);
+        assert!(gone.iter().all(|&page| page == PageId::GONE), "{id:?} lists pages that are gone");
+        assert!(held.iter().all(|&page| page != PageId::GONE), "{id:?} has lost pages that it counts");
+        assert!(node.gone == 0 || !node.borrows, "{id:?} borrows a page and has lost its first ones");
         if node.borrows {
             assert_ne!(node.start % PAGE, 0, "{id:?} borrows a page but starts at its boundary");
             let owner = self.ancestors(id).skip(1).find(|&above| self.tree[above].owned().contains(&node.pages[0]));
@@ -65,23 +70,30 @@ impl PrefixCache {
         let mut n_evictable = 0;
         for (id, _) in self.tree.walk() {
             let node = &self.tree[id];
-            totals.tokens += node.tokens.len();
+            totals.tokens += node.n_held();
             totals.pages += node.owned().len();
             totals.pinned += node.n_pinned();
-            n_evictable += usize::from(node.is_evictable());
-            let listed = self.tree.lru().contains(&(node.last_used, id));
-            assert_eq!(listed, node.is_evictable(), "{id:?} in the LRU order (left) but evictable (right)");
+            let is_evictable = self.tree.is_evictable(node);
+            n_evictable += usize::from(is_evictable);
+            let listed = self.tree.lru().contains(&self.tree.age(id));
+            assert_eq!(listed, is_evictable, "{id:?} in the LRU order (left) but evictable (right)");
         }
         assert_eq!(self.tree.totals(), totals, "kept totals (left) and counted ones (right) differ");
         assert_eq!(self.tree.lru().len(), n_evictable, "the LRU order lists nodes that are gone");
         assert_eq!(self.tree.walk().count(), self.tree.len(), "nodes are lost in the arena");
     }
 
-    /// Each node counts the leases whose path includes it.
+    /// Each node counts the leases whose path includes it and that see it.
     fn check_pins(&self, leases: &[&Lease]) {
         let mut pins: HashMap<NodeId, u32> = HashMap::new();
-        for id in leases.iter().flat_map(|lease| self.ancestors(lease.node)) {
-            *pins.entry(id).or_default() += 1;
+        for lease in leases {
+            let from = lease.pinned_from * PAGE;
+            for id in self.ancestors(lease.node).take_while(|&id| self.tree[id].start >= from) {
+                *pins.entry(id).or_default() += 1;
+            }
+            let cut =
+                self.ancestors(lease.node).find(|&id| (self.tree[id].start + 1..self.tree[id].end()).contains(&from));
+            assert!(cut.is_none(), "{lease:?} pins from page {} on, inside of {cut:?}", lease.pinned_from);
         }
         for (id, _) in self.tree.walk() {
             let counted = pins.get(&id).copied().unwrap_or(0);
@@ -92,12 +104,15 @@ impl PrefixCache {
     /// The cached part of a page table is owned on the lease's path, and full pages are the path's own table.
     fn check_lease(&self, lease: &Lease) {
         assert_eq!(self.tree[lease.node].end(), lease.committed, "{lease:?} is pinned elsewhere than it ends");
-        let n_full = lease.committed / PAGE;
+        let (gone, n_full) = (lease.gone, lease.committed / PAGE);
+        assert!(lease.pinned_from <= gone, "{lease:?} holds pages that it does not pin");
+        assert!(lease.pages[..gone].iter().all(|&page| page == PageId::GONE), "{lease:?} holds what it gave back");
+        assert!(!lease.pages[gone..].contains(&PageId::GONE), "{lease:?} has lost pages that it sees");
         assert!(lease.n_cached >= n_full && lease.n_cached <= lease.committed.div_ceil(PAGE), "{lease:?} miscounts");
-        let mut table = vec![PageId(u32::MAX); n_full];
-        self.tree.read_table(lease.node, 0, &mut table);
+        let mut table = vec![PageId::GONE; n_full];
+        self.tree.read_table(lease.node, gone, &mut table);
         assert_eq!(lease.pages[..n_full], table, "a lease's table (left) is not its path's (right)");
-        for page in &lease.pages[n_full..lease.n_cached] {
+        for page in &lease.pages[n_full.max(gone)..lease.n_cached.max(gone)] {
             let owner = self.ancestors(lease.node).find(|&id| self.tree[id].owned().contains(page));
             assert!(owner.is_some(), "page {} of {lease:?} is not owned on its path", page.0);
         }
@@ -110,12 +125,12 @@ impl PrefixCache {
 
     /// The path from `id` up to the root.
     pub(crate) fn ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        std::iter::successors(Some(id), |&id| self.tree[id].parent)
+        self.tree.path(id)
     }
 }
 
 /// The tree as text: one line per node with its first position, its tokens (`1-20` for 1, 2 … 20), its pages (`^3` is
-/// an ancestor's page 3) and the number of leases on it.
+/// an ancestor's page 3, `-` a lost one) and the number of leases on it.
 impl fmt::Display for PrefixCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (depth, node) in self.nodes() {
@@ -135,7 +150,8 @@ impl fmt::Display for PrefixCache {
 }
 
 fn page_text(pages: &[PageId]) -> String {
-    pages.iter().map(|page| page.0.to_string()).collect::<Vec<_>>().join(" ")
+    let text = |page: &PageId| if *page == PageId::GONE { "-".into() } else { page.0.to_string() };
+    pages.iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
 fn token_text(tokens: &[Token]) -> String {

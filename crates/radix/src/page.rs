@@ -7,6 +7,11 @@ pub const PAGE: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageId(pub u32);
 
+impl PageId {
+    /// Stands in page tables for a page that was given back because its rows lie behind the window.
+    pub const GONE: PageId = PageId(u32::MAX);
+}
+
 /// The free list. Last in, first out: a page just freed is the likeliest to be warm.
 #[derive(Debug)]
 pub(crate) struct PagePool {
@@ -34,6 +39,7 @@ impl PagePool {
     }
 
     pub fn give(&mut self, pages: &[PageId]) {
+        debug_assert!(!pages.contains(&PageId::GONE), "a page is freed twice");
         self.free.extend_from_slice(pages);
     }
 }

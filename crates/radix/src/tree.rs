@@ -5,9 +5,13 @@
 //! its descendants, so no page is listed after it is freed. The page table of a path is: for each node from the root,
 //! cut the table at `start / 16`, then append the node's pages.
 //!
+//! Under a window, a node whose rows are still needed by a child's position but not by its window may lose pages, the
+//! first of its run first: then they are listed as [`PageId::GONE`], and a match must end where its window is whole.
+//!
 //! Why a node may start inside a page on either side of that choice: the lease that filled the page goes on in it
 //! (borrows), anyone else had to copy the page's first rows and brings the copy (owns).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::iter;
 use std::mem;
@@ -36,7 +40,9 @@ pub struct Node {
     pub pages: Vec<PageId>,
     /// Whether the first page is an ancestor's.
     pub borrows: bool,
-    /// Leases whose path runs through this node or ends in it.
+    /// How many of `pages`, the first ones, are gone.
+    pub(crate) gone: usize,
+    /// Leases whose path runs through this node or ends in it, and whose window reaches it.
     pub leases: u32,
     /// Leases ever acquired with a match that runs through this node or ends in it.
     pub hits: u64,
@@ -50,18 +56,20 @@ impl Node {
         self.start + self.tokens.len()
     }
 
-    /// The pages without a borrowed one.
+    /// The pages without a borrowed one and those that are gone.
     pub fn owned(&self) -> &[PageId] {
-        &self.pages[usize::from(self.borrows)..]
+        &self.pages[self.gone.max(usize::from(self.borrows))..]
+    }
+
+    /// Tokens whose rows are there.
+    pub(crate) fn n_held(&self) -> usize {
+        let first = if self.gone == 0 { self.start } else { (self.start / PAGE + self.gone) * PAGE };
+        self.end().saturating_sub(first)
     }
 
     /// Pages that may not be evicted because of leases.
     pub(crate) fn n_pinned(&self) -> usize {
         self.owned().len() * usize::from(self.leases > 0)
-    }
-
-    pub(crate) fn is_evictable(&self) -> bool {
-        self.leases == 0 && self.children.is_empty()
     }
 
     /// Whether tokens whose rows begin in `page` may be added to this run itself: the only lease here is the one that
@@ -85,14 +93,17 @@ impl Node {
         let tail_pages = self.pages.split_off(position / PAGE - first_page);
         let mut pages = mem::replace(&mut self.pages, tail_pages);
         let inside_page = !position.is_multiple_of(PAGE);
+        let gone = self.gone;
+        self.gone = gone.saturating_sub(pages.len());
         pages.extend(self.pages.first().filter(|_| inside_page));
         Node {
             namespace: self.namespace,
             parent: self.parent,
             start: mem::replace(&mut self.start, position),
             tokens: mem::replace(&mut self.tokens, tail),
+            gone: gone.min(pages.len()),
             pages,
-            borrows: mem::replace(&mut self.borrows, inside_page),
+            borrows: mem::replace(&mut self.borrows, inside_page && self.gone == 0),
             leases: self.leases,
             hits: self.hits,
             last_used: self.last_used,
@@ -107,26 +118,41 @@ impl Node {
         self.tokens.truncate(end - self.start);
         dropped
     }
+
+    /// Loses the first `n_pages` of the pages it owns; the tokens stay.
+    fn lose(&mut self, n_pages: usize) -> Vec<PageId> {
+        let lost = self.owned()[..n_pages].to_vec();
+        self.gone = self.pages.len() - self.owned().len() + n_pages;
+        self.borrows = false;
+        self.pages[..self.gone].fill(PageId::GONE);
+        lost
+    }
 }
 
 /// Sums over all nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
+    /// Tokens whose rows are there.
     pub tokens: usize,
     pub pages: usize,
     /// Pages of nodes that have leases.
     pub pinned: usize,
 }
 
-#[derive(Debug, Default)]
+/// Order of eviction: time of last use; of a path used at once, the deepest first.
+pub(crate) type Age = (u64, Reverse<usize>, NodeId);
+
+#[derive(Debug)]
 pub(crate) struct Tree {
     nodes: Vec<Node>,
     vacant: Vec<NodeId>,
     roots: HashMap<u64, NodeId>,
-    /// Every evictable node by time of last use.
-    lru: BTreeSet<(u64, NodeId)>,
+    /// Every evictable node.
+    lru: BTreeSet<Age>,
     totals: Totals,
     time: u64,
+    /// Tokens that the one after them depends on, itself included.
+    window: usize,
 }
 
 impl Index<NodeId> for Tree {
@@ -143,12 +169,33 @@ impl IndexMut<NodeId> for Tree {
 }
 
 impl Tree {
+    /// `window` is at least 2, so that the last token of a path is always in it.
+    pub fn new(window: usize) -> Self {
+        let (nodes, vacant, roots, lru) = (Vec::new(), Vec::new(), HashMap::new(), BTreeSet::new());
+        Tree { nodes, vacant, roots, lru, totals: Totals::default(), time: 0, window: window.max(2) }
+    }
+
+    /// Number of the first page that the token at `position` depends on.
+    pub fn first_seen(&self, position: usize) -> usize {
+        (position + 1).saturating_sub(self.window) / PAGE
+    }
+
     pub fn totals(&self) -> Totals {
         self.totals
     }
 
-    pub fn lru(&self) -> &BTreeSet<(u64, NodeId)> {
+    pub fn lru(&self) -> &BTreeSet<Age> {
         &self.lru
+    }
+
+    /// Whether pages of this node may be taken: those of a leaf or, under a window, of any node that no lease sees.
+    pub fn is_evictable(&self, node: &Node) -> bool {
+        let may_lose = self.window < usize::MAX && !node.owned().is_empty();
+        node.leases == 0 && (node.children.is_empty() || may_lose)
+    }
+
+    pub fn age(&self, id: NodeId) -> Age {
+        (self[id].last_used, Reverse(self[id].start), id)
     }
 
     /// Nodes in the arena that are in use.
@@ -182,6 +229,29 @@ impl Tree {
             }
         }
         (node, matched)
+    }
+
+    /// The longest part of a match of `len` tokens, which ends in or at the end of `node`, whose window is whole.
+    pub fn usable(&self, mut node: NodeId, mut len: usize) -> (NodeId, usize) {
+        // Of the path's pages, those from `seen` on are there.
+        let (mut at, mut seen) = (node, len.div_ceil(PAGE));
+        while let Some(parent) = self[at].parent.filter(|_| self.first_seen(len) < seen) {
+            let Node { start, gone, .. } = self[at];
+            let first = start / PAGE;
+            if gone > 0 && self.first_seen(len) < seen.min(first + gone) {
+                (node, len, seen) = (parent, start, start.div_ceil(PAGE));
+            } else {
+                seen = first;
+            }
+            at = parent;
+        }
+        (node, len)
+    }
+
+    /// The deepest node on the path to `id` that ends before page `first`; one is split if need be. `None` for page 0.
+    pub fn above_page(&mut self, id: NodeId, first: usize) -> Option<NodeId> {
+        let above = self.path(id).find(|&id| self[id].start < first * PAGE)?;
+        Some(self.split(above, self[above].end().min(first * PAGE)))
     }
 
     /// Makes a node end at `position`, splitting `id` if that lies inside it. Returns the node that ends there.
@@ -225,9 +295,9 @@ impl Tree {
         self.touch(id, above, |leases| leases + 1);
     }
 
-    /// Counts one lease less on each node from `id` up to the root.
-    pub fn unpin(&mut self, id: NodeId) {
-        self.touch(id, None, |leases| leases - 1);
+    /// Counts one lease less on the same nodes.
+    pub fn unpin(&mut self, id: NodeId, above: Option<NodeId>) {
+        self.touch(id, above, |leases| leases - 1);
     }
 
     /// Counts a match that ends at `id`.
@@ -262,24 +332,70 @@ impl Tree {
         }
     }
 
-    /// Frees up to `n_pages` pages, from the tails of the leaves used longest ago. Returns how many.
+    /// Fills what is gone from the nodes below `above` down to `id` with the pages of a lease that has computed their
+    /// tokens. Of its `table`, the tree owns the first `n_cached`; returns the others that it owns now.
+    pub fn fill(&mut self, id: NodeId, above: NodeId, table: &[PageId], mut n_cached: usize) -> Vec<PageId> {
+        let mut taken = Vec::new();
+        let mut below: Vec<_> = self.path(id).take_while(|&id| id != above).collect();
+        below.retain(|&id| self[id].gone > 0);
+        for id in below.into_iter().rev() {
+            let pages = self[id].start / PAGE..self[id].start / PAGE + self[id].gone;
+            self.update(id, |node| {
+                node.pages[..node.gone].copy_from_slice(&table[pages.clone()]);
+                (node.gone, node.borrows) = (0, pages.start < n_cached);
+            });
+            n_cached = n_cached.max(pages.start);
+            taken.extend(&table[n_cached..pages.end.max(n_cached)]);
+            n_cached = n_cached.max(pages.end);
+        }
+        taken
+    }
+
+    /// Frees up to `n_pages` pages of the nodes used longest ago: of leaves from their tails, of others, which the window
+    /// has passed, from their heads. Returns how many.
     pub fn evict(&mut self, n_pages: usize, pool: &mut PagePool) -> usize {
         let mut freed = 0;
         while freed < n_pages {
-            let Some(&(_, leaf)) = self.lru.first() else { break };
-            let wanted = n_pages - freed;
-            freed += match self[leaf].owned().len() {
-                n_owned if wanted < n_owned => {
-                    pool.give(&self.update(leaf, |node| node.cut_tail(wanted)));
-                    wanted
-                }
-                n_owned => {
-                    pool.give(self.remove(leaf).owned());
-                    n_owned
-                }
-            };
+            let Some(&(_, _, id)) = self.lru.first() else { break };
+            let n_owned = self[id].owned().len();
+            let wanted = n_owned.min(n_pages - freed);
+            match self[id].children.is_empty() {
+                true if wanted == n_owned => pool.give(self.remove(id).owned()),
+                true => pool.give(&self.update(id, |node| node.cut_tail(wanted))),
+                false => pool.give(&self.lose(id, wanted)),
+            }
+            freed += wanted;
         }
         freed
+    }
+
+    /// Takes the first pages that a node owns; those below it that go on in its last page lose that too.
+    fn lose(&mut self, id: NodeId, n_pages: usize) -> Vec<PageId> {
+        let lost = self.update(id, |node| node.lose(n_pages));
+        if let ([], Some(&last)) = (self[id].owned(), lost.last()) {
+            self.forget(id, self[id].end() / PAGE, last);
+        }
+        lost
+    }
+
+    /// Nodes below `id` that start inside the page of this index no longer borrow `page`.
+    fn forget(&mut self, id: NodeId, index: usize, page: PageId) {
+        let inside = |&id: &NodeId| self[id].start / PAGE == index && !self[id].start.is_multiple_of(PAGE);
+        let children: Vec<_> = self[id].children.values().copied().filter(inside).collect();
+        for child in children {
+            if self[child].borrows && self[child].pages[0] == page {
+                self.update(child, |node| {
+                    (node.gone, node.borrows) = (1, false);
+                    node.pages[0] = PageId::GONE;
+                });
+            }
+            self.forget(child, index, page);
+        }
+    }
+
+    /// The path from `id` up to the root.
+    pub fn path(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        iter::successors(Some(id), |&id| self[id].parent)
     }
 
     /// Ids and depths of all nodes, parents before children, in order of namespace and token.
@@ -327,21 +443,21 @@ impl Tree {
 
     fn count(&mut self, id: NodeId) {
         let node = &self.nodes[id.0 as usize];
-        self.totals.tokens += node.tokens.len();
+        self.totals.tokens += node.n_held();
         self.totals.pages += node.owned().len();
         self.totals.pinned += node.n_pinned();
-        if node.is_evictable() {
-            self.lru.insert((node.last_used, id));
+        if self.is_evictable(&self[id]) {
+            self.lru.insert(self.age(id));
         }
     }
 
     fn uncount(&mut self, id: NodeId) {
         let node = &self.nodes[id.0 as usize];
-        self.totals.tokens -= node.tokens.len();
+        self.totals.tokens -= node.n_held();
         self.totals.pages -= node.owned().len();
         self.totals.pinned -= node.n_pinned();
-        if node.is_evictable() {
-            self.lru.remove(&(node.last_used, id));
+        if self.is_evictable(&self[id]) {
+            self.lru.remove(&self.age(id));
         }
     }
 }

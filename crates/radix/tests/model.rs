@@ -1,8 +1,9 @@
 //! Random scripts against a naive model. Law: whatever the order of verbs, every page table reads back exactly the
 //! tokens of its lease, a match is the longest prefix ever committed (less what was evicted), a pinned prefix is never
-//! lost, and a page is written by one lease only, each row once.
+//! lost, and a page is written by one lease only, each row once. Under a window that holds for what the next row sees, and
+//! a match must have its window whole; what a lease cannot see any more it does not hold.
 //!
-//! 1,000 scripts; the environment variable `PROPTEST_CASES` sets another number.
+//! 2,000 scripts; the environment variable `PROPTEST_CASES` sets another number.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -24,6 +25,11 @@ enum Verb {
     Commit {
         sequence: usize,
         kept_back: usize,
+    },
+    /// Gives back what no row after the committed ones sees, or no row after the written ones.
+    Pass {
+        sequence: usize,
+        written: bool,
     },
     Release {
         sequence: usize,
@@ -48,6 +54,7 @@ fn verb() -> impl Strategy<Value = Verb> {
             .prop_map(|(sequence, generated, n_rows)| Verb::Write { sequence, generated, n_rows }),
         9 => (sequence.clone(), prop_oneof![3 => Just(0), 1 => 1..20_usize])
             .prop_map(|(sequence, kept_back)| Verb::Commit { sequence, kept_back }),
+        6 => (sequence.clone(), prop::bool::weighted(0.2)).prop_map(|(sequence, written)| Verb::Pass { sequence, written }),
         4 => sequence.prop_map(|sequence| Verb::Release { sequence }),
         1 => (0..4_usize).prop_map(|n_pages| Verb::Evict { n_pages }),
         1 => Just(Verb::Clear),
@@ -86,6 +93,8 @@ struct Sequence {
     lease: Lease,
     tokens: Vec<Token>,
     n_written: usize,
+    /// First position of the rows that it may not see any more.
+    passed: usize,
     /// Put off until the sequence's first write or commit, which is as late as a runner may perform it.
     pending: Option<CopyRows>,
 }
@@ -98,6 +107,8 @@ impl Sequence {
 }
 
 struct World {
+    /// Tokens that one depends on.
+    window: usize,
     cache: PrefixCache,
     store: Store,
     committed: Vec<(u64, Vec<Token>)>,
@@ -110,9 +121,15 @@ fn common(a: &[Token], b: &[Token]) -> usize {
 }
 
 impl World {
-    fn new(n_pages: u32) -> Self {
+    fn new(n_pages: u32, window: usize) -> Self {
         let store = Store { rows: vec![[None; PAGE]; n_pages as usize], writers: vec![0; n_pages as usize] };
-        World { cache: PrefixCache::new(n_pages), store, committed: vec![], live: vec![], n_acquired: 0 }
+        let cache = PrefixCache::with_window(n_pages, window);
+        World { window, cache, store, committed: vec![], live: vec![], n_acquired: 0 }
+    }
+
+    /// The first position that the token at `position` depends on.
+    fn first_seen(&self, position: usize) -> usize {
+        (position + 1).saturating_sub(self.window)
     }
 
     fn run(&mut self, verb: Verb) {
@@ -124,6 +141,9 @@ impl World {
             }
             Verb::Commit { sequence, kept_back } => {
                 pick(sequence, &self.live).into_iter().for_each(|i| self.commit(i, kept_back))
+            }
+            Verb::Pass { sequence, written } => {
+                pick(sequence, &self.live).into_iter().for_each(|i| self.pass(i, written))
             }
             Verb::Release { sequence } => pick(sequence, &self.live).into_iter().for_each(|i| self.release(i)),
             Verb::Evict { n_pages } => self.evict(n_pages),
@@ -140,13 +160,15 @@ impl World {
         let lease = self.cache.acquire(namespace, &prompt);
         let matched = lease.matched();
         self.check_match(namespace, &prompt, found);
-        let cut_back = matched == found - found % PAGE && self.cache.stats().free == 0;
+        let shorter = if self.window == usize::MAX { matched == found - found % PAGE } else { matched < found };
+        let cut_back = shorter && self.cache.stats().free == 0;
         assert!(matched == found || cut_back, "{found} tokens are known, {matched} were acquired");
         assert_eq!(lease.copy().map_or(0, |copy| copy.rows), matched % PAGE);
         self.n_acquired += 1;
         let (number, pending) = (self.n_acquired, lease.copy());
         self.store.hand_over(pending.map(|copy| copy.to).as_slice(), number);
-        self.live.push(Sequence { number, namespace, lease, tokens: prompt, n_written: matched, pending });
+        let (n_written, passed) = (matched, self.first_seen(matched));
+        self.live.push(Sequence { number, namespace, lease, tokens: prompt, n_written, passed, pending });
     }
 
     /// `found` is the naive answer if nothing was ever evicted, and at least what live leases pin.
@@ -154,7 +176,9 @@ impl World {
         let known = self.committed.iter().filter(|(of, _)| *of == namespace);
         let longest = known.map(|(_, tokens)| common(tokens, prompt)).max().unwrap_or(0);
         let pinned = self.live.iter().filter(|sequence| sequence.namespace == namespace);
-        let least = pinned.map(|s| common(&s.tokens[..s.lease.committed()], prompt)).max().unwrap_or(0);
+        let known = pinned.map(|s| (s, common(&s.tokens[..s.lease.committed()], prompt)));
+        let seen = known.filter(|&(s, n)| s.passed <= self.first_seen(n)).map(|(_, n)| n);
+        let least = seen.max().unwrap_or(0);
         assert!((least..=longest).contains(&found), "match {found}, pinned {least}, ever committed {longest}");
         if self.cache.stats().evicted_tokens == 0 {
             assert_eq!(found, longest, "nothing was evicted");
@@ -204,13 +228,29 @@ impl World {
     }
 
     fn commit(&mut self, i: usize, kept_back: usize) {
+        if self.live[i].passed > self.live[i].lease.committed() {
+            return;
+        }
         self.perform_copy(i);
         let Sequence { namespace, lease, tokens, n_written, .. } = &mut self.live[i];
         let n_tokens = lease.committed().max(n_written.saturating_sub(kept_back));
         self.cache.commit(lease, &tokens[..n_tokens]);
         assert_eq!(lease.committed(), n_tokens);
         self.committed.push((*namespace, tokens[..n_tokens].to_vec()));
-        assert_eq!(self.cache.find(*namespace, &tokens[..n_tokens]).len, n_tokens);
+        let found = self.cache.find(*namespace, &tokens[..n_tokens]).len;
+        assert!(found == n_tokens || self.live[i].passed > self.first_seen(n_tokens), "what was just committed");
+    }
+
+    fn pass(&mut self, i: usize, written: bool) {
+        self.perform_copy(i);
+        let Sequence { lease, n_written, .. } = &mut self.live[i];
+        let position = if written { *n_written } else { lease.committed() };
+        self.cache.pass(lease, position);
+        let first = self.first_seen(position);
+        let Sequence { lease, passed, .. } = &mut self.live[i];
+        *passed = first.max(*passed);
+        let behind = lease.pages().iter().take(*passed / PAGE).filter(|&&page| page != PageId::GONE).count();
+        assert!(behind <= self.window.div_ceil(8 * PAGE), "{behind} pages are held that nothing sees");
     }
 
     fn release(&mut self, i: usize) {
@@ -227,8 +267,9 @@ impl World {
         self.cache.check_invariants(&self.live.iter().map(|sequence| &sequence.lease).collect::<Vec<_>>());
         for sequence in &self.live {
             let read = |position| self.store.read(sequence.page_of(position), position % PAGE);
-            let rows: Option<Vec<_>> = (0..sequence.n_written).map(read).collect();
-            let expected = &sequence.tokens[..sequence.n_written];
+            let seen = sequence.passed..sequence.n_written;
+            let rows: Option<Vec<_>> = seen.clone().map(read).collect();
+            let expected = &sequence.tokens[seen];
             assert_eq!(rows.as_deref(), Some(expected), "sequence {} reads back wrong", sequence.number);
         }
     }
@@ -237,7 +278,7 @@ impl World {
 fn cases() -> u32 {
     match std::env::var("PROPTEST_CASES") {
         Ok(number) => number.parse().expect("PROPTEST_CASES is a number"),
-        Err(_) => 1_000,
+        Err(_) => 2_000,
     }
 }
 
@@ -248,9 +289,10 @@ proptest! {
     #[test]
     fn every_script_agrees_with_the_model(
         n_pages in prop_oneof![3..14_u32, 14..60_u32],
+        window in prop_oneof![Just(usize::MAX), 1..60_usize],
         script in vec(verb(), 1..80),
     ) {
-        let mut world = World::new(n_pages);
+        let mut world = World::new(n_pages, window);
         script.into_iter().for_each(|verb| world.run(verb));
         (0..world.live.len()).for_each(|_| world.release(0));
         world.check();

@@ -81,10 +81,12 @@ impl Scheduler {
         })
     }
 
-    /// The longest cached prefix, and pages for `n_tokens` in all; `None` if there are too few.
+    /// The longest cached prefix, and pages for `n_tokens` in all, or as many as a window and a step need; `None` if there
+    /// are too few.
     fn lease(&mut self, namespace: u64, reusable: &[u32], n_tokens: usize) -> Option<Lease> {
         let mut lease = self.cache.acquire(namespace, reusable);
-        if self.cache.extend(&mut lease, n_tokens).is_ok() {
+        let held = lease.matched().saturating_add(self.limits.reach()).saturating_add(self.limits.chunk);
+        if self.cache.extend(&mut lease, n_tokens.min(held)).is_ok() {
             return Some(lease);
         }
         self.cache.release(lease);

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::request::{Event, FinishReason, RequestId};
 use crate::sequence::{Prepared, Sequence};
 use crate::text::Tokenizer;
-use sglang_radix::{Node, PrefixCache};
+use sglang_radix::{Node, PageId, PrefixCache};
 use std::sync::Arc;
 
 /// Order in which waiting requests of the same priority are admitted. Under each, nobody is passed over forever.
@@ -49,6 +49,8 @@ pub struct Limits {
     pub ahead: usize,
     /// Pages of the KV cache.
     pub pages: usize,
+    /// Tokens that attention looks back on; 0: all. What lies further back is not held.
+    pub window: usize,
     /// Order of admission.
     pub policy: Policy,
     /// Whether prefixes are kept for later requests.
@@ -59,6 +61,15 @@ impl Limits {
     /// Rows that no step exceeds.
     pub fn max_rows(&self) -> usize {
         self.chunk + self.max_running
+    }
+
+    /// Most tokens that a sequence has to hold beside those of a step.
+    fn reach(&self) -> usize {
+        if self.window == 0 {
+            usize::MAX
+        } else {
+            self.window
+        }
     }
 }
 
@@ -121,7 +132,7 @@ impl Scheduler {
     /// An empty scheduler.
     pub fn new(limits: Limits, tokenizer: Arc<Tokenizer>) -> Self {
         Scheduler {
-            cache: PrefixCache::new(limits.pages as u32),
+            cache: PrefixCache::with_window(limits.pages as u32, limits.reach()),
             limits,
             tokenizer,
             waiting: Vec::new(),
@@ -210,6 +221,7 @@ impl Scheduler {
             self.totals.generated_tokens += (sequence.n_output() - before) as u64;
         }
         self.keep_computed();
+        self.pass_window();
         self.retry_wrong();
         let events = self.running.iter_mut().filter_map(Sequence::take_event).collect();
         self.drop_finished();
@@ -239,6 +251,15 @@ impl Scheduler {
                 let lease = sequence.lease.as_mut().expect("a running sequence has a lease");
                 self.cache.commit(lease, &sequence.tokens[..sequence.computed]);
             }
+        }
+    }
+
+    /// Gives back what the windows of the sequences have passed; where prefixes are kept, only what is in the tree.
+    fn pass_window(&mut self) {
+        for sequence in &mut self.running {
+            let lease = sequence.lease.as_mut().expect("a running sequence has a lease");
+            let known = if self.limits.reuse { lease.committed() } else { sequence.computed };
+            self.cache.pass(lease, known);
         }
     }
 
@@ -320,6 +341,8 @@ impl Scheduler {
 fn span(sequence: &Sequence, first: usize, n_rows: usize) -> Span {
     let lease = sequence.lease.as_ref().expect("a running sequence has a lease");
     let n_pages = (sequence.computed + n_rows).div_ceil(sglang_radix::PAGE);
-    let pages = lease.pages()[..n_pages].iter().map(|page| page.0).collect();
+    // What is gone is not read: any page of the store may stand for it.
+    let number = |page: &PageId| if *page == PageId::GONE { 0 } else { page.0 };
+    let pages = lease.pages()[..n_pages].iter().map(number).collect();
     Span { rows: first..first + n_rows, position: sequence.computed, pages }
 }

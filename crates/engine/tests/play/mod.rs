@@ -88,10 +88,18 @@ impl Stage {
             max_queued: 1000,
             ahead: 256,
             pages: 4096,
+            window: 0,
             policy: Policy::Fcfs,
             reuse: false,
         };
         Stage::new(tokenizer("llama"), None, limits)
+    }
+
+    /// The double with a window.
+    pub fn fake_with_window(window: usize) -> Self {
+        let mut stage = Stage::fake();
+        stage.unlimited.window = window;
+        stage
     }
 
     /// A tiny checkpoint, loaded once; the rows of earlier plays stay in its pages.
@@ -147,7 +155,7 @@ impl Stage {
 
     /// Runs all requests; what each was told.
     pub fn play(&mut self, limits: &Limits, asks: &[Ask], tally: &mut Tally) -> Vec<Outcome> {
-        let mut fake = Fake::new(self.tokenizer.vocab() as u32, limits.pages);
+        let mut fake = Fake::new(self.tokenizer.vocab() as u32, limits.pages).with_window(self.unlimited.window);
         let mut scheduler = self.scheduler(limits);
         let mut outcomes = vec![Outcome::default(); asks.len()];
         for step in 0.. {
@@ -177,10 +185,10 @@ impl Stage {
         outcomes
     }
 
-    /// What a request is told when it runs alone.
+    /// What a request is told when it runs alone and holds all its pages to the end.
     pub fn alone(&mut self, ask: &Ask) -> Outcome {
         let alone = Ask { arrival: 0, abort: None, ..ask.clone() };
-        self.play(&self.unlimited.clone(), &[alone], &mut Tally::default()).remove(0)
+        self.play(&Limits { window: 0, ..self.unlimited.clone() }, &[alone], &mut Tally::default()).remove(0)
     }
 }
 

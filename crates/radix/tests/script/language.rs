@@ -3,12 +3,12 @@
 //! A script is made of lines: `acquire a 1-20` (tokens 1 to 20, in namespace 0; `acquire a 1-20 in 7` for another),
 //! `extend a 40`, `commit a 1-20 50 51`, `write a 1-20` (extend, then commit), `release a`, `cache 1-20` (a whole
 //! request; also `in 7`), `pages a`, `match 1-20` (also `in 7`), `order 1-20 | 5 6` (prompts by `depth_first`), `hits`,
-//! `available`, `evict 2`, `clear`, `show`.
+//! `pass a 40` (rows from position 40 on are left), `available`, `evict 2`, `clear`, `show`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use sglang_radix::{Lease, PrefixCache, Token};
+use sglang_radix::{Lease, PageId, PrefixCache, Token};
 
 struct Machine {
     cache: PrefixCache,
@@ -19,7 +19,13 @@ struct Machine {
 /// Runs `script` on a cache of `n_pages` pages and compares what it prints, less indentation, with `expected`.
 #[track_caller]
 pub fn check(n_pages: u32, script: &str, expected: &str) {
-    let mut machine = Machine { cache: PrefixCache::new(n_pages), leases: BTreeMap::new(), printed: String::new() };
+    check_cache(PrefixCache::new(n_pages), script, expected);
+}
+
+/// The same on any empty cache.
+#[track_caller]
+pub fn check_cache(cache: PrefixCache, script: &str, expected: &str) {
+    let mut machine = Machine { cache, leases: BTreeMap::new(), printed: String::new() };
     for line in dedent(script).lines() {
         machine.run(line);
         machine.cache.check_invariants(&machine.leases.values().collect::<Vec<_>>());
@@ -62,6 +68,7 @@ impl Machine {
                 self.extend(name, tokens(sequence).len());
                 self.run(&format!("commit {name} {}", sequence.join(" ")));
             }
+            ["pass", name, position] => self.cache.pass(self.leases.get_mut(name).expect(line), number(position)),
             ["cache", ref sequence @ .., "in", namespace] => self.cache(&tokens(sequence), number(namespace)),
             ["cache", ref sequence @ ..] => self.cache(&tokens(sequence), 0),
             ["release", name] => self.cache.release(self.leases.remove(name).expect(line)),
@@ -138,6 +145,7 @@ impl Machine {
 }
 
 fn pages(lease: &Lease) -> String {
-    let pages: Vec<_> = lease.pages().iter().map(|page| page.0).collect();
-    format!("pages {pages:?}")
+    let text = |page: &PageId| if *page == PageId::GONE { "-".into() } else { page.0.to_string() };
+    let pages: Vec<String> = lease.pages().iter().map(text).collect();
+    format!("pages [{}]", pages.join(", "))
 }

@@ -2,7 +2,7 @@
 
 mod language;
 
-use language::check;
+use language::{check, check_cache};
 use sglang_radix::PrefixCache;
 
 #[test]
@@ -82,6 +82,49 @@ fn a_run_grows_in_place_while_one_request_decodes() {
         namespace 0 leases 1
           0: 1-33 [0 1 2] leases 1
         free 1 cached 3 leased 0",
+    );
+}
+
+/// Under a window of 20, a sequence of 80 tokens holds its last two pages. The others are the first to be evicted; then only
+/// a prefix whose last 20 tokens are there is known, until someone computes the others again.
+#[test]
+fn what_a_window_has_passed_is_lost_and_filled_again() {
+    check_cache(
+        PrefixCache::with_window(8, 20),
+        "
+        acquire a 1-80
+        write a 1-80
+        pass a 80
+        show
+        evict 2
+        show
+        match 1-40 99
+        match 1-60 99
+        acquire b 1-34 99
+        write b 1-34 99
+        show
+        pages a",
+        "
+        a: matched 0, pages []
+        namespace 0
+          0: 1-48 [0 1 2]
+            48: 49-80 [3 4] leases 1
+        free 3 cached 5 leased 0
+        evicted 2
+        namespace 0
+          0: 1-48 [- - 2]
+            48: 49-80 [3 4] leases 1
+        free 5 cached 3 leased 0
+        match 0
+        match 60
+        b: matched 0, pages []
+        namespace 0 leases 1
+          0: 1-34 [1 0 2] leases 1
+            34: 35-48 [^2]
+              48: 49-80 [3 4] leases 1
+            34: 99 [5] leases 1
+        free 2 cached 6 leased 0
+        a: pages [-, -, -, 3, 4]",
     );
 }
 
