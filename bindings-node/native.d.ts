@@ -78,7 +78,10 @@ export interface NativeLoadOptions {
   tokenizerPath?: string
   /** `auto` or `cpu`. */
   device?: string
-  /** `auto` (as stored), `float32`, or what floats are quantized to: `q8_0`, `q4_0`, `q4_1`, `q4_k`. */
+  /**
+   * `auto` (quantized weights as stored, F16 and BF16 as integers of 14 bits), `float32`, or what floats are quantized to:
+   * `q8_0`, `q4_0`, `q4_1`, `q4_k`.
+   */
   dtype?: string
   /** `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`. */
   kvCacheDtype?: string

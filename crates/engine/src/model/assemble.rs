@@ -11,10 +11,10 @@ use crate::weights::{Source, Tensor};
 use sglang_kernels::device::{Device, HostMatrix};
 use sglang_kernels::dtype::DType;
 
-/// How matrices are kept.
+/// The format in which matrices go to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// As the file stores them.
+    /// As the file stores them; a CPU keeps quantized formats as they are and makes integers of 14 bits of F16 and BF16.
     AsStored,
     /// As f32.
     Float32,

@@ -52,7 +52,7 @@ export const flags = [
     group: 'engine',
     choices: ['auto', 'float32'],
     default: 'auto',
-    help: 'number format of the weights; auto is as stored',
+    help: 'number format of the weights; auto: quantized ones as stored, 16-bit floats as integers of 14 bits',
   },
   {
     name: 'quantization',

@@ -46,7 +46,10 @@ export interface EngineOptions {
   /** A folder, a file, or a hub id, of which only the tokenizer is fetched. */
   tokenizerPath?: string;
   device?: 'auto' | 'cpu';
-  /** `float32` dequantizes the weights and computes in float32. Default `auto`: as stored. */
+  /**
+   * `float32` dequantizes the weights and computes in float32. Default `auto`: quantized formats as stored, F16 and BF16 as
+   * integers of 14 bits.
+   */
   dtype?: 'auto' | 'float32';
   /** Quantizes weights that are stored as floats while loading; embedding and head to `q8_0` at least. */
   quantization?: 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k';
