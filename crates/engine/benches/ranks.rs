@@ -1,5 +1,6 @@
 //! Decoding over several ranks beside one: the same threads, the default model (or the one in `SGLANG_TEST_MODEL`), in
-//! turns. Prints the medians of milliseconds per step for each number of sequences, and of the ratios of neighbours.
+//! turns: `cargo bench -p sglang-engine --bench ranks [-- <sequences>…]`, with `THREADS`, `TP` and `ROUNDS` from the
+//! environment. Prints the medians of milliseconds per step for each number of sequences, and of the ratios of neighbours.
 
 #[path = "../tests/fixtures/mod.rs"]
 mod fixtures;
@@ -32,7 +33,7 @@ fn start(tp: usize, threads: usize) -> Running {
 }
 
 impl Running {
-    /// Milliseconds per step while so many sequences decode.
+    /// Milliseconds of the median step while so many sequences decode.
     fn decode(&self, sequences: u32) -> f64 {
         for id in 0..sequences {
             let prompt = Prompt::Tokens((0..PROMPT).map(|t| 100 + 7 * t + 1000 * id).collect());
@@ -45,19 +46,18 @@ impl Running {
             };
             self.engine.submit(Request { id: id.into(), prompt, sampling, ..Default::default() });
         }
-        let (mut finished, mut started, mut clock, mut steps) = (0, 0, Instant::now(), 0.0);
+        let (mut finished, mut started, mut clock, mut steps) = (0, 0, Instant::now(), Vec::new());
         while finished < sequences {
             for event in self.events.recv().unwrap() {
                 finished += u32::from(event.finish.is_some());
                 started += u32::from(event.tokens.len() + event.text.len() > 0 && started < sequences);
             }
-            if started < sequences {
-                (clock, steps) = (Instant::now(), 0.0);
-            } else {
-                steps += 1.0;
+            let step = std::mem::replace(&mut clock, Instant::now());
+            if started == sequences {
+                steps.push(step.elapsed().as_secs_f64() * 1e3);
             }
         }
-        clock.elapsed().as_secs_f64() * 1e3 / steps
+        median(steps)
     }
 }
 
@@ -70,7 +70,8 @@ fn main() {
     let number = |name: &str, default| std::env::var(name).map_or(default, |v| v.parse().unwrap());
     let (threads, tp, rounds) = (number("THREADS", 2), number("TP", 2), number("ROUNDS", 9));
     let (one, several) = (start(1, threads), start(tp, threads));
-    for sequences in [1, 8, 32] {
+    let wanted: Vec<u32> = std::env::args().filter_map(|a| a.parse().ok()).collect();
+    for sequences in if wanted.is_empty() { vec![1, 8, 32] } else { wanted } {
         let pairs: Vec<(f64, f64)> = (0..rounds).map(|_| (one.decode(sequences), several.decode(sequences))).collect();
         let [a, b] = [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1].map(|f| median(pairs.iter().map(f).collect()));
         let ratio = median(pairs.iter().map(|(a, b)| a / b).collect());

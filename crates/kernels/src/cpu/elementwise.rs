@@ -1,17 +1,16 @@
 //! Sums and the gated activation. Law: each value depends on its own operands only, so any cut is right.
 
-use super::pool::{whole_rows, Pool};
+use super::pool::Pool;
 use super::simd::{combine, update, Isa, Kernel, Simd};
 
 /// Adds `y` to each row of `x`, rows of `y`'s length.
 pub fn add_rows(isa: Isa, pool: &mut Pool, x: &mut [f32], y: &[f32]) {
-    let width = y.len().max(1);
-    pool.pieces(x, whole_rows(width), |_, x| isa.run(Add { x, y }));
+    pool.rows(x, y.len(), |_, x| isa.run(Add { x, y }));
 }
 
 /// `x[i] += y[i]`; the slices have one length.
 pub fn add(isa: Isa, pool: &mut Pool, x: &mut [f32], y: &[f32]) {
-    pool.pieces(x, whole_rows(1), |first, x| {
+    pool.rows(x, 1, |first, x| {
         let y = &y[first..first + x.len()];
         isa.run(Add { x, y });
     });
@@ -36,7 +35,7 @@ impl Kernel for Add<'_> {
 /// `out[t, f] = silu(x[t, f]) · x[t, F + f]`; x is `[T, 2F]`, out `[T, F]`.
 pub fn silu_mul(isa: Isa, pool: &mut Pool, x: &[f32], width: usize, out: &mut [f32]) {
     let width = width.max(1);
-    pool.pieces(out, whole_rows(width), |first, out| {
+    pool.rows(out, width, |first, out| {
         isa.run(SiluMul { x: &x[2 * first..], width, out });
     });
 }

@@ -10,15 +10,16 @@ use super::simd::{Isa, Kernel, Simd, LANES};
 use super::tile::Record;
 use std::ops::Range;
 
-/// Chunks per thread that a product is cut into, so that a late thread leaves little behind.
+/// Most chunks per thread that a product is cut into, so that a late thread leaves little behind.
 const CHUNKS: usize = 6;
+/// Bytes of weights that are worth a chunk: with each one reading starts anew. Half of it, or six chunks whatever they
+/// hold, cost a tenth of the products of one row.
+const CHUNK: usize = 1 << 17;
 /// Most tokens of one chunk: their input stays in the second-level cache.
 const BAND: usize = 128;
 
 /// From this many tokens in a tile on, the records of the next group are asked for ahead of time.
 const AHEAD: usize = 8;
-/// Tiles of tokens that one chunk brings into place.
-const FEED: usize = 2;
 
 /// `out[rows, N] = x[rows, K] · wᵀ`.
 pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: &[f32], w: &Matrix, rows: usize, out: &mut [f32]) {
@@ -61,7 +62,8 @@ impl Product<'_> {
         self.feed(pool, &mut kept[..wanted], tile);
         let fed = &kept[..wanted];
         let (first, count) = (self.columns.start, self.columns.len());
-        let stripe = count.div_ceil(LANES).div_ceil(CHUNKS * pool.threads()) * LANES;
+        let chunks = (size_of_val(records) / pool.threads() / CHUNK).clamp(1, CHUNKS) * pool.threads();
+        let stripe = count.div_ceil(LANES).div_ceil(chunks) * LANES;
         let out = &mut out[..self.rows * self.n];
         pool.tiles(out, self.n, &self.bands(), self.columns.clone(), stripe, |_, out| {
             let (start, end) = (out.cols.start - first, out.cols.end - first);
@@ -79,7 +81,7 @@ impl Product<'_> {
     /// Brings all rows into tiles of `tile` words, in parallel where there are many.
     fn feed<W: Word>(&self, pool: &mut Pool, fed: &mut [W], tile: usize) {
         let (k, width) = (self.k, self.width);
-        pool.pieces(fed, FEED * tile, |first, fed| {
+        pool.pieces(fed, tile, |first, fed| {
             let rows = first / tile.max(1) * width..self.rows.min((first + fed.len()) / tile.max(1) * width);
             self.isa.run(Feed { x: &self.x[rows.start * k..rows.end * k], k, width, tile, fed });
         });

@@ -1,13 +1,12 @@
 //! Root-mean-square normalisation. Law: the sum of squares is 16 sums in order of the row, added by halves.
 
-use super::pool::{whole_rows, Pool};
+use super::pool::Pool;
 use super::simd::{combine, fold, update, Isa, Kernel, Simd};
 use crate::device::Heads;
 
 /// `out[t, :] = x[t, :] / sqrt(mean(x[t, :]²) + eps) · weight`; `x` and `out` have one length.
 pub fn rms_norm(isa: Isa, pool: &mut Pool, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let width = weight.len().max(1);
-    pool.pieces(out, whole_rows(width), |first, out| {
+    pool.rows(out, weight.len(), |first, out| {
         let x = &x[first..first + out.len()];
         isa.run(Norm { x, weight, eps, out });
     });
@@ -42,8 +41,7 @@ fn factor<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
 
 /// The same in place on each q and k head of fused rows.
 pub fn head_norm(isa: Isa, pool: &mut Pool, qkv: &mut [f32], heads: Heads, q: &[f32], k: &[f32], eps: f32) {
-    let width = heads.row();
-    pool.pieces(qkv, whole_rows(width), |_, rows| isa.run(HeadNorm { rows, heads, q, k, eps }));
+    pool.rows(qkv, heads.row(), |_, rows| isa.run(HeadNorm { rows, heads, q, k, eps }));
 }
 
 struct HeadNorm<'a> {

@@ -1,14 +1,15 @@
 //! Fork and join in about a microsecond.
 //!
-//! The law: [`Pool::run`] calls `f` once for each chunk and returns when all calls have returned. Threads claim chunks
-//! one by one, so a thread that lost its core delays the others only if it holds a chunk. An idle pool spins, then
-//! yields, then sleeps. A panic in a chunk is raised again in the caller, after all chunks have ended.
+//! The law: [`Pool::run`] calls `f` once for each chunk and returns when all calls have returned. Each thread walks its
+//! own part of the chunks from the front; one that has none left takes from the back of another's, so a thread that lost
+//! its core delays the others only by the chunk it holds. An idle pool spins, then yields, then sleeps. A panic in a
+//! chunk is raised again in the caller, after all chunks have ended.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,17 +18,13 @@ use std::time::{Duration, Instant};
 const SPINS: u32 = 2_000;
 /// How long an idle thread yields before it sleeps: longer than the pause between two steps.
 const AWAKE: Duration = Duration::from_millis(5);
-/// Chunks of one round: a count of them fills 16 bits of [`Shared::claims`].
+/// Chunks of one round: the number of one fits in 16 bits of [`Part`].
 const ROUND: usize = u16::MAX as usize;
 
-/// Values that one chunk of an op without products holds at least.
-const CHUNK: usize = 8192;
-
-/// Values of as many rows of `width` as are worth a chunk.
-pub fn whole_rows(width: usize) -> usize {
-    let width = width.max(1);
-    CHUNK.div_ceil(width) * width
-}
+/// Values of a chunk that an op without products is worth cutting for.
+const CHUNK: usize = 4096;
+/// Most chunks per thread of such an op.
+const CHUNKS: usize = 4;
 
 /// The caller's closure, without its lifetime.
 type Job = *const (dyn Fn(usize) + Sync);
@@ -36,10 +33,33 @@ type Job = *const (dyn Fn(usize) + Sync);
 #[repr(align(128))]
 struct Alone<T>(T);
 
+/// The chunks that one thread has yet to begin: the first (16 bits) and the end (16).
+#[derive(Default)]
+struct Part(AtomicU32);
+
+impl Part {
+    fn open(&self, chunks: Range<usize>) {
+        self.0.store((chunks.start << 16 | chunks.end) as u32, Release);
+    }
+
+    /// Takes one of the chunks: the first for the part's own thread, the last for others.
+    fn claim(&self, own: bool) -> Option<usize> {
+        let split = |part: u32| ((part >> 16) as usize, (part & 0xffff) as usize);
+        let taken = self.0.fetch_update(AcqRel, Acquire, |part| {
+            let (first, end) = split(part);
+            (first < end).then(|| if own { part + (1 << 16) } else { part - 1 })
+        });
+        let (first, end) = split(taken.ok()?);
+        Some(if own { first } else { end - 1 })
+    }
+}
+
 struct Shared {
-    /// Round number (32 bits), chunks of the round (16), chunks claimed (16).
-    claims: Alone<AtomicU64>,
-    /// Chunks of the round that have ended.
+    /// One for each thread, the caller's first.
+    parts: Box<[Alone<Part>]>,
+    /// Rounds opened.
+    round: Alone<AtomicU32>,
+    /// Chunks of the round that have ended, counted when a thread finds none left.
     ended: Alone<AtomicU32>,
     /// Written between rounds only, read only by holders of a chunk.
     job: UnsafeCell<Option<Job>>,
@@ -51,7 +71,7 @@ struct Shared {
 }
 
 // SAFETY: `job` is the only field that is not Sync. It is written by `Pool::run` (exclusive by `&mut self`) before the
-// release store that opens a round and read after the acquiring claim of a chunk of that round; `run` does not return,
+// release stores that open a round's parts and read after the acquiring claim of a chunk of one; `run` does not return,
 // so nothing is written again, before that chunk has ended.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `job` is to a `Sync` closure and only used while `Pool::run` keeps it alive.
@@ -67,7 +87,8 @@ impl Pool {
     /// A pool of `threads` threads, the caller's included.
     pub fn new(threads: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
-            claims: Alone(AtomicU64::new(0)),
+            parts: (0..threads.max(1)).map(|_| Alone(Part::default())).collect(),
+            round: Alone(AtomicU32::new(0)),
             ended: Alone(AtomicU32::new(0)),
             job: UnsafeCell::new(None),
             panic: Mutex::new(None),
@@ -79,7 +100,7 @@ impl Pool {
         for i in 1..threads {
             let shared = pool.shared.clone();
             let name = format!("kernel-{i}");
-            pool.threads.push(std::thread::Builder::new().name(name).spawn(move || shared.serve())?);
+            pool.threads.push(std::thread::Builder::new().name(name).spawn(move || shared.serve(i))?);
         }
         Ok(pool)
     }
@@ -105,13 +126,16 @@ impl Pool {
         // all chunks have ended. No thread holds a chunk now, so nobody reads `job` while it is written.
         unsafe { *shared.job.get() = Some(std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(f)) };
         shared.ended.0.store(0, Relaxed);
-        let round = (shared.claims.0.load(Relaxed) >> 32).wrapping_add(1);
-        shared.claims.0.store(round << 32 | (chunks as u64) << 16, SeqCst);
+        let threads = shared.parts.len();
+        for (i, part) in shared.parts.iter().enumerate() {
+            part.0.open(chunks * i / threads..chunks * (i + 1) / threads);
+        }
+        shared.round.0.fetch_add(1, SeqCst);
         if shared.sleepers.load(SeqCst) > 0 {
             let _closed = shared.closed.lock().unwrap_or_else(PoisonError::into_inner);
             shared.wake.notify_all();
         }
-        while shared.take_one() {}
+        shared.work(0);
         let mut patience = Patience::default();
         while shared.ended.0.load(Acquire) != chunks as u32 {
             patience.wait();
@@ -141,6 +165,18 @@ impl Pool {
             // SAFETY: pieces are within `values` and disjoint, and each is made once.
             f(first, unsafe { std::slice::from_raw_parts_mut(values.at(first), step.min(len - first)) })
         });
+    }
+
+    /// Cuts `values` between rows of `width` values, as evenly as can be where that is worth it, and calls `f` with the index
+    /// of the first value and the values of each piece.
+    pub fn rows<T: Send>(&mut self, values: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        let (rows, threads) = (values.len() / width.max(1), self.threads());
+        let pieces = match (values.len() / CHUNK).min(CHUNKS * threads) {
+            few if few < threads => few.max(1),
+            // Each thread has as many.
+            many => many - many % threads,
+        };
+        self.pieces(values, rows.div_ceil(pieces) * width.max(1), f);
     }
 
     /// Cuts `columns` of the matrix `out` of rows of `width` values into `bands` of rows (ascending, apart) and every
@@ -181,14 +217,17 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// The life of a thread of the pool.
-    fn serve(&self) {
-        let mut patience = Patience::default();
+    /// The life of thread `own` of the pool.
+    fn serve(&self, own: usize) {
+        let (mut seen, mut patience) = (0, Patience::default());
         loop {
-            if self.take_one() {
+            let round = self.round.0.load(Acquire);
+            if round != seen {
+                seen = round;
+                self.work(own);
                 patience = Patience::default();
             } else if !patience.wait() {
-                if self.sleep() {
+                if self.sleep(seen) {
                     return;
                 }
                 patience = Patience::default();
@@ -196,37 +235,30 @@ impl Shared {
         }
     }
 
-    /// Sleeps until a round opens; `true` means that the pool is closed.
-    fn sleep(&self) -> bool {
+    /// Sleeps until a round after `seen` opens; `true` means that the pool is closed.
+    fn sleep(&self, seen: u32) -> bool {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, SeqCst);
-        // The count is raised before the claims are read, and `round` writes the claims before it reads the count: so
-        // either the round is seen here or the sleeper is seen there.
-        while !*closed && self.unclaimed(self.claims.0.load(SeqCst)).is_none() {
+        // The count is raised before the round is read, and `round` opens one before it reads the count: so either the
+        // round is seen here or the sleeper is seen there.
+        while !*closed && self.round.0.load(SeqCst) == seen {
             closed = self.wake.wait(closed).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleepers.fetch_sub(1, SeqCst);
         *closed
     }
 
-    fn unclaimed(&self, claims: u64) -> Option<usize> {
-        let (chunks, next) = (claims >> 16 & 0xffff, claims & 0xffff);
-        (next < chunks).then_some(next as usize)
-    }
-
-    /// Claims and runs one chunk, if one is left.
-    fn take_one(&self) -> bool {
-        let mut claims = self.claims.0.load(Acquire);
-        while let Some(chunk) = self.unclaimed(claims) {
-            match self.claims.0.compare_exchange_weak(claims, claims + 1, AcqRel, Acquire) {
-                Ok(_) => {
-                    self.call(chunk);
-                    return true;
-                }
-                Err(now) => claims = now,
-            }
+    /// Runs chunks until none is left to begin.
+    fn work(&self, own: usize) {
+        let threads = self.parts.len();
+        let mut ended = 0;
+        while let Some(chunk) = (0..threads).find_map(|i| self.parts[(own + i) % threads].0.claim(i == 0)) {
+            self.call(chunk);
+            ended += 1;
         }
-        false
+        if ended > 0 {
+            self.ended.0.fetch_add(ended, AcqRel);
+        }
     }
 
     fn call(&self, chunk: usize) {
@@ -237,7 +269,6 @@ impl Shared {
         if let Err(payload) = result {
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
         }
-        self.ended.0.fetch_add(1, AcqRel);
     }
 }
 
@@ -321,6 +352,21 @@ mod tests {
                 pool.run(chunks, &|i| _ = calls[i].fetch_add(1, Relaxed));
                 assert!(calls.iter().all(|c| c.load(Relaxed) == 1), "{threads} threads, {chunks} chunks");
             }
+        }
+    }
+
+    #[test]
+    fn a_late_thread_delays_only_the_chunk_it_holds() {
+        let mut pool = Pool::new(3).unwrap();
+        // The first chunk of each thread's part in turn waits until all others have ended.
+        for late in [0, 4, 8] {
+            let ended = AtomicUsize::new(0);
+            pool.run(12, &|i| {
+                while i == late && ended.load(Acquire) < 11 {
+                    std::thread::yield_now();
+                }
+                ended.fetch_add(1, Release);
+            });
         }
     }
 

@@ -1,13 +1,13 @@
 //! Rotary position embedding. Law: a pair (i, i + S/2) is turned by the angle of its row's position and of i.
 
-use super::pool::{whole_rows, Pool};
+use super::pool::Pool;
 use super::simd::{Isa, Kernel, Simd, LANES};
 use crate::device::Heads;
 
 /// Rotates the q and k heads of fused rows in place; `table` is `[rows][cos S/2 | sin S/2]`.
 pub fn rope(isa: Isa, pool: &mut Pool, qkv: &mut [f32], heads: Heads, table: &[f32]) {
     let width = heads.row();
-    pool.pieces(qkv, whole_rows(width), |first, rows| {
+    pool.rows(qkv, width, |first, rows| {
         isa.run(Rope { rows, heads, table: &table[first / width * heads.size..] });
     });
 }
