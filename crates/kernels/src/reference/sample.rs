@@ -35,8 +35,7 @@ pub fn tame(x: f32) -> f32 {
 /// Applies mask, edits and repetition penalty, in this order.
 pub fn edit(logits: &mut [f32], params: &SampleParams) {
     if let Some(allowed) = &params.allowed {
-        let is_allowed = |t: usize| allowed[t / 32] >> (t % 32) & 1 == 1;
-        logits.iter_mut().enumerate().filter(|(t, _)| !is_allowed(*t)).for_each(|(_, x)| *x = f32::NEG_INFINITY);
+        logits.chunks_mut(32).zip(allowed.iter()).for_each(|(logits, &allowed)| forbid(logits, !allowed));
     }
     for &(token, delta) in &params.edits {
         logits[token as usize] = tame(logits[token as usize] + delta);
@@ -45,6 +44,19 @@ pub fn edit(logits: &mut [f32], params: &SampleParams) {
     for &token in &params.seen {
         let x = &mut logits[token as usize];
         *x = tame(if *x > 0.0 { *x / penalty } else { *x * penalty });
+    }
+}
+
+/// Of 32 tokens those whose bits are set. Most words of a mask are all of one kind.
+fn forbid(logits: &mut [f32], mut bits: u32) {
+    if bits == u32::MAX {
+        return logits.fill(f32::NEG_INFINITY);
+    }
+    while bits != 0 {
+        if let Some(x) = logits.get_mut(bits.trailing_zeros() as usize) {
+            *x = f32::NEG_INFINITY;
+        }
+        bits &= bits - 1;
     }
 }
 
