@@ -24,7 +24,7 @@ fn how_much_is_compiled_and_accepted() {
     let mut grammars = Grammars::new(tokenizer);
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    let (mut compiles, mut masks) = (Vec::new(), Vec::new());
+    let (mut compiles, mut first_masks, mut masks, mut slowest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for path in paths.iter().skip(first).step_by(every) {
         let file: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
@@ -40,7 +40,11 @@ fn how_much_is_compiled_and_accepted() {
             }
             Ok(examined) => {
                 compiles.push(examined.compile);
+                let slow =
+                    examined.walks.iter().flat_map(|walk| walk.masks.iter().enumerate()).max_by_key(|mask| mask.1);
+                slowest.extend(slow.map(|(at, time)| (*time, at, name.to_string())));
                 for ((walk, test), text) in examined.walks.iter().zip(tests).zip(&texts) {
+                    first_masks.extend(&walk.first_masks);
                     masks.extend(&walk.masks);
                     let valid = test["valid"].as_bool().unwrap();
                     count(match (valid, walk.accepted) {
@@ -58,7 +62,14 @@ fn how_much_is_compiled_and_accepted() {
     }
     println!("{counts:?}");
     println!("compile {}", spread(compiles));
-    println!("masks {}", spread(masks));
+    println!("first masks {}", spread(first_masks));
+    println!("masks again {}", spread(masks));
+    slowest.sort();
+    slowest
+        .iter()
+        .rev()
+        .take(100)
+        .for_each(|(time, at, name)| println!("slowest mask {time:?}, number {at} of {name}"));
 }
 
 fn spread(mut times: Vec<Duration>) -> String {

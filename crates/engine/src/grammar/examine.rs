@@ -24,16 +24,19 @@ pub struct Walk {
     /// The text from where it was refused, at most 60 characters.
     pub rest: String,
     /// Time of each mask.
+    pub first_masks: Vec<Duration>,
+    /// The same on the same way again, after the warm-up that the first was.
     pub masks: Vec<Duration>,
 }
 
 impl Examined {
-    /// `{compileUs, walks: [{accepted, rest, maskUs}]}`
+    /// `{compileUs, walks: [{accepted, rest, firstMaskUs, maskUs}]}`
     pub fn json(&self) -> String {
         let us = |time: &Duration| time.as_secs_f64() * 1e6;
+        let all_us = |times: &[Duration]| times.iter().map(us).collect::<Vec<f64>>();
         let walk = |walk: &Walk| {
-            let mask_us: Vec<f64> = walk.masks.iter().map(us).collect();
-            json!({ "accepted": walk.accepted, "rest": walk.rest, "maskUs": mask_us })
+            let (first, again) = (all_us(&walk.first_masks), all_us(&walk.masks));
+            json!({ "accepted": walk.accepted, "rest": walk.rest, "firstMaskUs": first, "maskUs": again })
         };
         json!({ "compileUs": us(&self.compile), "walks": self.walks.iter().map(walk).collect::<Vec<_>>() }).to_string()
     }
@@ -53,10 +56,13 @@ impl Grammars {
         let tokenizer = self.tokenizer.clone();
         let mut walks = Vec::with_capacity(texts.len());
         for text in texts {
-            let mut seen = walk(&tokenizer, self.start(constraint)?, text);
-            if let (false, Some(ordered)) = (seen.accepted, in_order(text, &orders)) {
+            let mut text = text.clone();
+            let mut seen = walk(&tokenizer, self.start(constraint)?, &text);
+            if let (false, Some(ordered)) = (seen.accepted, in_order(&text, &orders)) {
                 seen = walk(&tokenizer, self.start(constraint)?, &ordered);
+                text = ordered;
             }
+            seen.masks = walk(&tokenizer, self.start(constraint)?, &text).first_masks;
             walks.push(seen);
         }
         Ok(Examined { compile, walks })
@@ -64,13 +70,13 @@ impl Grammars {
 }
 
 fn walk(tokenizer: &Tokenizer, mut grammar: Box<dyn Grammar>, text: &str) -> Walk {
-    let mut walk = Walk { accepted: false, rest: String::new(), masks: Vec::new() };
+    let mut walk = Walk { accepted: false, rest: String::new(), first_masks: Vec::new(), masks: Vec::new() };
     let tokens = tokenizer.encode_piece(text).unwrap_or_default();
     let mut passed = 0;
     for token in &tokens {
         let begin = Instant::now();
         let allowed = grammar.allowed();
-        walk.masks.push(begin.elapsed());
+        walk.first_masks.push(begin.elapsed());
         if !allowed.is_ok_and(|allowed| allowed.mask[*token as usize / 32] >> (token % 32) & 1 == 1) {
             break;
         }

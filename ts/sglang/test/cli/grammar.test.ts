@@ -73,5 +73,7 @@ test('each file is compiled and its instances are walked', async (t) => {
     .map((line) => JSON.parse(line) as Record<string, unknown>);
   t.deepEqual(objects[1]!['wrong'], [{ test: 1, valid: true, before: 'd' }]);
   t.is(typeof objects[0]!['compileUs'], 'number');
+  t.deepEqual(Object.keys(objects[0]!['firstMaskUs'] as object), ['p50', 'p99', 'max']);
+  t.deepEqual(Object.keys(objects[0]!['maskUs'] as object), ['p50', 'p99', 'max']);
   t.is(objects[3]!['refused'], 'sampling_params.json_schema: at "/properties/a": Invalid type: int');
 });
