@@ -73,7 +73,27 @@ const SCHEMAS: &[(&str, &[&str], &[&str])] = &[
     (r#"{"type":"string","pattern":"^\\d{3}-\\w+$"}"#, &[r#""123-ab_9""#], &[r#""12-ab""#, r#""123-é""#, r#""123-""#]),
     (r#"{"type":"string","pattern":"a\\/b"}"#, &[r#""a/b""#, r#""xxa/byy""#], &[r#""ab""#]),
     (r#"{"type":"string","minLength":2,"maxLength":3}"#, &[r#""ab""#, r#""日本語""#], &[r#""a""#, r#""abcd""#]),
-    (r#"{"type":"string","format":"date"}"#, &[r#""2024-02-29""#], &[r#""2024-13-01""#, r#""today""#]),
+    (r#"{"type":"string","pattern":"^.\\s\\S$"}"#, &[r#""é a""#], &[r#""\r a""#, "\"\u{2028} a\"", "\"a \u{feff}\""]),
+    (
+        r#"{"type":"string","format":"date"}"#,
+        &[r#""2024-02-29""#, r#""2000-02-29""#, r#""2023-04-30""#],
+        &[r#""2024-13-01""#, r#""2023-02-29""#, r#""2100-02-29""#, r#""2023-04-31""#, r#""today""#],
+    ),
+    (
+        r#"{"type":"string","format":"time"}"#,
+        &[r#""08:30:06Z""#, r#""23:59:60.5z""#, r#""15:59:60-08:00""#, r#""05:29:60+05:30""#],
+        &[r#""08:30:06""#, r#""22:59:60Z""#, r#""23:59:60+01:00""#, r#""24:00:00Z""#],
+    ),
+    (
+        r#"{"type":"string","format":"date-time","pattern":"^20"}"#,
+        &[r#""2016-12-31T23:59:60Z""#, r#""2024-02-29t10:00:00.25+02:00""#],
+        &[r#""1999-12-31T00:00:00Z""#, r#""2023-02-29T10:00:00Z""#, r#""2024-02-29""#],
+    ),
+    (
+        r#"{"type":"string","format":"hostname","maxLength":20}"#,
+        &[r#""a""#, r#""x""#, r#""xn""#, r#""xn-a.example""#, r#""n--a.X0-b""#],
+        &[r#""xn--a""#, r#""a.XN--a""#, r#""-a""#, r#""a-.b""#, r#""a..b""#, "\"\"", r#""a.b.c.d.e.f.g.h.i.j.k""#],
+    ),
     (r#"{"type":"string","format":"int32"}"#, &[r#""anything""#], &["1"]),
     (
         r##"{"$ref":"#/$defs/tree","$defs":{"tree":{"type":"object","properties":{"v":{"type":"integer"},"next":{"anyOf":[{"$ref":"#/$defs/tree"},{"type":"null"}]}},"required":["v","next"],"additionalProperties":false}}}"##,
@@ -129,7 +149,9 @@ const CHECKED: &[(&str, &[&str], &[&str])] = &[
     ),
     (r#"{"oneOf":[{"type":"integer"},{"type":"number","minimum":0}]}"#, &["-1", "0.5"], &["1", "-0.5"]),
     (r#"{"type":"string","pattern":"^(?=.*1)[a1]{2}$"}"#, &[r#""a1""#], &[r#""aa""#, r#""1""#]),
-    (r#"{"type":"string","format":"regex"}"#, &[r#""a|b""#], &[r#""a(b""#]),
+    (r#"{"type":"string","format":"regex"}"#, &[r#""a|b""#], &[r#""a(b""#, r#""(?P<a>b)""#, r#""(?i)a""#]),
+    (r#"{"type":"array","uniqueItems":true}"#, &["[[1,2],[2,1]]"], &[r#"[{"a":1,"b":2},{"b":2,"a":1}]"#]),
+    (r#"{"enum":["a\u0000b",1]}"#, &[r#""a\u0000b""#, "1"], &[r#""ab""#]),
     (
         r#"{"type":"object","properties":{"a":{"type":"null"},"b":{"type":"null"}},"dependentRequired":{"a":["b"]}}"#,
         &["{}", r#"{"b":null}"#, r#"{"a":null,"b":null}"#],

@@ -5,9 +5,10 @@
 //! [`MAX_TAKEN_BACK`] times more.
 
 use super::endless::endless;
-use super::parsing::{large_stack, with_large_stack, Parser, Parsing};
+use super::parsing::{Parser, Parsing};
 use super::parts::{place, repeats_key};
 use super::schema::FORMATS;
+use super::stack::{large_stack, on_large_stack};
 use super::vocabulary::Vocabulary;
 use super::{Allowed, Grammar};
 use crate::error::Error;
@@ -43,18 +44,19 @@ pub struct Check {
 impl Check {
     /// By a schema. An error is a sentence without its end, here and below.
     pub fn new(schema: &Value, vocabulary: Arc<Vocabulary>, param: &'static str) -> Result<Self, String> {
-        let build = || match endless(schema) {
+        let schema = sorted(schema);
+        let build = move || match endless(&schema) {
             Some(at) => Err(format!("at \"{at}\": {UNCHECKED}")),
             None => {
                 let options = jsonschema::options().should_validate_formats(true);
                 let options = FORMAT_CHECKS.iter().fold(options, |options, (name, check)| {
                     let check = check.clone();
-                    options.with_format(*name, move |text| check.is_valid(&Value::from(text)))
+                    options.with_format(*name, move |text| check.is_valid(&Value::from(text)) && is_plain(name, text))
                 });
-                options.build(schema).map_err(|e| format!("at \"{}\": {e}", e.instance_path))
+                options.build(&schema).map_err(|e| format!("at \"{}\": {e}", e.instance_path))
             }
         };
-        let validator = with_large_stack(build)?;
+        let validator = on_large_stack(build)?;
         Ok(Check { validator: Arc::new(validator?), vocabulary, param })
     }
 
@@ -62,7 +64,7 @@ impl Check {
     fn flaw(&self, text: &[u8]) -> Option<Flaw> {
         let text = String::from_utf8_lossy(text);
         let value: Value = match serde_json::from_str(&text) {
-            Ok(value) => value,
+            Ok(value) => sorted(&value),
             Err(e) => return Some(Flaw { at: 0, reason: format!("not JSON: {e}") }),
         };
         if repeats_key(&text) {
@@ -84,6 +86,23 @@ impl Check {
             _ => Some(Flaw { at: 0, reason: "it could not be checked within a second".into() }),
         }
     }
+}
+
+/// What the checks of formats let through: names in the form for machines, and groups that only other languages have.
+fn is_plain(format: &str, text: &str) -> bool {
+    let is_encoded = |label: &str| label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--"));
+    match format {
+        "hostname" | "idn-hostname" => !text.split('.').any(is_encoded),
+        "regex" => text.split("(?").skip(1).all(|group| group.starts_with([':', '=', '!', '<'])),
+        _ => true,
+    }
+}
+
+/// The same value with its keys in order: the validator takes objects for different whose keys are ordered differently.
+fn sorted(value: &Value) -> Value {
+    let mut value = value.clone();
+    value.sort_all_objects();
+    value
 }
 
 /// What is wrong with a text.

@@ -15,9 +15,6 @@ pub fn loosen(schema: &mut Value) {
 }
 
 fn loosen_keywords(keywords: &mut Map<String, Value>) {
-    if keywords.get("pattern").and_then(Value::as_str).is_some_and(is_irregular) {
-        keywords.shift_remove("pattern");
-    }
     // Their patterns may match the same names.
     if keywords.get("patternProperties").and_then(Value::as_object).is_some_and(|named| named.len() > 1) {
         keywords.shift_remove("patternProperties");
@@ -57,8 +54,4 @@ fn conditions(keywords: &mut Map<String, Value>) -> Option<Value> {
     let condition = keywords.shift_remove("if")?;
     let mut branch = |name: &str| keywords.shift_remove(name).unwrap_or(Value::Bool(true));
     Some(json!({ "anyOf": [{ "allOf": [condition, branch("then")] }, branch("else")] }))
-}
-
-fn is_irregular(pattern: &str) -> bool {
-    regex_syntax::parse(pattern).is_err()
 }

@@ -3,21 +3,35 @@
 //! Law: a token is allowed only if llguidance allows it and it is text. Where the parser fails, the request fails:
 //! no token goes unchecked.
 
+use super::masks::Masks;
+use super::stack::on_large_stack;
 use super::vocabulary::Vocabulary;
 use super::{Allowed, Grammar};
-use crate::error::{panic_message, Error};
+use crate::error::Error;
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie, INVALID_TOKEN};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, INVALID_TOKEN};
+use llguidance::{Matcher, ParserFactory, TokenParser};
 use serde_json::Value;
-use std::sync::Arc;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Of address space; memory is used only as far as a grammar needs it.
-const STACK_BYTES: usize = 512 << 20;
+/// States of a lexer, at 1 to 2 kB, that are kept for the next sequence. One sequence may need
+/// [`ParserLimits::max_lexer_states`](llguidance::api::ParserLimits) more.
+const MAX_USED_STATES: usize = 10_000;
+
+/// Sets of tokens that are allowed at one stroke where a lexeme holds all their texts. Those in strings leave out the
+/// line ends that `.` does not match; the last one holds the most.
+pub const SLICES: [&str; 4] = [
+    r#"[\x20\x0A\x0D\x09]+"#,
+    r#"[^"\\\x00-\x1F\x7F\u{2028}\u{2029}]{1,10}"#,
+    r#"[^"\\\x00-\x1F\x7F\u{2028}\u{2029}]{1,30}"#,
+    r#"[^"\\\x00-\x1F\x7F\u{2028}\u{2029}]+"#,
+];
 
 /// Makes parsers for one vocabulary.
 pub struct Parsers {
-    factory: ParserFactory,
+    factory: Arc<ParserFactory>,
     spellings: Arc<Spellings>,
 }
 
@@ -42,9 +56,14 @@ impl Parsers {
         let end = vocabulary.eos().first().copied().unwrap_or(INVALID_TOKEN);
         let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, end), &words);
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie.clone()));
-        let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
+        let slices = SLICES.map(str::to_owned);
+        let factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices);
+        let mut factory = factory.map_err(|e| e.to_string())?;
         factory.quiet().limits_mut().verbose_errors = false;
-        Ok(Parsers { factory, spellings: Arc::new(Spellings { vocabulary: vocabulary.clone(), texts, trie }) })
+        Ok(Parsers {
+            factory: Arc::new(factory),
+            spellings: Arc::new(Spellings { vocabulary: vocabulary.clone(), texts, trie }),
+        })
     }
 
     /// Whose tokens the parsers know.
@@ -63,28 +82,13 @@ impl Parsers {
     }
 
     fn parser(&self, param: &'static str, grammar: TopLevelGrammar) -> Result<Parser, String> {
-        let compile = || Matcher::new(self.factory.create_parser(grammar));
-        let matcher = with_large_stack(compile)?;
-        match matcher.get_error() {
-            Some(error) => Err(without_trace(&error).into()),
-            None => Ok(Parser { matcher, spellings: self.spellings.clone(), param }),
-        }
+        let factory = self.factory.clone();
+        let fresh = on_large_stack(move || factory.create_parser(grammar).map_err(|e| e.to_string()));
+        let fresh = fresh?.map_err(|error| without_trace(&error).to_owned())?;
+        let spellings = self.spellings.clone();
+        let used = Mutex::new(unused(&fresh, &self.factory.slicer(), &spellings.vocabulary));
+        Ok(Parser { fresh, used, slicer: self.factory.slicer(), spellings, param })
     }
-}
-
-/// A thread to follow references on.
-pub fn large_stack() -> std::thread::Builder {
-    std::thread::Builder::new().name("sglang-grammar".into()).stack_size(STACK_BYTES)
-}
-
-/// Runs on a thread of its own. References are followed by recursion, in compilation and in checks, and a stack that is
-/// too small ends the process: the longest chain that fits [`MAX_TEXT_BYTES`](super::MAX_TEXT_BYTES) must fit
-/// [`STACK_BYTES`].
-pub fn with_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = large_stack().spawn_scoped(scope, work).map_err(|e| format!("no thread to compile on: {e}"))?;
-        thread.join().map_err(|panic| panic_message(&*panic))
-    })
 }
 
 /// An error of llguidance up to what only its authors can use.
@@ -94,18 +98,39 @@ fn without_trace(error: &str) -> &str {
 
 /// A parser at the start of a text.
 pub struct Parser {
-    matcher: Matcher,
+    fresh: TokenParser,
+    /// What sequences met of the lexer's states is known to those after them.
+    used: Mutex<TokenParser>,
+    slicer: Arc<SlicedBiasComputer>,
     spellings: Arc<Spellings>,
     param: &'static str,
 }
 
 impl Parser {
-    /// The same for one sequence, with a lexer of its own: its limits are per sequence.
+    /// The same for one sequence.
     pub fn start(&self) -> Parsing {
-        let mut matcher = self.matcher.deep_clone();
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if !has_room(&used) {
+            *used = unused(&self.fresh, &self.slicer, &self.spellings.vocabulary);
+        }
+        let mut matcher = Matcher::new(Ok(used.clone()));
+        drop(used);
         let accepting = matcher.is_accepting().unwrap_or(false);
         Parsing { matcher, accepting, spellings: self.spellings.clone(), param: self.param }
     }
+}
+
+/// The same parser with a lexer of its own.
+fn unused(fresh: &TokenParser, slicer: &Arc<SlicedBiasComputer>, vocabulary: &Arc<Vocabulary>) -> TokenParser {
+    let mut parser = fresh.deep_clone();
+    parser.bias_computer = Arc::new(Masks::new(slicer.clone(), vocabulary.clone()));
+    parser
+}
+
+/// Whether the lexer of a parser has room for further sequences, and none has broken it.
+fn has_room(parser: &TokenParser) -> bool {
+    let stats = catch_unwind(AssertUnwindSafe(|| parser.parser.lexer_stats()));
+    stats.is_ok_and(|stats| !stats.error && stats.num_states < MAX_USED_STATES)
 }
 
 /// The state of a parser for one sequence.
@@ -178,5 +203,51 @@ impl Grammar for Parsing {
         let (tokens, n_bytes) = vocabulary.respelled(last, &forced, &next)?;
         *self = if n_bytes == forced.len() { end } else { self.after(&forced[..n_bytes]) };
         Some(tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Tokenizer;
+    use serde_json::json;
+    use std::path::Path;
+
+    /// Texts that go on in many ways, within lexemes and beyond them.
+    fn schemas() -> [Value; 5] {
+        let name = json!({ "type": "string", "pattern": "^[a-z ]*(on|at)[a-z ]*$" });
+        [
+            json!({ "type": "string", "pattern": "data:image|on" }),
+            json!({ "type": "array", "items": { "type": "string", "maxLength": 9 } }),
+            json!({ "type": "object", "properties": { "at": { "type": "number" }, "name": name }, "required": ["name"] }),
+            json!({ "type": "object", "additionalProperties": { "enum": ["one", "on", "\"", 1, 10, 1.5] } }),
+            json!({ "anyOf": [{ "type": "integer", "minimum": 7 }, { "type": "string", "format": "ipv4" }, name] }),
+        ]
+    }
+
+    #[test]
+    fn masks_are_the_same_where_the_lexer_is_asked_once() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama3/tokenizer.json");
+        let vocabulary = Arc::new(Vocabulary::new(Arc::new(Tokenizer::from_json_file(&file).unwrap())));
+        let parsers = Parsers::new(&vocabulary).unwrap();
+        for schema in schemas() {
+            let parser = parsers.json_schema("schema", schema.clone()).unwrap();
+            let mut divided = parser.fresh.deep_clone();
+            divided.bias_computer = Arc::new(Masks::remembering(parser.slicer.clone(), vocabulary.clone(), 0));
+            for walk in 0..30 {
+                let mut whole = Matcher::new(Ok(parser.fresh.deep_clone()));
+                let mut divided = Matcher::new(Ok(divided.clone()));
+                for step in 0..30 {
+                    let (Ok(expected), Ok(mask)) = (whole.compute_mask(), divided.compute_mask()) else { break };
+                    assert_eq!(mask.as_slice(), expected.as_slice(), "walk {walk}, step {step} of {schema}");
+                    let allowed: Vec<u32> = expected.iter().collect();
+                    let token = allowed[(walk * 31 + step * 17) % allowed.len()];
+                    if whole.consume_token(token).is_err() || whole.is_stopped() {
+                        break;
+                    }
+                    divided.consume_token(token).unwrap();
+                }
+            }
+        }
     }
 }

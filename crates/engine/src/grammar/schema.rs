@@ -5,6 +5,7 @@
 //! them formats that the specification does not name, are no constraints (JSON Schema 2020-12, "Validation", 7).
 
 use super::checked::Check;
+use super::exact::{make_exact, needs_unicode_escapes};
 use super::loosen::loosen;
 use super::parsing::{Parser, Parsers};
 use super::style::Style;
@@ -73,10 +74,12 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     };
     drop_annotations(&mut schema);
     let style = Style::taken_from(&mut schema)?;
+    let escapes = needs_unicode_escapes(&schema);
     let mut styled = schema.clone();
     style.apply(&mut styled);
-    let parser = match parser(&styled, style.options(false), parsers) {
-        Ok(parser) if !style.is_loose() && !counts_keys(&mut styled) => return Ok(Compiled::Parser(Box::new(parser))),
+    let enforced = make_exact(&mut styled) && !style.is_loose() && !escapes && !counts_keys(&mut styled);
+    let parser = match parser(&styled, style.options(false, escapes), parsers) {
+        Ok(parser) if enforced => return Ok(Compiled::Parser(Box::new(parser))),
         Ok(parser) => parser,
         Err(_) => looser(&schema, &style, parsers)?,
     };
@@ -86,9 +89,11 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
 
 fn looser(schema: &Value, style: &Style, parsers: &Parsers) -> Result<Parser, String> {
     let mut schema = schema.clone();
+    let escapes = needs_unicode_escapes(&schema);
     loosen(&mut schema);
     style.apply(&mut schema);
-    parser(&schema, style.options(true), parsers).map_err(|reason| {
+    make_exact(&mut schema);
+    parser(&schema, style.options(true, escapes), parsers).map_err(|reason| {
         let at = refused_part(&schema, parsers);
         format!("at \"{at}\": {}", reworded(&reason))
     })
@@ -133,8 +138,8 @@ fn refused_part(schema: &Value, parsers: &Parsers) -> String {
         let found = subschemas(&mut part).into_iter().find_map(|(step, part)| {
             tries += 1;
             let deeper = format!("{pointer}{step}");
-            let refused =
-                tries <= MAX_TRIES && parser(&alone(schema, &deeper), Style::default().options(true), parsers).is_err();
+            let refused = tries <= MAX_TRIES
+                && parser(&alone(schema, &deeper), Style::default().options(true, true), parsers).is_err();
             refused.then(|| (part.take(), deeper))
         });
         match found {

@@ -76,9 +76,10 @@ impl Style {
     }
 
     /// For llguidance. `loose` takes `oneOf` as `anyOf` and passes over what is not supported.
-    pub fn options(&self, loose: bool) -> Value {
+    pub fn options(&self, loose: bool, unicode_escapes: bool) -> Value {
         // With `\u`, an additional key could spell the name of a property in other letters than its own.
-        let mut options = json!({ "coerce_one_of": loose, "lenient": loose, "json_allowed_escapes": "nrbtf\\\"" });
+        let escapes = if unicode_escapes { "nrbtf\\\"u" } else { "nrbtf\\\"" };
+        let mut options = json!({ "coerce_one_of": loose, "lenient": loose, "json_allowed_escapes": escapes });
         match self.whitespace {
             Whitespace::Compact => options["whitespace_flexible"] = false.into(),
             Whitespace::Any => options["whitespace_pattern"] = "[ \\t\\n\\r]{0,20}".into(),

@@ -30,6 +30,16 @@ struct Node {
     end: u32,
 }
 
+/// Where a byte leads.
+pub enum Step<S> {
+    /// To a state.
+    To(S),
+    /// Out of what states describe.
+    Beyond,
+    /// Nowhere.
+    Never,
+}
+
 /// Longer tokens are left out: no text needs them.
 const MAX_TOKEN_BYTES: usize = 1000;
 
@@ -90,6 +100,43 @@ impl Vocabulary {
         }
     }
 
+    /// Hands over the tokens whose bytes lead from `start` to a state, and those that lead beyond, which no further byte
+    /// changes. Gives the number of nodes passed.
+    pub fn divide<S: Copy>(
+        &self,
+        start: S,
+        mut step: impl FnMut(S, u8) -> Step<S>,
+        mut within: impl FnMut(u32),
+        mut beyond: impl FnMut(u32),
+    ) -> usize {
+        let mut states = vec![start; self.depth + 1];
+        let (mut at, mut n_passed) = (0, 0);
+        while let Some(node) = self.nodes.get(at) {
+            n_passed += 1;
+            let depth = usize::from(node.depth);
+            match step(states[depth], node.byte) {
+                Step::To(next) => {
+                    states[depth + 1] = next;
+                    self.tokens[node.first as usize..node.end as usize].iter().for_each(|&token| within(token));
+                    at += 1;
+                }
+                Step::Beyond => {
+                    self.subtree(at).iter().for_each(|&token| beyond(token));
+                    at = node.after as usize;
+                }
+                Step::Never => at = node.after as usize,
+            }
+        }
+        n_passed
+    }
+
+    /// The tokens that end at a node or in its subtree.
+    fn subtree(&self, node: usize) -> &[u32] {
+        let Node { after, first, .. } = self.nodes[node];
+        let end = self.nodes.get(after as usize).map_or(self.tokens.len(), |node| node.first as usize);
+        &self.tokens[first as usize..end]
+    }
+
     /// Whether some token begins with `bytes` and goes on by a byte of `next`.
     pub fn goes_beyond(&self, bytes: &[u8], next: &NextBytes) -> bool {
         let mut children = (0, self.nodes.len());
@@ -126,10 +173,8 @@ impl Vocabulary {
     /// The bytes with which the allowed tokens begin.
     pub fn first_bytes(&self, mask: &[u32]) -> NextBytes {
         let mut first = [false; 256];
-        for (root, after) in self.children((0, self.nodes.len())) {
-            let begin = self.nodes[root].first as usize;
-            let end = self.nodes.get(after).map_or(self.tokens.len(), |node| node.first as usize);
-            let mut tokens = self.tokens[begin..end].iter();
+        for (root, _) in self.children((0, self.nodes.len())) {
+            let mut tokens = self.subtree(root).iter();
             first[usize::from(self.nodes[root].byte)] = tokens.any(|&t| mask[t as usize / 32] >> (t % 32) & 1 == 1);
         }
         first
