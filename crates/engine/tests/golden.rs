@@ -413,6 +413,34 @@ fn last_states_give_the_logits_of_the_reference() {
     }
 }
 
+/// Embeddings and scores (the probability of a few tokens after each item, under a query that they share) over several
+/// ranks are those of one.
+#[test]
+fn embeddings_and_scores_do_not_depend_on_the_ranks() {
+    let text = |item: &str| Prompt::Text(format!("The licence says that one may {item}"));
+    let items = ["copy it.", "sell the work of others, as long as it is marked", "", "change"];
+    let score = |item: &&str| {
+        let mut request = greedy(text(item), 1);
+        (request.logprobs.prompt_start, request.logprobs.of_tokens) = (None, (3..60).step_by(5).collect());
+        request
+    };
+    let embeds = [Pooling::Last, Pooling::Mean].map(|pooling| items.map(|item| embed(text(item), pooling)));
+    let requests: Vec<Request> = embeds.into_iter().flatten().chain(items.iter().map(score)).collect();
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+        let asked = |ranks| Running::start(over(ranks, float32(fixture(name)))).ask(requests.clone());
+        let (one, two, four) = (asked(1), asked(2), asked(4));
+        for (i, one) in one.iter().enumerate() {
+            for (ranks, several) in [(2, &two[i]), (4, &four[i])] {
+                let what = format!("{name}, request {i} over {ranks} ranks");
+                let scores = |answer: &Answer| answer.first.iter().map(|&(_, l)| l.exp()).collect::<Vec<_>>();
+                assert_eq!((one.embedding.is_empty(), one.first.is_empty()), (i >= 8, i < 8), "{what}");
+                assert_close(&what, &several.embedding, &one.embedding, 1e-4);
+                assert_close(&what, &scores(several), &scores(one), 1e-5);
+            }
+        }
+    }
+}
+
 /// The mean is that of the last states of all prefixes, bit for bit, with whatever came from the cache.
 #[test]
 fn the_mean_is_that_of_all_prefixes() {
