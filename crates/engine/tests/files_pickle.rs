@@ -104,7 +104,7 @@ fn whatever_is_not_a_tensor_is_refused() {
 fn a_format_that_is_not_known_is_an_error_when_it_is_read() {
     let weights = opened(&pickle("ctorch\nLongStorage\n", 0, [2, 2], [2, 1])).unwrap();
     let message = weights.tensor("w").unwrap_err().to_string();
-    assert!(message.ends_with("tensor w is a LongStorage; supported are floats of 16 and 32 bits"), "{message}");
+    assert!(message.ends_with("tensor w has format LongStorage; supported are floats of 16 and 32 bits"), "{message}");
 }
 
 /// A dictionary that contains itself, and lists of lists of lists.

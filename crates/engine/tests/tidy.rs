@@ -29,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// A word, and the files (by the start of their path) that may hold it.
 const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
-    ("candle_core", &["engine/src/weights/"]),
+    ("candle_core", &[]),
     ("tokenizers::", &["engine/src/text"]),
     ("image::ImageReader", &["engine/src/image.rs"]),
     ("napi", &["../bindings-node/"]),

@@ -5,8 +5,8 @@
 //! its descendants, so no page is listed after it is freed. The page table of a path is: for each node from the root,
 //! cut the table at `start / 16`, then append the node's pages.
 //!
-//! Under a window, a node whose rows are still needed by a child's position but not by its window may lose pages, the
-//! first of its run first: then they are listed as [`PageId::GONE`], and a match must end where its window is whole.
+//! Under a window, a node that no lease sees may lose pages though other nodes hang below it, the first of its run first:
+//! they are listed as [`PageId::GONE`] then, and a match must end where its window is whole.
 //!
 //! Why a node may start inside a page on either side of that choice: the lease that filled the page goes on in it
 //! (borrows), anyone else had to copy the page's first rows and brings the copy (owns).

@@ -217,9 +217,7 @@ impl<D: Device> Assembly<'_, D> {
         let cols = cols.len();
         let parts: Vec<HostMatrix> =
             tensors.iter().map(|t| HostMatrix { rows: t.shape[0], cols, dtype: t.dtype, bytes: &t.bytes }).collect();
-        let matrix = self.device.matrix(&parts, keep_rows)?;
-        tensors.iter().for_each(Tensor::release);
-        Ok(matrix)
+        Ok(self.device.matrix(&parts, keep_rows)?)
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<D::Buffer> {

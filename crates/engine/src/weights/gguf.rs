@@ -1,31 +1,17 @@
-//! GGUF files as a [`Source`]: canonical names, and rows in the order that rotates halves.
+//! GGUF files as a [`Source`] under canonical names.
 //!
-//! Law: for architecture `llama` the file stores the q and k rows of a head as pairs (0, S/2), (1, S/2 + 1), … next to
-//! each other; they go out as the first halves, then the second halves, as checkpoints have them. Whole rows move, so
-//! that block formats stay as they are.
-//!
-//! Only the header is mapped. A tensor is read when it is asked for: pages of a map would count as memory of the process
-//! beside what the device makes of them, so that a model would take twice its size while it is loaded.
+//! Law: of architecture `llama` the q and k rows of a head are stored as pairs; of others, in the order of checkpoints.
 
-use super::gguf_header::{parse, Entry, MAGIC};
+use super::gguf_header::{parse, MAGIC};
 use super::shards::Shards;
-use super::{expect_shape, map, Metadata, Source, Tensor};
+use super::stored::{Entry, Stored};
+use super::{map, Metadata, Source};
 use crate::{Error, Result};
-use sglang_kernels::dtype::DType;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
-/// A GGUF file whose header was read.
-pub struct Gguf {
-    file: PathBuf,
-    /// By canonical name.
-    tensors: BTreeMap<String, Entry>,
-    /// Query and key/value heads, where their rows are stored as pairs.
-    paired: Option<[usize; 2]>,
-}
+/// GGUF files, whole or split.
+pub struct Gguf;
 
 impl Gguf {
     /// Whether a file begins like GGUF.
@@ -49,15 +35,15 @@ impl Gguf {
         })?;
         let part = |number| path.with_file_name(format!("{}-{number:05}-of-{n_parts:05}.gguf", name.0));
         let (first, metadata) = Self::open_one(&part(1))?;
-        let paired = first.paired;
+        let paired = first.paired();
         let mut parts: Vec<Box<dyn Source>> = vec![Box::new(first)];
         for number in 2..=n_parts {
-            parts.push(Box::new(Gguf { paired, ..Self::open_one(&part(number))?.0 }));
+            parts.push(Box::new(Self::open_one(&part(number))?.0.with_pairs(paired)));
         }
         Ok((Box::new(Shards::of(parts, path.parent().unwrap_or(path), ".gguf")?), metadata))
     }
 
-    fn open_one(path: &Path) -> Result<(Self, Metadata)> {
+    fn open_one(path: &Path) -> Result<(Stored, Metadata)> {
         let map = map(path)?;
         let header = parse(&map).map_err(|e| Error::load(format!("{}: {e}", path.display())))?;
         let metadata = Metadata { file: path.to_owned(), values: header.values };
@@ -66,76 +52,7 @@ impl Gguf {
             Some("llama") => Some(llama_heads(&metadata)?),
             _ => None,
         };
-        Ok((Gguf { file: path.to_owned(), tensors, paired }, metadata))
-    }
-
-    fn entry(&self, name: &str) -> Result<&Entry> {
-        let missing = || Error::load(format!("{}: no tensor {name}", self.file.display()));
-        self.tensors.get(name).ok_or_else(missing)
-    }
-
-    /// A tensor with some bytes of its rows; where rows are stored as pairs, those of whole heads.
-    fn filled(&self, name: &str, entry: &Entry, range: Range<usize>) -> Result<Tensor<'_>> {
-        let wrong = |what: String| Error::load(format!("{}: tensor {name}{what}", self.file.display()));
-        let stored = self.read(&range).map_err(|e| wrong(format!(" cannot be read: {e}")))?;
-        let (rows, row) = (entry.shape[0], entry.range.len() / entry.shape[0].max(1));
-        let bytes = match self.paired_heads(name) {
-            None => stored,
-            Some(heads) => split_pairs(&stored, row, rows, heads)
-                .ok_or_else(|| wrong(format!(": {rows} rows are not {heads} heads of an even size")))?,
-        };
-        let shape = [&[range.len() / row.max(1)], &entry.shape[1..]].concat();
-        Ok(Tensor { name: name.to_owned(), dtype: entry.dtype, shape, bytes: Cow::Owned(bytes), file: &self.file })
-    }
-
-    /// Some bytes of the file.
-    fn read(&self, range: &Range<usize>) -> std::io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(&self.file)?;
-        file.seek(SeekFrom::Start(range.start as u64))?;
-        let mut bytes = vec![0; range.len()];
-        file.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Heads of a tensor whose rows are stored as pairs.
-    fn paired_heads(&self, name: &str) -> Option<usize> {
-        let [query, key] = self.paired?;
-        let name = name.strip_suffix(".weight").or(name.strip_suffix(".bias"))?;
-        match name.rsplit('.').next() {
-            Some("q_proj") => Some(query),
-            Some("k_proj") => Some(key),
-            _ => None,
-        }
-    }
-}
-
-impl Source for Gguf {
-    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let entry = self.entry(name)?;
-        self.filled(name, entry, entry.range.clone())
-    }
-
-    fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor<'_>> {
-        let entry = self.entry(name)?;
-        expect_shape(&self.file, name, &entry.shape, shape)?;
-        let (start, row) = (entry.range.start, entry.range.len() / shape[0].max(1));
-        self.filled(name, entry, start + rows.start * row..start + rows.end * row)
-    }
-
-    fn dtype(&self, name: &str) -> Result<DType> {
-        Ok(self.entry(name)?.dtype)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.tensors.values().map(|entry| entry.range.len() as u64).sum()
+        Ok((Stored::new(path, tensors).with_pairs(paired), metadata))
     }
 }
 
@@ -150,25 +67,6 @@ fn split_name(path: &Path) -> Option<(&str, usize)> {
 /// Whether two files are parts of one model.
 pub(super) fn same_split(a: &Path, b: &Path) -> bool {
     split_name(a).is_some_and(|name| split_name(b) == Some(name))
-}
-
-/// Moves row `2j + p` of each head to `p · S/2 + j`, in rows of `row` bytes; `None` where `rows` are not `heads` heads of
-/// an even size, or what is stored is not whole heads.
-fn split_pairs(stored: &[u8], row: usize, rows: usize, heads: usize) -> Option<Vec<u8>> {
-    let halves = heads.checked_mul(2).filter(|&halves| halves > 0)?;
-    let half = rows / halves;
-    if !rows.is_multiple_of(halves) || !stored.len().is_multiple_of((2 * half * row).max(1)) {
-        return None;
-    }
-    let mut moved = Vec::with_capacity(stored.len());
-    for head in stored.chunks_exact(2 * half * row) {
-        for part in 0..2 {
-            for j in 0..half {
-                moved.extend_from_slice(&head[(2 * j + part) * row..][..row]);
-            }
-        }
-    }
-    Some(moved)
 }
 
 fn llama_heads(metadata: &Metadata) -> Result<[usize; 2]> {
@@ -203,8 +101,11 @@ fn canonical(name: &str, entry: Entry) -> Vec<(String, Entry)> {
     let Some((before, after)) = name.split_once('*') else { return vec![(name, entry)] };
     let (count, shape) = (entry.shape[0], entry.shape[1..].to_vec());
     let (start, each) = (entry.range.start, entry.range.len() / count);
-    let expert =
-        |e| Entry { dtype: entry.dtype, shape: shape.clone(), range: start + e * each..start + (e + 1) * each };
+    let expert = |e| Entry {
+        format: entry.format.clone(),
+        shape: shape.clone(),
+        range: start + e * each..start + (e + 1) * each,
+    };
     (0..count).map(|e| (format!("{before}{e}{after}"), expert(e))).collect()
 }
 

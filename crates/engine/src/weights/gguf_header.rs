@@ -8,9 +8,9 @@
 //! stays within a small multiple of the file's size, and every tensor that is returned lies inside the file.
 
 use super::metadata::Value;
+use super::stored::{Entry, Format};
 use sglang_kernels::dtype::DType;
 use std::collections::HashMap;
-use std::ops::Range;
 
 /// First bytes of the format.
 pub const MAGIC: &[u8; 4] = b"GGUF";
@@ -21,16 +21,6 @@ pub struct Header {
     pub values: HashMap<String, Value>,
     /// Tensors by the names of the file.
     pub tensors: HashMap<String, Entry>,
-}
-
-/// One tensor of the file.
-pub struct Entry {
-    /// Format.
-    pub dtype: DType,
-    /// Sizes, outermost first (the file has them innermost first).
-    pub shape: Vec<usize>,
-    /// Bytes of the file.
-    pub range: Range<usize>,
 }
 
 /// What is wrong with the file.
@@ -98,9 +88,10 @@ impl Claim {
         let bytes = blocks.and_then(|n| n.checked_mul(dtype.block_bytes()));
         let from = usize::try_from(self.offset).ok().and_then(|offset| start.checked_add(offset));
         let end = from.zip(bytes).and_then(|(from, bytes)| from.checked_add(bytes)).filter(|&end| end <= len);
+        // The file has them innermost first.
         shape.reverse();
         let (from, end) = from.zip(end).ok_or_else(too_large)?;
-        Ok(Entry { dtype, shape, range: from..end })
+        Ok(Entry { format: Format::Numbers(dtype), shape, range: from..end })
     }
 }
 

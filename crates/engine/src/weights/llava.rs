@@ -1,20 +1,16 @@
 //! LLaVA checkpoints: a language model, a vision tower and a projector under one set of names, wherever they are.
 //!
 //! Law: names go out as `model.…` and `lm_head.…` for the language model, `vision.…` for the tower (as in
-//! `CLIPVisionModel`, without `vision_model.`), `projector.0.…` and `projector.2.…`; convolutions as matrices.
+//! `CLIPVisionModel`, without `vision_model.`), `projector.0.…` and `projector.2.…`.
 
-use super::{Source, Tensor, Words};
+use super::shards::Shards;
+use super::Source;
 use crate::{Error, Result};
 use serde_json::Value;
-use sglang_kernels::dtype::DType;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Beginnings of stored names, and what they are here.
-const NAMES: [(&str, &str); 11] = [
-    ("language_model.model.", "model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("model.language_model.", "model."),
+/// Beginnings of stored names, and what they are here; those of the language model are known to all checkpoints.
+const NAMES: [(&str, &str); 8] = [
     ("vision_tower.vision_model.", "vision."),
     ("model.vision_tower.vision_model.", "vision."),
     ("model.vision_tower.vision_tower.vision_model.", "vision."),
@@ -53,71 +49,23 @@ pub fn tower(folder: &Path, config: &Value) -> Result<Option<PathBuf>> {
     })
 }
 
-/// The parts of a checkpoint.
-pub struct Llava {
-    parts: Vec<Box<dyn Source>>,
-    /// Name here to part and stored name.
-    places: BTreeMap<String, (usize, String)>,
+/// Joins a checkpoint and its vision tower, unless it has its own.
+pub fn join(folder: &Path, weights: Box<dyn Source>, tower: Option<Box<dyn Source>>) -> Result<Shards> {
+    let whole = weights.names().iter().any(|name| renamed(name).starts_with("vision."));
+    let parts = [weights].into_iter().chain(tower.filter(|_| !whole)).collect();
+    let what = format!("{}: its checkpoint and vision tower", folder.display());
+    Shards::joined(what, parts, |stored| stored.iter().map(|name| renamed(name)).collect())
 }
 
-impl Llava {
-    /// Joins a checkpoint and its vision tower, unless it has its own.
-    pub fn join(weights: Box<dyn Source>, tower: Option<Box<dyn Source>>) -> Self {
-        let whole = names(&*weights).any(|(name, _)| name.starts_with("vision."));
-        let parts: Vec<_> = [weights].into_iter().chain(tower.filter(|_| !whole)).collect();
-        let named = |i: usize| names(&*parts[i]).map(move |(name, stored)| (name, (i, stored)));
-        let places = (0..parts.len()).flat_map(named).collect();
-        Llava { places, parts }
-    }
-
-    fn part(&self, name: &str) -> Result<(&dyn Source, &str)> {
-        let missing = || Error::load(format!("no tensor {name} in the checkpoint or its vision tower"));
-        let (part, stored) = self.places.get(name).ok_or_else(missing)?;
-        Ok((&*self.parts[*part], stored))
-    }
-}
-
-/// Names here and as stored.
-fn names(part: &dyn Source) -> impl Iterator<Item = (String, String)> {
-    part.names().into_iter().map(|stored| {
-        let renamed = NAMES.iter().find_map(|(begin, here)| Some(format!("{here}{}", stored.strip_prefix(begin)?)));
-        let renamed = renamed.map(|name| match name.strip_prefix("projector.1.") {
+/// The name here of a stored one.
+fn renamed(stored: &str) -> String {
+    let begins = NAMES.iter().find_map(|(begin, here)| Some((here, stored.strip_prefix(begin)?)));
+    match begins {
+        Some((&"projector.", rest)) => match rest.strip_prefix("1.") {
             Some(rest) => format!("projector.0.{rest}"),
-            None => name,
-        });
-        (renamed.unwrap_or_else(|| stored.clone()), stored)
-    })
-}
-
-impl Source for Llava {
-    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let (part, stored) = self.part(name)?;
-        let mut tensor = part.tensor(stored)?;
-        if let [out, channels, height, width] = tensor.shape[..] {
-            tensor.shape = vec![out, channels * height * width];
-        }
-        Ok(tensor)
-    }
-
-    fn dtype(&self, name: &str) -> Result<DType> {
-        let (part, stored) = self.part(name)?;
-        part.dtype(stored)
-    }
-
-    fn words(&self, name: &str) -> Result<Words> {
-        let (part, stored) = self.part(name)?;
-        part.words(stored)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.places.contains_key(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.places.keys().cloned().collect()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes()).sum()
+            None => format!("projector.{rest}"),
+        },
+        Some((here, rest)) => format!("{here}{rest}"),
+        None => stored.to_owned(),
     }
 }

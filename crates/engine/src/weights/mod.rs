@@ -12,6 +12,7 @@ mod packed;
 mod pickle;
 mod safetensors;
 mod shards;
+mod stored;
 mod zip;
 
 pub use gguf::Gguf;
@@ -19,9 +20,7 @@ pub use metadata::{Metadata, Value};
 pub use open::{open, Description, ModelFiles};
 
 use crate::{Error, Result};
-use candle_core::safetensors::MmapedSafetensors;
 use sglang_kernels::dtype::DType;
-use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
@@ -34,31 +33,13 @@ pub struct Tensor<'a> {
     pub dtype: DType,
     /// Sizes, outermost first: a linear layer is `[out, in]`.
     pub shape: Vec<usize>,
-    /// Row-major content, exactly as long as shape and format say; borrowed where the file is mapped.
-    pub bytes: Cow<'a, [u8]>,
+    /// Row-major content, exactly as long as shape and format say.
+    pub bytes: Vec<u8>,
     /// The file, for messages.
     pub file: &'a Path,
 }
 
 impl Tensor<'_> {
-    /// Fails unless the shape is `shape`.
-    pub fn expect_shape(&self, shape: &[usize]) -> Result<()> {
-        expect_shape(self.file, &self.name, &self.shape, shape)
-    }
-
-    /// Only these rows.
-    pub fn rows(mut self, rows: Range<usize>) -> Self {
-        let row = self.bytes.len() / self.shape[0].max(1);
-        let place = rows.start * row..rows.end * row;
-        self.shape[0] = rows.len();
-        self.bytes = match self.bytes {
-            Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[place]),
-            Cow::Owned(bytes) if place.len() == bytes.len() => Cow::Owned(bytes),
-            Cow::Owned(bytes) => Cow::Owned(bytes[place].to_vec()),
-        };
-        self
-    }
-
     /// Only these columns of a matrix, which are whole blocks.
     pub fn columns(mut self, columns: Range<usize>) -> Result<Self> {
         if columns.len() == self.shape[1] {
@@ -71,16 +52,8 @@ impl Tensor<'_> {
         let row = self.dtype.row_bytes(self.shape[1]);
         let place = self.dtype.row_bytes(columns.start)..self.dtype.row_bytes(columns.end);
         let cut: Vec<u8> = self.bytes.chunks_exact(row).flat_map(|row| &row[place.clone()]).copied().collect();
-        self.release();
-        (self.shape[1], self.bytes) = (columns.len(), cut.into());
+        (self.shape[1], self.bytes) = (columns.len(), cut);
         Ok(self)
-    }
-
-    /// Gives the memory of the mapped file back; its content is read again where someone asks for it.
-    pub fn release(&self) {
-        if let Cow::Borrowed(bytes) = self.bytes {
-            release(bytes);
-        }
     }
 
     /// Stores the values in another format: f32, or one of those that can be written.
@@ -89,12 +62,11 @@ impl Tensor<'_> {
             return Ok(());
         }
         let values = self.to_f32();
-        self.release();
         let bytes = match dtype {
             DType::F32 => values.into_iter().flat_map(f32::to_le_bytes).collect(),
             _ => sglang_kernels::quantize::quantize(dtype, &values)?,
         };
-        (self.dtype, self.bytes) = (dtype, bytes.into());
+        (self.dtype, self.bytes) = (dtype, bytes);
         Ok(())
     }
 
@@ -128,20 +100,12 @@ pub trait Source: Send + Sync {
     /// The tensor of this canonical name; an error that names the files if there is none, or if its format is not
     /// one of [`DType`].
     fn tensor(&self, name: &str) -> Result<Tensor<'_>>;
-    /// Some rows of the tensor, which must be of this shape; no other rows are read, where that can be.
-    fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor<'_>> {
-        let tensor = self.tensor(name)?;
-        tensor.expect_shape(shape)?;
-        Ok(tensor.rows(rows))
-    }
+    /// Some rows of the tensor, which must be of this shape; no other rows are read.
+    fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor<'_>>;
     /// The format of the tensor, or one whose blocks are as long.
-    fn dtype(&self, name: &str) -> Result<DType> {
-        Ok(self.tensor(name)?.dtype)
-    }
+    fn dtype(&self, name: &str) -> Result<DType>;
     /// The tensor of this name, of 32-bit integers.
-    fn words(&self, name: &str) -> Result<Words> {
-        Err(Error::load(format!("tensor {name}: packed integers are not supported in files of this kind")))
-    }
+    fn words(&self, name: &str) -> Result<Words>;
     /// Whether there is such a tensor.
     fn has(&self, name: &str) -> bool;
     /// All canonical names, sorted.
@@ -157,32 +121,6 @@ fn map(path: &Path) -> Result<memmap2::Mmap> {
     // SAFETY: the map is read-only and private to this process; like every map it relies on nobody shortening the
     // file while the model is loaded.
     unsafe { memmap2::Mmap::map(&file) }.map_err(failed)
-}
-
-/// Tells the system that the pages wholly within `bytes`, a part of a map made by [`map`] or [`map_safetensors`], are not
-/// needed for now.
-#[cfg(target_os = "linux")]
-fn release(bytes: &[u8]) {
-    extern "C" {
-        fn madvise(start: *mut std::ffi::c_void, bytes: usize, advice: i32) -> i32;
-    }
-    const MADV_DONTNEED: i32 = 4;
-    const PAGE: usize = 4096;
-    let before = bytes.as_ptr().align_offset(PAGE);
-    let Some(whole) = bytes.len().checked_sub(before).map(|rest| rest / PAGE * PAGE) else { return };
-    // SAFETY: the range is within a private read-only map of a file, whose content comes back from the file when it is
-    // read again. A refusal is harmless.
-    unsafe { madvise(bytes[before..].as_ptr().cast_mut().cast(), whole, MADV_DONTNEED) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn release(_bytes: &[u8]) {}
-
-/// Maps a safetensors file and checks its header.
-fn map_safetensors(path: &Path) -> Result<MmapedSafetensors> {
-    // SAFETY: as for `map`.
-    let map = unsafe { MmapedSafetensors::new(path) };
-    map.map_err(|e| Error::load(format!("{}: not a valid safetensors file: {e}", path.display())))
 }
 
 /// Reads a small JSON file.

@@ -4,7 +4,7 @@
 //! Law: the kind is told by content and exact names; where two readings are possible, it is an error that lists what
 //! was found.
 
-use super::llava::{self, Llava};
+use super::llava;
 use super::packed::Packed;
 use super::pickle::PICKLE;
 use super::safetensors::SAFETENSORS;
@@ -55,7 +55,7 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
         if llava::is_llava(&json) {
             let tower = llava::tower(folder, &json)?;
             let tower = tower.map(|tower| open_checkpoint(&tower, &tower.join("config.json"))).transpose()?.flatten();
-            weights = Box::new(Llava::join(weights, tower));
+            weights = Box::new(llava::join(folder, weights, tower)?);
         }
         return Ok(ModelFiles { path: folder.into(), weights, description: Description::Folder(folder.into()) });
     }

@@ -10,7 +10,6 @@ use super::{expect_shape, Source, Tensor, Words};
 use crate::{Error, Result};
 use half::f16;
 use sglang_kernels::dtype::DType;
-use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -81,7 +80,7 @@ impl Packed {
             ))
         })?;
         let rows = wanted(&plan.shape)?;
-        let (shape, bytes) = (vec![rows.len(), plan.shape[1]], Cow::Owned(linear.rows(&plan, rows)));
+        let (shape, bytes) = (vec![rows.len(), plan.shape[1]], linear.rows(&plan, rows));
         Ok(Tensor { name: format!("{layer}.weight"), dtype: plan.dtype, shape, bytes, file: &self.config })
     }
 }
@@ -106,6 +105,10 @@ impl Source for Packed {
             Some(_) => Ok(DType::Q4_1),
             None => self.inner.dtype(name),
         }
+    }
+
+    fn words(&self, name: &str) -> Result<Words> {
+        self.inner.words(name)
     }
 
     fn has(&self, name: &str) -> bool {

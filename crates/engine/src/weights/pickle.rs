@@ -8,38 +8,22 @@
 mod machine;
 
 use super::shards::Kind;
-use super::{map, zip, Source, Tensor};
+use super::stored::{Entry, Format, Stored};
+use super::{map, zip};
 use crate::{Error, Result};
-use memmap2::Mmap;
 use sglang_kernels::dtype::DType;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Checkpoints of such files.
 pub const PICKLE: Kind = Kind {
     ending: ".bin",
     usual: "pytorch_model.bin",
     index: "pytorch_model.bin.index.json",
-    open: |path| Ok(Box::new(File::open(path)?)),
+    open: |path| Ok(Box::new(open(path)?)),
 };
 
-struct File {
-    path: PathBuf,
-    map: Mmap,
-    tensors: BTreeMap<String, Entry>,
-}
-
-struct Entry {
-    /// Class of the storage, e.g. `HalfStorage`.
-    storage: String,
-    shape: Vec<usize>,
-    /// Bytes of the file; empty where the format is not one of [`dtype`].
-    range: Range<usize>,
-}
-
-/// Format of a storage class.
+/// Format of a storage class, e.g. `HalfStorage`.
 fn dtype(storage: &str) -> Option<DType> {
     match storage {
         "FloatStorage" => Some(DType::F32),
@@ -49,12 +33,9 @@ fn dtype(storage: &str) -> Option<DType> {
     }
 }
 
-impl File {
-    fn open(path: &Path) -> Result<Self> {
-        let map = map(path)?;
-        let tensors = read(&map).map_err(|e| Error::load(format!("{}: {e}", path.display())))?;
-        Ok(File { path: path.to_owned(), map, tensors })
-    }
+fn open(path: &Path) -> Result<Stored> {
+    let tensors = read(&map(path)?).map_err(|e| Error::load(format!("{}: {e}", path.display())))?;
+    Ok(Stored::new(path, tensors))
 }
 
 /// The tensors of a whole file.
@@ -68,7 +49,9 @@ fn read(file: &[u8]) -> std::result::Result<BTreeMap<String, Entry>, String> {
         if !tensor.is_contiguous() {
             return Err(wrong("its rows are not one after the other, which is not supported"));
         }
-        let range = match dtype(&tensor.storage) {
+        let dtype = dtype(&tensor.storage);
+        let range = match dtype {
+            // Nothing of it is read.
             None => 0..0,
             Some(dtype) => {
                 let data = entries.get(&format!("{folder}data/{}", tensor.key)).ok_or_else(|| wrong("has no data"))?;
@@ -80,31 +63,8 @@ fn read(file: &[u8]) -> std::result::Result<BTreeMap<String, Entry>, String> {
                 data.start + range.start..data.start + range.end
             }
         };
-        let entry = Entry { storage: tensor.storage, shape: tensor.shape, range };
-        Ok((name, entry))
+        let format = dtype.map_or(Format::Other(tensor.storage), Format::Numbers);
+        Ok((name, Entry { format, shape: tensor.shape, range }))
     };
     described.into_iter().map(entry).collect()
-}
-
-impl Source for File {
-    fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let wrong = |what: String| Error::load(format!("{}: {what}", self.path.display()));
-        let entry = self.tensors.get(name).ok_or_else(|| wrong(format!("no tensor {name}")))?;
-        let unknown = || wrong(format!("tensor {name} is a {}; supported are floats of 16 and 32 bits", entry.storage));
-        let dtype = dtype(&entry.storage).ok_or_else(unknown)?;
-        let bytes = Cow::Borrowed(&self.map[entry.range.clone()]);
-        Ok(Tensor { name: name.to_owned(), dtype, shape: entry.shape.clone(), bytes, file: &self.path })
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.tensors.values().map(|entry| entry.range.len() as u64).sum()
-    }
 }

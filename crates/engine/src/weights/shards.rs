@@ -1,6 +1,7 @@
-//! Checkpoints in a folder: one file, or shards that an index lists.
+//! Checkpoints in a folder: one file, or shards that an index lists; several sources as one, under names of our own.
 //!
-//! Law: a file is read only if it lies in the model's own folder, and a tensor only from the shard that the index names.
+//! Law: a file is read only if it lies in the model's own folder, and a tensor only from the shard that the index names. The
+//! language model's tensors go out as `model.…` and `lm_head.…`, whatever stands before these in the files.
 
 use super::open::files_ending;
 use super::{read_json, Source, Tensor, Words};
@@ -29,11 +30,11 @@ impl Kind {
     }
 }
 
-/// Several files as one source.
+/// Several sources as one.
 pub struct Shards {
     parts: Vec<Box<dyn Source>>,
-    /// Tensor name to its place in `parts`.
-    places: BTreeMap<String, usize>,
+    /// Name here to its place in `parts` and its name there.
+    places: BTreeMap<String, (usize, String)>,
     /// What the parts are, for messages.
     what: String,
 }
@@ -49,50 +50,84 @@ impl Shards {
         let files: Vec<&str> = listed.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
         let parts = files.iter().map(|file| (kind.open)(&folder.join(file))).collect::<Result<Vec<_>>>()?;
         let place = |file: &str| files.binary_search(&file).unwrap_or_default();
-        let places: BTreeMap<_, _> = listed.iter().map(|(name, file)| (name.clone(), place(file))).collect();
-        if let Some((name, &at)) = places.iter().find(|&(name, &at)| !parts[at].has(name)) {
-            let file = folder.join(files[at]);
+        let places: Vec<_> = listed.iter().map(|(name, file)| (place(file), name.clone())).collect();
+        if let Some((at, name)) = places.iter().find(|(at, name)| !parts[*at].has(name)) {
+            let file = folder.join(files[*at]);
             let index = kind.index;
             return Err(Error::load(format!("{}: has no tensor {name}, which {index} says it has", file.display())));
         }
-        Ok(Shards { what: describe(folder, parts.len(), kind.ending), parts, places })
+        Self::named(describe(folder, parts.len(), kind.ending), parts, places, canonical)
     }
 
     /// Files that hold what their own headers say; no tensor may be in two of them.
     pub fn of(parts: Vec<Box<dyn Source>>, folder: &Path, ending: &str) -> Result<Self> {
-        let what = describe(folder, parts.len(), ending);
+        Self::joined(describe(folder, parts.len(), ending), parts, canonical)
+    }
+
+    /// All tensors of some sources under the names that `rename` makes of theirs, of which it is told all.
+    pub fn joined(what: String, parts: Vec<Box<dyn Source>>, rename: Rename) -> Result<Self> {
+        let names = |at: usize| parts[at].names().into_iter().map(move |name| (at, name));
+        let places = (0..parts.len()).flat_map(names).collect();
+        Self::named(what, parts, places, rename)
+    }
+
+    fn named(what: String, parts: Vec<Box<dyn Source>>, stored: Vec<(usize, String)>, rename: Rename) -> Result<Self> {
+        let names = rename(&stored.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>());
         let mut places = BTreeMap::new();
-        for (at, part) in parts.iter().enumerate() {
-            for name in part.names() {
-                if places.insert(name.clone(), at).is_some() {
-                    return Err(Error::load(format!("{what}: tensor {name} is in two of them")));
-                }
+        for (name, place) in names.into_iter().zip(stored) {
+            if let Some((_, other)) = places.insert(name.clone(), place) {
+                return Err(Error::load(format!("{what}: tensor {name} is there twice, also as {other}")));
             }
         }
         Ok(Shards { parts, places, what })
     }
 
-    fn part(&self, name: &str) -> Result<&dyn Source> {
+    fn part(&self, name: &str) -> Result<(&dyn Source, &str)> {
         let missing = || Error::load(format!("{}: no tensor {name}", self.what));
-        self.places.get(name).map(|&at| &*self.parts[at]).ok_or_else(missing)
+        self.places.get(name).map(|(at, stored)| (&*self.parts[*at], stored.as_str())).ok_or_else(missing)
     }
+}
+
+/// Makes names of all stored names, in their order.
+pub type Rename = fn(&[&str]) -> Vec<String>;
+
+/// The names of the only language model among them without what stands before `model.` and `lm_head.`; a checkpoint of the
+/// model without its head has not even `model.`.
+fn canonical(stored: &[&str]) -> Vec<String> {
+    let mut begins = stored.iter().filter_map(|name| name.strip_suffix("embed_tokens.weight"));
+    let (Some(model), None) = (begins.next(), begins.next()) else {
+        return stored.iter().map(|&name| name.to_owned()).collect();
+    };
+    let outer = model.strip_suffix("model.").unwrap_or(model);
+    let rename = |&name: &&str| match (name.strip_prefix(model), name.strip_prefix(outer)) {
+        (_, Some(head)) if head.starts_with("lm_head.") => head.to_owned(),
+        (Some(rest), _) if ["embed_tokens.", "layers.", "norm."].iter().any(|part| rest.starts_with(part)) => {
+            format!("model.{rest}")
+        }
+        _ => name.to_owned(),
+    };
+    stored.iter().map(rename).collect()
 }
 
 impl Source for Shards {
     fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        self.part(name)?.tensor(name)
+        let (part, stored) = self.part(name)?;
+        part.tensor(stored)
     }
 
     fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor<'_>> {
-        self.part(name)?.rows(name, shape, rows)
+        let (part, stored) = self.part(name)?;
+        part.rows(stored, shape, rows)
     }
 
     fn dtype(&self, name: &str) -> Result<DType> {
-        self.part(name)?.dtype(name)
+        let (part, stored) = self.part(name)?;
+        part.dtype(stored)
     }
 
     fn words(&self, name: &str) -> Result<Words> {
-        self.part(name)?.words(name)
+        let (part, stored) = self.part(name)?;
+        part.words(stored)
     }
 
     fn has(&self, name: &str) -> bool {

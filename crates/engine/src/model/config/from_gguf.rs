@@ -102,8 +102,7 @@ fn rope(keys: &Keys, weights: &dyn Source, head_size: usize) -> Result<Rope> {
     let factor = keys.float("rope.scaling.factor")?.or(keys.float("rope.scale_linear")?);
     let scaling = match (kind, factor) {
         _ if weights.has("rope_freqs.weight") => {
-            let factors = weights.tensor("rope_freqs.weight")?;
-            factors.expect_shape(&[head_size / 2])?;
+            let factors = weights.rows("rope_freqs.weight", &[head_size / 2], 0..head_size / 2)?;
             RopeScaling::Factors(factors.to_f32())
         }
         (Some("none"), _) | (None, None) => RopeScaling::None,
