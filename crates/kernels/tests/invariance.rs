@@ -28,6 +28,22 @@ fn a_row_does_not_see_its_batch() {
     }
 }
 
+/// Levels that multiply and add with one rounding agree in every bit of a product.
+#[test]
+fn products_do_not_see_the_instruction_set() {
+    let mut r = Random(27);
+    for dtype in DType::all() {
+        let (n, k, rows) = (35, 3 * dtype.block_len().max(32), 21);
+        let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
+        r.outliers(&mut case.x, k, 5);
+        let levels = Level::available().into_iter().filter(|level| *level != Level::Scalar);
+        let all: Vec<_> = levels.map(|l| (l, bits(&case.run(&mut Cpu::new(1, Some(l)).unwrap()).unwrap()))).collect();
+        for (level, found) in &all {
+            assert!(*found == all[0].1, "{dtype} at {level} and {}", all[0].0);
+        }
+    }
+}
+
 /// A sequence in chunks, next to other sequences or alone.
 struct Chunked {
     heads: Heads,

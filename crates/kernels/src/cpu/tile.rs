@@ -56,11 +56,14 @@ pub struct Affine<Q, const H: usize> {
 
 /// Quants 0 … 15. Byte 4r + j of plane p: row r, k = 4p + j in the low nibble, 16 + 4p + j in the high one.
 pub type Nibbles = [[u8; 4 * LANES]; 4];
-/// Quants 0 … 127. Byte 4r + j of plane p: row r, k = 4p + j.
+/// Quants 0 … 63. Byte 4r + j of plane p: row r, k = 4p + j.
 pub type Bytes = [[u8; 4 * LANES]; 8];
 
 /// 32 quants of 16 rows.
 pub trait Planes: Plain {
+    /// The largest quant that fits.
+    const MOST: u8;
+
     /// Eight vectors; bytes 4r … 4r + 3 of vector p are row r, k = 4p … 4p + 3.
     fn load<S: Simd>(&self, s: S) -> [S::B; 8];
     /// The quant of a row at k.
@@ -70,6 +73,8 @@ pub trait Planes: Plain {
 }
 
 impl Planes for Nibbles {
+    const MOST: u8 = 15;
+
     #[inline(always)]
     fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
         let mut w = [s.bytes(&self[0]); 8];
@@ -90,6 +95,8 @@ impl Planes for Nibbles {
 }
 
 impl Planes for Bytes {
+    const MOST: u8 = 63;
+
     #[inline(always)]
     fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
         let mut w = [s.bytes(&self[0]); 8];
@@ -139,7 +146,9 @@ impl<Q: Planes, const H: usize> FromBlock for Affine<Q, H> {
             self.offset[half][row] = f16::from_f32(block.offset[half] - raised);
         }
         for (k, &q) in block.quants.iter().enumerate() {
-            self.quants.set(row, k, (q + centre) as u8);
+            let quant = (q + centre) as u8;
+            debug_assert!(quant <= Q::MOST, "{quant}");
+            self.quants.set(row, k, quant);
         }
     }
 }
@@ -151,19 +160,6 @@ impl FromBlock for Signed {
             self.planes[i / 4][4 * row + i % 4] = (q as u8) ^ 0x80;
         }
     }
-}
-
-/// Two chains of four dot products for token `t`: of the first 16 values and of the others.
-macro_rules! two_chains {
-    ($s:ident.$dot:ident, $start:expr, $w:ident, $x:ident, $t:ident) => {{
-        let mut low = $start;
-        let mut high = $s.splat_i(0);
-        for p in 0..4 {
-            low = $s.$dot(low, $w[p], $x[p][$t]);
-            high = $s.$dot(high, $w[p + 4], $x[p + 4][$t]);
-        }
-        (low, high)
-    }};
 }
 
 /// Whole numbers of 14 bits, times a power of two for each row: F16 and BF16. A weight of at least a 32nd of its block's
@@ -236,6 +232,12 @@ impl Record for Words {
     }
 }
 
+/// Four words of token `t`.
+#[inline(always)]
+fn at<const T: usize>(x: &[[i32; T]], t: usize, first: usize) -> [i32; 4] {
+    [x[first][t], x[first + 1][t], x[first + 2][t], x[first + 3][t]]
+}
+
 /// The float whose bits a word is.
 #[inline(always)]
 fn float(word: i32) -> f32 {
@@ -257,11 +259,12 @@ impl<Q: Planes, const H: usize> Record for Affine<Q, H> {
     #[inline(always)]
     fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let w = self.quants.load(s);
+        let [w0, w1, w2, w3, w4, w5, w6, w7] = self.quants.load(s);
+        let (low, high, most) = ([w0, w1, w2, w3], [w4, w5, w6, w7], i32::from(Q::MOST));
         let (scale, offset) = (s.load_f16(&self.scale[0]), s.load_f16(&self.offset[0]));
         if H == 1 {
             for t in 0..T {
-                let (low, high) = two_chains!(s.dot, s.splat_i(0), w, x, t);
+                let (low, high) = (s.dots(low, at(x, t, 0), most), s.dots(high, at(x, t, 4), most));
                 let x = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]));
                 f[t] = affine(s, s.add_i(low, high), scale, offset, x, f[t]);
             }
@@ -269,7 +272,7 @@ impl<Q: Planes, const H: usize> Record for Affine<Q, H> {
         }
         let (scale2, offset2) = (s.load_f16(&self.scale[H - 1]), s.load_f16(&self.offset[H - 1]));
         for t in 0..T {
-            let (low, high) = two_chains!(s.dot, s.splat_i(0), w, x, t);
+            let (low, high) = (s.dots(low, at(x, t, 0), most), s.dots(high, at(x, t, 4), most));
             let (step, all, first) = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]), float(x[Fed::FIRST][t]));
             f[t] = affine(s, low, scale, offset, (step, first), f[t]);
             f[t] = affine(s, high, scale2, offset2, (step, all - first), f[t]);
@@ -299,7 +302,11 @@ impl Record for Signed {
             *w = s.signed(s.bytes(plane));
         }
         for t in 0..T {
-            let (low, high) = two_chains!(s.dot_signed, s.splat_i(-S::BIAS * x[Fed::SUM][t]), w, x, t);
+            let (mut low, mut high) = (s.splat_i(-S::BIAS * x[Fed::SUM][t]), s.splat_i(0));
+            for p in 0..4 {
+                low = s.dot_signed(low, w[p], x[p][t]);
+                high = s.dot_signed(high, w[p + 4], x[p + 4][t]);
+            }
             let factor = s.mul(scale, s.splat(float(x[Fed::SCALE][t])));
             f[t] = s.mul_add(s.float(s.add_i(low, high)), factor, f[t]);
         }

@@ -1,6 +1,6 @@
 //! Sixteen lanes as two AVX2 registers.
 
-use super::{Kernel, Simd, LANES};
+use super::{chain, fits_words, Kernel, Simd, LANES};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -63,6 +63,19 @@ pub(super) fn largest8(v: __m256) -> f32 {
 #[inline]
 fn dot8(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
     _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)))
+}
+
+/// The sum of four dot products; pairs are added up in 16 bits, as many as fit for `w` at most `most`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dots8(w: [__m256i; 4], x: [__m256i; 4], most: i32) -> __m256i {
+    let low = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));
+    let high = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], x[2]), _mm256_maddubs_epi16(w[3], x[3]));
+    let ones = _mm256_set1_epi16(1);
+    if fits_words(most) {
+        return _mm256_madd_epi16(_mm256_add_epi16(low, high), ones);
+    }
+    _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones))
 }
 
 /// Asks for the cache lines of `value`, in the second-level cache: what is asked for ahead of time is more than the first
@@ -207,6 +220,14 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 return [_mm256_dpbusd_avx_epi32(acc[0], w[0], x), _mm256_dpbusd_avx_epi32(acc[1], w[1], x)];
             }
             [dot8(acc[0], w[0], x), dot8(acc[1], w[1], x)]
+        }
+        fn dots(self, w: [Two<__m256i>; 4], x: [i32; 4], most: i32) -> Two<__m256i> {
+            if VNNI {
+                return chain(self, w, x);
+            }
+            let x = [_mm256_set1_epi32(x[0]), _mm256_set1_epi32(x[1]), _mm256_set1_epi32(x[2]), _mm256_set1_epi32(x[3])];
+            let [a, b, c, d] = w;
+            [dots8([a[0], b[0], c[0], d[0]], x, most), dots8([a[1], b[1], c[1], d[1]], x, most)]
         }
         fn signed(self, v: Two<__m256i>) -> [Two<__m256i>; 2] {
             if VNNI {

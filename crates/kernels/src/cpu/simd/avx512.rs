@@ -1,6 +1,6 @@
 //! Sixteen lanes as one AVX-512 register.
 
-use super::{Kernel, Simd, LANES};
+use super::{chain, fits_words, Kernel, Simd, LANES};
 use half::{bf16, f16};
 use std::arch::{asm, x86_64::*};
 use std::ops::Range;
@@ -46,6 +46,19 @@ fn inside_vnni<const VNNI: bool, K: Kernel>(s: Avx512<VNNI>, kernel: K) -> K::Ou
 #[inline]
 fn dot_small(acc: __m512i, w: __m512i, x: __m512i, factor: i16) -> __m512i {
     _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(factor)))
+}
+
+/// The sum of four dot products; pairs are added up in 16 bits, as many as fit for `w` at most `most`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn dots16(w: [__m512i; 4], x: [__m512i; 4], most: i32) -> __m512i {
+    let low = _mm512_add_epi16(_mm512_maddubs_epi16(w[0], x[0]), _mm512_maddubs_epi16(w[1], x[1]));
+    let high = _mm512_add_epi16(_mm512_maddubs_epi16(w[2], x[2]), _mm512_maddubs_epi16(w[3], x[3]));
+    let ones = _mm512_set1_epi16(1);
+    if fits_words(most) {
+        return _mm512_madd_epi16(_mm512_add_epi16(low, high), ones);
+    }
+    _mm512_add_epi32(_mm512_madd_epi16(low, ones), _mm512_madd_epi16(high, ones))
 }
 
 /// `acc + Σ a b` by pairs. As assembly, since the compiler takes the intrinsic apart into a product and a sum, which is
@@ -179,6 +192,13 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn dot(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
             let x = _mm512_set1_epi32(x);
             if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { dot_small(acc, w, x, 1) }
+        }
+        fn dots(self, w: [__m512i; 4], x: [i32; 4], most: i32) -> __m512i {
+            if VNNI {
+                return chain(self, w, x);
+            }
+            let x = [_mm512_set1_epi32(x[0]), _mm512_set1_epi32(x[1]), _mm512_set1_epi32(x[2]), _mm512_set1_epi32(x[3])];
+            dots16(w, x, most)
         }
         fn dot_signed(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
             let x = _mm512_set1_epi32(x);

@@ -118,6 +118,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn high(self, v: Self::B) -> Self::B;
     /// `acc + Σ w x` over the four bytes of each lane, w in 0 … 127, x the four bytes of `x` in −127 … 127.
     fn dot(self, acc: Self::I, w: Self::B, x: i32) -> Self::I;
+    /// The sum of four such, w at most `most`, itself at most 63.
+    #[inline(always)]
+    fn dots(self, w: [Self::B; 4], x: [i32; 4], _most: i32) -> Self::I {
+        chain(self, w, x)
+    }
     /// Readies bytes that hold w + 128 for w in −128 … 127.
     fn signed(self, v: Self::B) -> Self::W;
     /// `acc + Σ (w + BIAS) x` over the four bytes of each lane.
@@ -217,6 +222,22 @@ const EXP: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 /
 /// Taylor coefficients of 2ʳ, highest first: (ln 2)⁶/6!, …, 1. For |r| ≤ ½ the rest is below 1.2e-7.
 const POW2: [f32; 7] =
     [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0];
+
+/// Four dot products, one after the other.
+#[inline(always)]
+fn chain<S: Simd>(s: S, w: [S::B; 4], x: [i32; 4]) -> S::I {
+    let mut sum = s.splat_i(0);
+    for p in 0..4 {
+        sum = s.dot(sum, w[p], x[p]);
+    }
+    sum
+}
+
+/// Whether the pairs of four dot products, of weights up to `most`, add up within 16 bits.
+#[inline(always)]
+fn fits_words(most: i32) -> bool {
+    8 * most * 127 <= i32::from(i16::MAX)
+}
 
 /// The lanes as an array.
 #[inline(always)]

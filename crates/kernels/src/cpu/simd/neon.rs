@@ -4,7 +4,7 @@
 //! not in the oldest Rust that builds this), so they are written out.
 #![allow(clippy::needless_range_loop)] // Iterators take closures, which are compiled without the level's instructions.
 
-use super::{Kernel, Simd, LANES};
+use super::{chain, fits_words, Kernel, Simd, LANES};
 use crate::cpu::tile::Record;
 use half::{bf16, f16};
 use std::arch::aarch64::*;
@@ -82,6 +82,23 @@ fn dot4_by_pairs(acc: int32x4_t, w: int8x16_t, x: i32) -> int32x4_t {
     let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
     let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
     vpadalq_s16(acc, vpaddq_s16(low, vmull_high_s8(w, x)))
+}
+
+/// The sum of four dot products whose pairs add up within 16 bits.
+#[target_feature(enable = "neon")]
+#[inline]
+fn dots4_by_pairs(w: [int8x16_t; 4], x: [i32; 4]) -> int32x4_t {
+    let mut x4 = [w[0]; 4];
+    for p in 0..4 {
+        x4[p] = vreinterpretq_s8_s32(vdupq_n_s32(x[p]));
+    }
+    let mut low = vmull_s8(vget_low_s8(w[0]), vget_low_s8(x4[0]));
+    let mut high = vmull_high_s8(w[0], x4[0]);
+    for p in 1..4 {
+        low = vmlal_s8(low, vget_low_s8(w[p]), vget_low_s8(x4[p]));
+        high = vmlal_high_s8(high, w[p], x4[p]);
+    }
+    vpaddlq_s16(vpaddq_s16(low, high))
 }
 
 /// Four halves, widened.
@@ -272,6 +289,13 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
         }
         fn dot(self, acc: [int32x4_t; R], w: [int8x16_t; R], x: i32) -> [int32x4_t; R] {
             each!(acc, i => if DOT { dot4(acc[i], w[i], x) } else { dot4_by_pairs(acc[i], w[i], x) })
+        }
+        fn dots(self, w: [[int8x16_t; R]; 4], x: [i32; 4], most: i32) -> [int32x4_t; R] {
+            if DOT || !fits_words(most) {
+                return chain(self, w, x);
+            }
+            let [a, b, c, d] = w;
+            each!(self.splat_i(0), i => dots4_by_pairs([a[i], b[i], c[i], d[i]], x))
         }
         fn signed(self, v: [int8x16_t; R]) -> [int8x16_t; R] { each!(v, i => veorq_s8(v[i], vdupq_n_s8(-128))) }
         fn dot_signed(self, acc: [int32x4_t; R], w: [int8x16_t; R], x: i32) -> [int32x4_t; R] { self.dot(acc, w, x) }
