@@ -107,7 +107,8 @@ fn checkpoint(quantization: Value, layer: &[Stored]) -> Scratch {
 }
 
 fn check(quantization: Value, stored: &[Stored], layer: &Layer, dtype: DType, tolerance: f32) {
-    let files = weights::open(&checkpoint(quantization.clone(), stored).0).unwrap();
+    let scratch = checkpoint(quantization.clone(), stored);
+    let files = weights::open(&scratch.0).unwrap();
     assert_eq!(files.weights.names(), ["a.weight"]);
     let tensor = files.weights.tensor("a.weight").unwrap();
     assert_eq!((tensor.dtype, &tensor.shape), (dtype, &vec![layer.outputs, layer.inputs]), "{quantization}");

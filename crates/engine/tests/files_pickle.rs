@@ -60,18 +60,21 @@ fn model(pickle: &[u8]) -> Scratch {
     scratch
 }
 
-fn opened(pickle: &[u8]) -> Result<Box<dyn Source>, String> {
-    weights::open(&model(pickle).0).map(|files| files.weights).map_err(|e| {
+/// The folder, for as long as its tensors are read, and them.
+fn opened(pickle: &[u8]) -> Result<(Scratch, Box<dyn Source>), String> {
+    let scratch = model(pickle);
+    let files = weights::open(&scratch.0).map_err(|e| {
         let message = e.to_string();
         message.split_once("pytorch_model.bin: ").unwrap_or_else(|| panic!("{message}")).1.to_owned()
-    })
+    })?;
+    Ok((scratch, files.weights))
 }
 
 const FLOATS: &str = "ctorch\nFloatStorage\n";
 
 #[test]
 fn a_tensor_is_a_part_of_its_storage() {
-    let weights = opened(&pickle(FLOATS, 2, [2, 3], [3, 1])).unwrap();
+    let (_folder, weights) = opened(&pickle(FLOATS, 2, [2, 3], [3, 1])).unwrap();
     assert_eq!(weights.names(), ["w"]);
     let tensor = weights.tensor("w").unwrap();
     assert_eq!((tensor.shape.as_slice(), tensor.to_f32()), (&[2, 3][..], vec![2.0, 3.0, 4.0, 5.0, 6.0, 7.0]));
@@ -102,7 +105,7 @@ fn whatever_is_not_a_tensor_is_refused() {
 
 #[test]
 fn a_format_that_is_not_known_is_an_error_when_it_is_read() {
-    let weights = opened(&pickle("ctorch\nLongStorage\n", 0, [2, 2], [2, 1])).unwrap();
+    let (_folder, weights) = opened(&pickle("ctorch\nLongStorage\n", 0, [2, 2], [2, 1])).unwrap();
     let message = weights.tensor("w").unwrap_err().to_string();
     assert!(message.ends_with("tensor w has format LongStorage; supported are floats of 16 and 32 bits"), "{message}");
 }
@@ -110,10 +113,10 @@ fn a_format_that_is_not_known_is_an_error_when_it_is_read() {
 /// A dictionary that contains itself, and lists of lists of lists.
 #[test]
 fn cycles_and_towers_cost_nothing() {
-    assert_eq!(opened(b"}q\0X\x01\0\0\0kh\0s.").unwrap().names(), Vec::<String>::new());
+    assert_eq!(opened(b"}q\0X\x01\0\0\0kh\0s.").unwrap().1.names(), Vec::<String>::new());
     let tower =
         [b"}q\0X\x01\0\0\0k".to_vec(), b")".to_vec(), [b'q', 1, b'h', 1, 0x86].repeat(500), b"s.".to_vec()].concat();
-    assert_eq!(opened(&tower).unwrap().names(), Vec::<String>::new());
+    assert_eq!(opened(&tower).unwrap().1.names(), Vec::<String>::new());
 }
 
 fn read_all(path: &Path) {

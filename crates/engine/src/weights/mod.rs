@@ -23,6 +23,7 @@ use crate::{Error, Result};
 use sglang_kernels::dtype::DType;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// One tensor of a model file.
 #[derive(Debug, Clone)]
@@ -34,9 +35,36 @@ pub struct Tensor<'a> {
     /// Sizes, outermost first: a linear layer is `[out, in]`.
     pub shape: Vec<usize>,
     /// Row-major content, exactly as long as shape and format say.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// The file, for messages.
     pub file: &'a Path,
+}
+
+/// Content of a tensor: a part of a file, or made of one. A map is given back as a whole when it is dropped, while memory
+/// that was allocated for so many sizes would stay with the process (an eighth of the size of the model).
+#[derive(Debug, Clone)]
+pub enum Bytes {
+    /// A part of a file.
+    Stored(Arc<memmap2::Mmap>),
+    /// Made of what is stored.
+    Made(Vec<u8>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Stored(map) => map,
+            Bytes::Made(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
 }
 
 impl Tensor<'_> {
@@ -52,7 +80,7 @@ impl Tensor<'_> {
         let row = self.dtype.row_bytes(self.shape[1]);
         let place = self.dtype.row_bytes(columns.start)..self.dtype.row_bytes(columns.end);
         let cut: Vec<u8> = self.bytes.chunks_exact(row).flat_map(|row| &row[place.clone()]).copied().collect();
-        (self.shape[1], self.bytes) = (columns.len(), cut);
+        (self.shape[1], self.bytes) = (columns.len(), Bytes::Made(cut));
         Ok(self)
     }
 
@@ -66,7 +94,7 @@ impl Tensor<'_> {
             DType::F32 => values.into_iter().flat_map(f32::to_le_bytes).collect(),
             _ => sglang_kernels::quantize::quantize(dtype, &values)?,
         };
-        (self.dtype, self.bytes) = (dtype, bytes);
+        (self.dtype, self.bytes) = (dtype, Bytes::Made(bytes));
         Ok(())
     }
 
@@ -116,11 +144,15 @@ pub trait Source: Send + Sync {
 
 /// Maps a file for reading.
 fn map(path: &Path) -> Result<memmap2::Mmap> {
-    let failed = |e: std::io::Error| Error::load(format!("{}: cannot be read: {e}", path.display()));
-    let file = std::fs::File::open(path).map_err(failed)?;
+    map_with(path, &memmap2::MmapOptions::new())
+        .map_err(|e| Error::load(format!("{}: cannot be read: {e}", path.display())))
+}
+
+fn map_with(path: &Path, options: &memmap2::MmapOptions) -> std::io::Result<memmap2::Mmap> {
+    let file = std::fs::File::open(path)?;
     // SAFETY: the map is read-only and private to this process; like every map it relies on nobody shortening the
     // file while the model is loaded.
-    unsafe { memmap2::Mmap::map(&file) }.map_err(failed)
+    unsafe { options.map(&file) }
 }
 
 /// Reads a small JSON file.

@@ -6,7 +6,7 @@
 //! nothing, else `Q4_1`, whose minimum is rounded to f16; where neighbours are not in one group (GPTQ's `desc_act`), F16.
 
 use super::shards::Shards;
-use super::{expect_shape, Source, Tensor, Words};
+use super::{expect_shape, Bytes, Source, Tensor, Words};
 use crate::{Error, Result};
 use half::f16;
 use sglang_kernels::dtype::DType;
@@ -81,7 +81,13 @@ impl Packed {
         })?;
         let rows = wanted(&plan.shape)?;
         let (shape, bytes) = (vec![rows.len(), plan.shape[1]], linear.rows(&plan, rows));
-        Ok(Tensor { name: format!("{layer}.weight"), dtype: plan.dtype, shape, bytes, file: &self.config })
+        Ok(Tensor {
+            name: format!("{layer}.weight"),
+            dtype: plan.dtype,
+            shape,
+            bytes: Bytes::Made(bytes),
+            file: &self.config,
+        })
     }
 }
 

@@ -1,18 +1,18 @@
 //! A file of tensors whose places are known, as a [`Source`].
 //!
-//! Laws: a place lies inside the file. A tensor is read when it is asked for, and no other rows than those: pages of a map
-//! would count as memory of the process beside what the device makes of them, so that a model would take twice its size
-//! while it is loaded. Convolutions go out as matrices. Where the file stores the q and k rows of a head as pairs (0, S/2),
+//! Laws: a place lies inside the file. A tensor is mapped when it is asked for, for as long as it is used, and no other rows
+//! than those: pages of a map count as memory of the process beside what the device makes of them, so that with a map of
+//! the whole file a model would take twice its size while it is loaded. Convolutions go out as matrices. Where the file stores the q and k rows of a head as pairs (0, S/2),
 //! (1, S/2 + 1), … next to each other, they go out as the first halves, then the second halves, as checkpoints have them;
 //! whole rows move, so that block formats stay as they are.
 
-use super::{expect_shape, Source, Tensor, Words};
+use super::{expect_shape, map_with, Bytes, Source, Tensor, Words};
 use crate::{Error, Result};
 use sglang_kernels::dtype::DType;
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A file whose list of tensors was read.
 pub struct Stored {
@@ -82,6 +82,7 @@ impl Stored {
         let bytes = match self.paired_heads(name) {
             None => stored,
             Some(heads) => split_pairs(&stored, row, rows, heads)
+                .map(Bytes::Made)
                 .ok_or_else(|| self.wrong(name, format_args!("has {rows} rows: not {heads} heads of an even size")))?,
         };
         let mut shape = entry.shape.clone();
@@ -92,15 +93,13 @@ impl Stored {
     }
 
     /// Some bytes of the file.
-    fn read(&self, name: &str, range: &Range<usize>) -> Result<Vec<u8>> {
-        let read = || {
-            let mut file = std::fs::File::open(&self.file)?;
-            file.seek(SeekFrom::Start(range.start as u64))?;
-            let mut bytes = vec![0; range.len()];
-            file.read_exact(&mut bytes)?;
-            Ok(bytes)
-        };
-        read().map_err(|e: std::io::Error| self.wrong(name, format_args!("cannot be read: {e}")))
+    fn read(&self, name: &str, range: &Range<usize>) -> Result<Bytes> {
+        if range.is_empty() {
+            return Ok(Bytes::Made(Vec::new()));
+        }
+        let options = memmap2::MmapOptions::new().offset(range.start as u64).len(range.len()).clone();
+        let map = map_with(&self.file, &options).map_err(|e| self.wrong(name, format_args!("cannot be read: {e}")))?;
+        Ok(Bytes::Stored(Arc::new(map)))
     }
 
     /// Heads of a tensor whose rows are stored as pairs.
