@@ -39,9 +39,10 @@ impl<D: Device, C: Communicator<D>> Runner for Local<D, C> {
     }
 }
 
-/// A runner without numbers. Its KV cache stores the token ids themselves; each row reads its prefix back, as far as its window, through
-/// the page table, and the next token is a hash of what was read. So a wrong page, position or chunk boundary, or a
-/// page freed too early, changes the text, while every correct schedule gives the same text. States are made of the hash too.
+/// A runner without numbers. Its KV cache stores the token ids themselves; each row reads its prefix back, as far as its
+/// window, through the page table, and the next token is a hash of what was read. So a wrong page, position or chunk
+/// boundary, or a page freed too early, changes the text, while every correct schedule gives the same text. States are
+/// made of the hash too.
 pub struct Fake {
     vocab: u32,
     /// Tokens that a row sees, itself included.

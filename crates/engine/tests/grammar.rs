@@ -3,12 +3,12 @@
 
 mod fixtures;
 
-use fixtures::{constrained, fixture, tokenizer};
+use fixtures::{constrained, drain, fixture, limits, tokenizer};
 use sglang_engine::grammar::{Allowed, Constraint, Grammar};
 use sglang_engine::loader::{self, LoadOptions};
 use sglang_engine::request::{Event, FinishReason, Prompt, Request, SamplingParams};
-use sglang_engine::runner::{Fake, Runner};
-use sglang_engine::scheduler::{Limits, Policy, Scheduler};
+use sglang_engine::runner::Fake;
+use sglang_engine::scheduler::Scheduler;
 use sglang_engine::{Engine, Error};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{channel, Receiver};
@@ -161,26 +161,13 @@ impl Grammar for GivesUp {
 #[test]
 fn a_grammar_that_gives_up_fails_its_request() {
     let tokenizer = tokenizer("llama3");
-    let limits = Limits {
-        chunk: 64,
-        max_running: 4,
-        max_queued: 4,
-        ahead: 256,
-        pages: 64,
-        window: 0,
-        policy: Policy::Fcfs,
-        reuse: true,
-    };
+    let limits = limits(64, true);
     let mut fake = Fake::new(tokenizer.vocab() as u32, limits.pages);
     for n in 0..5 {
         let mut scheduler = Scheduler::new(limits.clone(), tokenizer.clone());
         let asked = constrained(0, SamplingParams::default(), 20, Box::new(GivesUp(n)));
         let mut events: Vec<Event> = scheduler.push(asked).into_iter().collect();
-        while events.last().is_none_or(|event| event.finish.is_none()) {
-            scheduler.admit();
-            let batch = scheduler.schedule();
-            events.extend(scheduler.commit(fake.run(&batch).unwrap()));
-        }
+        events.extend(drain(&mut scheduler, &mut fake));
         let finish = events.last().and_then(|event| event.finish.clone()).unwrap();
         assert!(matches!(finish.reason, FinishReason::Failed { code: "bad_request", .. }), "{finish:?}");
         assert_eq!(finish.completion_tokens, n);

@@ -2,13 +2,13 @@
 
 mod fixtures;
 
-use fixtures::{constrained, default_model, fixture, text_mask, tokenizer, Scratch};
+use fixtures::{constrained, default_model, drain, fixture, limits, text_mask, tokenizer, Scratch};
 use sglang_engine::batch::{Answers, Batch, Pick, Picked};
 use sglang_engine::grammar::{Allowed, Constraint, Grammar, Grammars};
 use sglang_engine::model::config::ModelConfig;
 use sglang_engine::request::{Event, FinishReason, SamplingParams};
 use sglang_engine::runner::{Fake, Runner};
-use sglang_engine::scheduler::{Limits, Policy, Scheduler};
+use sglang_engine::scheduler::Scheduler;
 use sglang_engine::text::Tokenizer;
 use sglang_engine::{weights, Error, Result};
 use std::collections::BTreeMap;
@@ -140,25 +140,10 @@ fn generate(
     grammar: Box<dyn Grammar>,
     chunk: usize,
 ) -> (String, FinishReason, u64) {
-    let limits = Limits {
-        chunk,
-        max_running: 4,
-        max_queued: 4,
-        ahead: 256,
-        pages: 64,
-        window: 0,
-        policy: Policy::Fcfs,
-        reuse: true,
-    };
-    let mut scheduler = Scheduler::new(limits, tokenizer.clone());
+    let mut scheduler = Scheduler::new(limits(chunk, true), tokenizer.clone());
     let asked = constrained(0, SamplingParams::default(), 300, grammar);
     let mut events: Vec<Event> = scheduler.push(asked).into_iter().collect();
-    while events.last().is_none_or(|event| event.finish.is_none()) {
-        scheduler.admit();
-        let batch = scheduler.schedule();
-        events.extend(scheduler.commit(runner.run(&batch).unwrap()));
-        scheduler.check_invariants();
-    }
+    events.extend(drain(&mut scheduler, runner));
     let tokens: Vec<u32> = events.iter().flat_map(|event| event.tokens.clone()).collect();
     let text: String = events.iter().map(|event| event.text.as_str()).collect();
     let finish = events.pop().and_then(|event| event.finish).unwrap();

@@ -2,13 +2,13 @@
 
 mod fixtures;
 
-use fixtures::{constrained, tokenizer};
+use fixtures::{constrained, drain, limits, tokenizer};
 use serde_json::Value;
 use sglang_engine::batch::{Answers, Batch, Pick, Picked};
 use sglang_engine::grammar::{Constraint, Grammars};
 use sglang_engine::request::{Event, Finish, FinishReason, LogprobParams, SamplingParams};
 use sglang_engine::runner::{Fake, Runner};
-use sglang_engine::scheduler::{Limits, Policy, Scheduler};
+use sglang_engine::scheduler::{Limits, Scheduler};
 use sglang_engine::sequence::Prepared;
 use sglang_engine::Result;
 use std::collections::HashSet;
@@ -18,10 +18,6 @@ const UNIQUE: &str = r#"{"type":"object","properties":{"name":{"enum":["a","b"]}
     "items":{"enum":[1,2,3]},"uniqueItems":true,"minItems":2,"maxItems":2},"end":{"type":"boolean"}},
     "required":["name","tags","end"],"additionalProperties":false}"#;
 const IMPOSSIBLE: &str = r#"{"type":"array","items":{"const":1},"minItems":2,"maxItems":2,"uniqueItems":true}"#;
-
-fn limits(chunk: usize, reuse: bool) -> Limits {
-    Limits { chunk, max_running: 4, max_queued: 64, ahead: 256, pages: 64, window: 0, policy: Policy::Fcfs, reuse }
-}
 
 /// Chooses each allowed token as often as any other, by what the double makes of the tokens before.
 struct Fair(Fake);
@@ -64,12 +60,7 @@ fn generate(schema: &str, asked: &[SamplingParams], limits: Limits, logprobs: bo
         let logprobs = LogprobParams { enabled: logprobs, ..LogprobParams::default() };
         events.extend(scheduler.push(Prepared { logprobs, ..constrained(id, sampling.clone(), 300, grammar) }));
     }
-    while !scheduler.is_idle() {
-        scheduler.admit();
-        let batch = scheduler.schedule();
-        events.extend(scheduler.commit(runner.run(&batch).unwrap()));
-        scheduler.check_invariants();
-    }
+    events.extend(drain(&mut scheduler, &mut runner));
     assert_eq!(scheduler.cache().stats().leased, 0);
     let of = |id: u64| events.iter().filter(|event| event.id == id).cloned().collect();
     (0..asked.len() as u64).map(of).collect()

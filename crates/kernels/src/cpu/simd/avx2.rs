@@ -79,8 +79,7 @@ fn dots8(w: [__m256i; 4], x: [__m256i; 4], most: i32) -> __m256i {
 }
 
 /// Asks for the cache lines of `value`, in the second-level cache: what is asked for ahead of time is more than the first
-/// level holds beside what is in use. Into the first level, 16 rows of
-/// Q8_0 take 1.28 times as long.
+/// level holds beside what is in use. Into the first level, 16 rows of Q8_0 take 1.28 times as long.
 #[inline(always)]
 pub(super) fn prefetch<T>(value: &T) {
     let start: *const i8 = std::ptr::from_ref(value).cast();
