@@ -1,9 +1,11 @@
 /**
  * What `@huggingface/jinja` leaves out of Python's jinja2 and published templates use: values printed as Python prints
- * them, a scope for each turn of a loop, raw blocks, `+` beside block marks, some filters and methods. Law: the parser and
- * all else are the library's; nodes that are not ours go to it, their operands evaluated already.
+ * them, a scope for each turn of a loop, raw blocks, `+` beside block marks, chains of comparisons, tests with arguments, some
+ * filters and methods. Law: the parser and all else are the library's; nodes that are not ours go to it, their operands
+ * evaluated already.
  */
-import { Environment, Interpreter, Template } from '@huggingface/jinja';
+import { Environment, Interpreter, parse as treeOf, tokenize } from '@huggingface/jinja';
+import { chained, rewritten } from './jinja-tokens.ts';
 
 type Value = ReturnType<Interpreter['evaluate']>;
 type Base = NonNullable<Parameters<Interpreter['evaluate']>[0]>;
@@ -13,7 +15,7 @@ interface Node extends Base {
   body?: Node[];
   alternate?: Node[];
   defaultBlock?: Node[];
-  operator?: { value: string };
+  operator?: { value: string; [chained]?: boolean };
   left?: Node;
   right?: Node;
   operand?: Node;
@@ -36,7 +38,8 @@ const expressions = new Set([
 
 /** Parses a template for {@link run}. */
 export function parse(source: string): Node[] {
-  const { body } = new Template(plain(source)).parsed as Node;
+  const tokens = tokenize(plain(source), { lstrip_blocks: true, trim_blocks: true });
+  const { body } = treeOf(rewritten(tokens)) as Node;
   prepare(body!);
   return body!;
 }
@@ -109,6 +112,7 @@ class PythonInterpreter extends Interpreter {
   #binary(node: Node, scope: Environment): Value {
     const operator = node.operator!.value;
     if (operator === 'and' || operator === 'or') return super.evaluate(node, scope);
+    if (node.operator![chained]) return this.#chain(node, scope);
     const [left, right] = [this.evaluate(node.left, scope), this.evaluate(node.right, scope)];
     if (operator === '*' && right.type === 'IntegerValue') {
       const times = Math.max(0, right.value as number);
@@ -121,18 +125,49 @@ class PythonInterpreter extends Interpreter {
     return super.evaluate({ ...node, left: known(left), right: known(right) } as Node, scope);
   }
 
+  /** `a < b <= c` is `a < b and b <= c`. */
+  #chain(node: Node, scope: Environment): Value {
+    const before = this.evaluate(node.left, scope);
+    if (!before.__bool__().value) return before;
+    const { value } = node.operator!;
+    return this.#binary({ ...node, operator: { value }, left: node.left!.right } as Node, scope);
+  }
+
   #filter(node: Node, scope: Environment): Value {
     const value = this.evaluate(node.operand, scope);
     const isCall = node.filter!.type === 'CallExpression';
     const name = (isCall ? node.filter!.callee! : node.filter!).value as string;
     const nodes = isCall ? node.filter!.args! : [];
     const args = () => nodes.map((arg) => this.evaluate(arg, scope));
+    const [, isNegated, test] = /^is (not )?(.+)$/.exec(name) ?? [];
+    if (test !== undefined) return flag(this.#holds(test, value, args(), scope) === (isNegated === undefined));
     const own = nodes.some(({ type }) => type === 'KeywordArgumentExpression')
       ? undefined
       : isList(value)
         ? this.#ofList(name, value.value as Value[], args, scope)
         : this.#ofScalar(name, value, args);
     return own ?? super.evaluate({ ...node, operand: known(value) } as Node, scope);
+  }
+
+  #member(value: Value, name: Value, scope: Environment): Value {
+    const [object, property] = [known(value), known(name)];
+    return this.evaluate({ type: 'MemberExpression', object, property, computed: true } as Node, scope);
+  }
+
+  /** Tests with arguments. */
+  #holds(test: string, value: Value, args: readonly Value[], scope: Environment): boolean {
+    const [other] = args;
+    if (other !== undefined && Object.hasOwn(operatorOf, test)) {
+      const operator = { value: operatorOf[test]! };
+      return this.#binary(
+        { type: 'BinaryExpression', operator, left: known(value), right: known(other) } as Node,
+        scope,
+      ).value as boolean;
+    }
+    if (test === 'divisibleby') return (value.value as number) % (other?.value as number) === 0;
+    const check = scope.tests.get(test);
+    if (!check) throw new Error(`Unknown test: ${test}`);
+    return check(value, ...args);
   }
 
   #ofList(name: string, list: Value[], args: () => Value[], scope: Environment): Value | undefined {
@@ -148,12 +183,16 @@ class PythonInterpreter extends Interpreter {
       case 'min':
         return list.length === 0 ? undefined : extreme(name === 'max' ? 1 : -1);
       case 'select':
-      case 'reject': {
-        const [test, ...rest] = args();
-        const check = test && scope.tests.get(test.value as string);
-        if (test && !check) return undefined;
-        const holds = (value: Value) => (check ? check(value, ...rest) : value.__bool__().value);
-        return this.#list(list.filter((value) => holds(value) === (name === 'select')));
+      case 'reject':
+      case 'selectattr':
+      case 'rejectattr': {
+        const given = args();
+        const attribute = name.endsWith('attr') ? given.shift() : undefined;
+        const [test, ...rest] = given;
+        const asked = (value: Value) => (attribute ? this.#member(value, attribute, scope) : value);
+        const holds = (value: Value) =>
+          test ? this.#holds(test.value as string, value, rest, scope) : value.__bool__().value;
+        return this.#list(list.filter((value) => holds(asked(value)) === name.startsWith('select')));
       }
       case 'map': {
         const [filter, ...rest] = args();
@@ -191,6 +230,12 @@ class PythonInterpreter extends Interpreter {
     return super.evaluate({ ...node, callee: { ...callee, object: known(object) } } as Node, scope);
   }
 }
+
+/** The comparison that a test with an argument is. */
+const operatorOf: Readonly<Record<string, string>> = {
+  ...{ in: 'in', eq: '==', equalto: '==', sameas: '==', ne: '!=' },
+  ...{ lt: '<', lessthan: '<', le: '<=', gt: '>', greaterthan: '>', ge: '>=' },
+};
 
 const known = (value: Value) => ({ type: 'Known', value }) as Node;
 const flag = (value: boolean) => new Environment().set('flag', value);

@@ -28,25 +28,20 @@ const {
   variables: Record<string, Variables>;
   cases: Case[];
 };
-/**
- * Where we differ from jinja2; a test that begins to pass must be taken off the list. The library's parser knows no chains
- * of comparisons and no tests with arguments; a message without content is an empty one here, as in the original.
- */
-const unlike = new Set([
-  '1 < 2 <= 2',
-  "messages | rejectattr('role', 'equalto', 'user') | map(attribute='content') | map('trim') | join('|')",
-  "'x' is in ['x']",
-  '1 is eq(1)',
-]);
+/** Where we differ from jinja2, on purpose: a message without content is an empty one here, as in the original. */
+const ours: Readonly<Record<string, string>> = {
+  "messages | rejectattr('role', 'equalto', 'user') | map(attribute='content') | map('trim') | join('|')":
+    'Be brief.|Hello!||12 °C',
+};
 
 mock.timers.enable({ apis: ['Date'], now: new Date(now) });
 
 for (const { name, template, variables, expected, refused } of cases) {
-  (unlike.has(name) ? test.failing : test)(name, (t) => {
+  test(name, (t) => {
     const { bos_token, eos_token, messages = [], ...others } = sets[variables]!;
     const render = () =>
       new ChatTemplate(template, { bosToken: bos_token, eosToken: eos_token }).render(messages, { variables: others });
-    if (refused === undefined) t.is(render(), expected!);
+    if (refused === undefined) t.is(render(), ours[name] ?? expected!);
     else t.true(t.throws(render)!.message.includes(refused!));
   });
 }
