@@ -74,6 +74,8 @@ export interface NativeFinish {
 export interface NativeLoadOptions {
   /** A GGUF file or a folder in the Hugging Face layout. */
   modelPath: string
+  /** The GGUF file of a vision tower. */
+  mmproj?: string
   /** A folder or tokenizer.json to use in place of the model's own. */
   tokenizerPath?: string
   /** `auto` or `cpu`. */

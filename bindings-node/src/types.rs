@@ -14,6 +14,8 @@ use std::collections::HashMap;
 pub struct NativeLoadOptions {
     /// A GGUF file or a folder in the Hugging Face layout.
     pub model_path: String,
+    /// The GGUF file of a vision tower.
+    pub mmproj: Option<String>,
     /// A folder or tokenizer.json to use in place of the model's own.
     pub tokenizer_path: Option<String>,
     /// `auto` or `cpu`.
@@ -44,6 +46,7 @@ impl NativeLoadOptions {
     pub fn translate(self) -> loader::LoadOptions {
         loader::LoadOptions {
             model_path: self.model_path.into(),
+            mmproj: self.mmproj.map(Into::into),
             tokenizer_path: self.tokenizer_path.map(Into::into),
             device: self.device,
             dtype: self.dtype,

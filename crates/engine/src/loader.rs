@@ -44,6 +44,8 @@ const SPARE_PAGES: usize = 2;
 pub struct LoadOptions {
     /// A GGUF file or a folder.
     pub model_path: PathBuf,
+    /// The GGUF file of the vision tower, where that lies beside the one of the language model.
+    pub mmproj: Option<PathBuf>,
     /// Where the tokenizer is, if not with the model.
     pub tokenizer_path: Option<PathBuf>,
     /// `auto` or `cpu`.
@@ -145,7 +147,7 @@ impl Loaded {
 
 /// Loads a model; `on_progress` is told bytes done and bytes in all.
 pub fn load(options: &LoadOptions, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded> {
-    let files = weights::open(&options.model_path)?;
+    let files = weights::open_with(&options.model_path, options.mmproj.as_deref())?;
     let config = ModelConfig::of(&files)?;
     load_as(options, &files, config, on_progress)
 }

@@ -51,7 +51,7 @@ impl Running {
     }
 
     fn start_as(options: LoadOptions, change: fn(&mut ModelConfig)) -> Self {
-        let files = sglang_engine::weights::open(&options.model_path).unwrap();
+        let files = sglang_engine::weights::open_with(&options.model_path, options.mmproj.as_deref()).unwrap();
         let mut config = ModelConfig::of(&files).unwrap();
         change(&mut config);
         let options = LoadOptions { reuse: true, ..options };
@@ -297,6 +297,45 @@ fn gguf_files_are_the_checkpoints_they_were_made_of() {
         }
         let [rounded, exact] = [GgmlDType::Q4_0, GgmlDType::Q8_0].map(|format| differences(name, format, |_| {}).0);
         assert!(rounded < 1.0 && exact < rounded, "{name}: Q4_0 differs by {rounded}, Q8_0 by {exact}");
+    }
+}
+
+/// LLaVA as a GGUF file of the language model and one of its eyes, in both spellings.
+#[test]
+fn eyes_in_a_file_of_their_own_are_the_checkpoint_they_were_made_of() {
+    let image = std::fs::read(fixture("llava/image.png")).unwrap();
+    let scratch = Scratch::new();
+    let [model, mmproj] = ["model.gguf", "mmproj.gguf"].map(|name| scratch.0.join(name));
+    let tokenizer_path = Some(fixture("llava"));
+    let ask = |model_path: PathBuf, mmproj, prompt: &str| {
+        let options = LoadOptions { mmproj, tokenizer_path: tokenizer_path.clone(), ..float32(model_path) };
+        let request = greedy(Prompt::Text(prompt.into()), 1);
+        Running::start(options).ask_one(Request { images: vec![image.clone()], ..request }).prompt_logprobs
+    };
+    let reference = json("llava/reference.json");
+    for (format, spelling, most) in [
+        (GgmlDType::F32, made::Spelling::New, 1e-3),
+        (GgmlDType::F32, made::Spelling::Old, 1e-3),
+        (GgmlDType::F16, made::Spelling::Old, 0.1),
+        (GgmlDType::Q8_0, made::Spelling::New, 0.2),
+    ] {
+        made::gguf("llava", format, &model);
+        made::eyes(spelling).write(format, &mmproj);
+        let case = &reference["cases"][0];
+        let prompt = case["prompt"].as_str().unwrap();
+        let [source, made] = [(fixture("llava"), None), (model.clone(), Some(mmproj.clone()))]
+            .map(|(model, mmproj)| ask(model, mmproj, prompt));
+        assert_close(&format!("{format:?}, {spelling:?}"), &made, &source, most);
+        if format == GgmlDType::F32 {
+            let options = LoadOptions {
+                mmproj: Some(mmproj.clone()),
+                tokenizer_path: tokenizer_path.clone(),
+                ..float32(model.clone())
+            };
+            let running = Running::start_as(options, round_frequencies);
+            let request = Request { images: vec![image.clone()], ..Default::default() };
+            check_case(&format!("{spelling:?} {prompt:?}"), &running, request, prompt, case);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod from_gguf;
 mod from_json;
+mod from_mmproj;
 mod vision;
 
 pub use vision::VisionConfig;
@@ -172,7 +173,13 @@ impl ModelConfig {
     /// The configuration of opened files.
     pub fn of(files: &ModelFiles) -> Result<Self> {
         match &files.description {
-            Description::Gguf(metadata) => Self::from_gguf(metadata, files.weights.as_ref()),
+            Description::Gguf(metadata) => {
+                let model = Self::from_gguf(metadata, files.weights.as_ref())?;
+                let Some(tower) = &files.tower else { return Ok(model) };
+                let vision = VisionConfig::from_mmproj(tower, files.weights.as_ref(), model.hidden)?;
+                let (model_type, architectures) = ("llava".into(), vec!["LlavaForConditionalGeneration".into()]);
+                Ok(ModelConfig { model_type, architectures, vision: Some(vision), ..model })
+            }
             Description::Folder(folder) => Self::from_folder(folder),
         }
     }

@@ -5,7 +5,7 @@
 use super::gguf_header::{parse, MAGIC};
 use super::shards::Shards;
 use super::stored::{Entry, Stored};
-use super::{map, Metadata, Source};
+use super::{map, mmproj, Metadata, Source};
 use crate::{Error, Result};
 use std::io::Read;
 use std::path::Path;
@@ -47,10 +47,11 @@ impl Gguf {
         let map = map(path)?;
         let header = parse(&map).map_err(|e| Error::load(format!("{}: {e}", path.display())))?;
         let metadata = Metadata { file: path.to_owned(), values: header.values };
-        let tensors = header.tensors.into_iter().flat_map(|(name, entry)| canonical(&name, entry)).collect();
-        let paired = match metadata.text("general.architecture")? {
-            Some("llama") => Some(llama_heads(&metadata)?),
-            _ => None,
+        let architecture = metadata.text("general.architecture")?;
+        let paired = if architecture == Some("llama") { Some(llama_heads(&metadata)?) } else { None };
+        let tensors = match architecture {
+            Some(mmproj::ARCHITECTURE) => mmproj::canonical(header.tensors),
+            _ => header.tensors.into_iter().flat_map(|(name, entry)| canonical(&name, entry)).collect(),
         };
         Ok((Stored::new(path, tensors).with_pairs(paired), metadata))
     }

@@ -7,6 +7,7 @@ mod gguf;
 mod gguf_header;
 pub(crate) mod llava;
 mod metadata;
+mod mmproj;
 mod open;
 mod packed;
 mod pickle;
@@ -17,7 +18,7 @@ mod zip;
 
 pub use gguf::Gguf;
 pub use metadata::{Metadata, Value};
-pub use open::{open, Description, ModelFiles};
+pub use open::{open, open_with, Description, ModelFiles};
 
 use crate::{Error, Result};
 use sglang_kernels::dtype::DType;

@@ -1,6 +1,8 @@
 //! From a path to a model's files: a GGUF file, or a folder with `config.json` and safetensors or PyTorch files, or a
 //! folder that holds one GGUF file, whole or split.
 //!
+//! A GGUF file may have its vision tower in another one beside it ("mmproj"), which is opened if it is named.
+//!
 //! Law: the kind is told by content and exact names; where two readings are possible, it is an error that lists what
 //! was found.
 
@@ -9,7 +11,7 @@ use super::packed::Packed;
 use super::pickle::PICKLE;
 use super::safetensors::SAFETENSORS;
 use super::shards::Shards;
-use super::{gguf, read_json, Gguf, Metadata, Source};
+use super::{gguf, mmproj, read_json, Gguf, Metadata, Source};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,8 @@ pub struct ModelFiles {
     pub weights: Box<dyn Source>,
     /// Everything else.
     pub description: Description,
+    /// Keys of the GGUF file of the vision tower, where that is one of its own.
+    pub tower: Option<Metadata>,
 }
 
 /// Where the configuration, the tokenizer and the chat template are written.
@@ -48,6 +52,15 @@ pub fn open(path: &Path) -> Result<ModelFiles> {
     }
 }
 
+/// The same, with the vision tower of another GGUF file where one is given.
+pub fn open_with(path: &Path, tower: Option<&Path>) -> Result<ModelFiles> {
+    let files = open(path)?;
+    match tower {
+        Some(tower) => files.with_tower(tower),
+        None => Ok(files),
+    }
+}
+
 fn open_folder(folder: &Path) -> Result<ModelFiles> {
     let config = folder.join("config.json");
     if let Some(mut weights) = open_checkpoint(folder, &config)? {
@@ -57,9 +70,12 @@ fn open_folder(folder: &Path) -> Result<ModelFiles> {
             let tower = tower.map(|tower| open_checkpoint(&tower, &tower.join("config.json"))).transpose()?.flatten();
             weights = Box::new(llava::join(folder, weights, tower)?);
         }
-        return Ok(ModelFiles { path: folder.into(), weights, description: Description::Folder(folder.into()) });
+        let description = Description::Folder(folder.into());
+        return Ok(ModelFiles { path: folder.into(), weights, description, tower: None });
     }
-    match &files_ending(folder, ".gguf")?[..] {
+    let mut models = files_ending(folder, ".gguf")?;
+    models.retain(|file| !is_tower(file));
+    match &models[..] {
         [] => Err(nothing_to_open(folder, config.is_file())),
         [first, others @ ..] if others.iter().all(|other| gguf::same_split(first, other)) => open_gguf(folder, first),
         files => {
@@ -92,7 +108,12 @@ fn nothing_to_open(folder: &Path, has_config: bool) -> Error {
 
 fn open_gguf(path: &Path, file: &Path) -> Result<ModelFiles> {
     let (weights, metadata) = Gguf::open(file)?;
-    Ok(ModelFiles { path: path.into(), weights, description: Description::Gguf(metadata) })
+    Ok(ModelFiles { path: path.into(), weights, description: Description::Gguf(metadata), tower: None })
+}
+
+/// Whether a file is called like that of a vision tower.
+fn is_tower(file: &Path) -> bool {
+    file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains("mmproj"))
 }
 
 /// The files of a folder whose names end so, sorted.
@@ -106,6 +127,27 @@ pub(super) fn files_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> 
 }
 
 impl ModelFiles {
+    /// The language model of a GGUF file joined with the vision tower of another one.
+    fn with_tower(self, file: &Path) -> Result<Self> {
+        if !matches!(self.description, Description::Gguf(_)) {
+            let model = self.path.display();
+            return Err(Error::load(format!("{}: belongs to a GGUF file, which {model} is not", file.display())));
+        }
+        let (tower, metadata) = match Gguf::has_magic(file)? {
+            true => Gguf::open(file)?,
+            false => return Err(Error::load(format!("{}: not a GGUF file", file.display()))),
+        };
+        let architecture = metadata.text("general.architecture")?.unwrap_or_default();
+        if architecture != mmproj::ARCHITECTURE {
+            let expected = mmproj::ARCHITECTURE;
+            return Err(metadata.error(format_args!("is of type {architecture:?}; a vision tower is of {expected:?}")));
+        }
+        let what = format!("{} and {}", self.path.display(), file.display());
+        let names = |stored: &[&str]| stored.iter().map(|&name| name.to_owned()).collect();
+        let weights = Box::new(Shards::joined(what, vec![self.weights, tower], names)?);
+        Ok(ModelFiles { weights, tower: Some(metadata), ..self })
+    }
+
     /// The chat template (Jinja), where the model has one: `chat_template.jinja`, the default one of
     /// `tokenizer_config.json`, or the GGUF key.
     pub fn chat_template(&self) -> Result<Option<String>> {

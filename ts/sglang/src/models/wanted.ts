@@ -10,24 +10,28 @@ interface Named {
 export interface Wanted<F> {
   readonly files: readonly F[];
   readonly main?: string;
+  /** The vision tower of a GGUF file, where it is one of its own. */
+  readonly tower?: string;
 }
 
-/** The files a model is read from, or only those its tokenizer is. */
-export type Part = 'model' | 'tokenizer';
+/** The files a model is read from, the same without a vision tower beside it, or only those its tokenizer is read from. */
+export type Part = 'model' | 'language' | 'tokenizer';
 
 /**
  * The file that was named, or the GGUF file of the quantization that was; else weights in safetensors or PyTorch's
- * format with all small texts; else the only GGUF file. A split file counts as one.
+ * format with all small texts; else the only GGUF file. A split file counts as one. With a GGUF file comes its vision
+ * tower, where the repository has just one.
  */
 export function wanted<F extends Named>(files: readonly F[], { repo, file }: HubId, part: Part): Wanted<F> {
-  if (file !== undefined) return namedFile(files, repo, file);
+  const tower = part === 'model' ? towerOf(files) : undefined;
+  if (file !== undefined) return namedFile(files, repo, file, tower);
   const top = files.filter(({ path }) => !path.includes('/'));
   const texts = top.filter(({ path }) => /\.(json|jinja|model)$/.test(path) || path === 'merges.txt');
   if (part === 'tokenizer' && texts.some(({ path }) => isTokenizer(path))) return { files: texts };
   const weights = weightsOf(top);
   if (weights.length > 0) return { files: [...texts, ...weights] };
   const models = splitFiles(ggufsOf(files));
-  if (models.length === 1) return whole(models[0]!);
+  if (models.length === 1) return whole(models[0]!, tower);
   if (models.length > 1) throw several(repo, models.flat());
   throw notInRepository(`${repo} has no safetensors, PyTorch or GGUF files, only`, files);
 }
@@ -56,9 +60,17 @@ function weightsOf<F extends Named>(top: readonly F[]): F[] {
   return found.find((weights) => weights.length > 0) ?? [];
 }
 
-/** GGUF files of language models; those of vision towers lie beside them. */
+const isTower = ({ path }: Named) => /(^|[-_./])mmproj[^/]*\.gguf$/i.test(path);
+
+/** The vision tower beside the GGUF file of a language model, where it is the only one. */
+export function towerOf<F extends Named>(files: readonly F[]): F | undefined {
+  const towers = weightsOf(files).length === 0 ? files.filter(isTower) : [];
+  return towers.length === 1 ? towers[0] : undefined;
+}
+
+/** GGUF files of language models. */
 function ggufsOf<F extends Named>(files: readonly F[]): F[] {
-  return files.filter(({ path }) => path.endsWith('.gguf') && !/(^|\/)mmproj/.test(path));
+  return files.filter((file) => file.path.endsWith('.gguf') && !isTower(file));
 }
 
 /** Parts of one split file together, in order. */
@@ -74,18 +86,18 @@ function splitFiles<F extends Named>(files: readonly F[]): F[][] {
   return [...groups.values()];
 }
 
-function namedFile<F extends Named>(files: readonly F[], repo: string, file: string): Wanted<F> {
+function namedFile<F extends Named>(files: readonly F[], repo: string, file: string, tower?: F): Wanted<F> {
   const exact = files.filter(({ path }) => path === file);
-  if (exact.length === 1) return { files: exact, main: file };
+  if (exact.length === 1) return whole(exact, isTower(exact[0]!) ? undefined : tower);
   const quantized = new RegExp(`(^|[-._/])${file.replaceAll(/\W/g, '\\$&')}([-.][^/]*)?\\.gguf$`, 'i');
   const models = splitFiles(ggufsOf(files).filter(({ path }) => quantized.test(path)));
-  if (models.length === 1) return whole(models[0]!);
+  if (models.length === 1) return whole(models[0]!, tower);
   if (models.length > 1) throw several(repo, models.flat());
   throw notInRepository(`${repo} has no file "${file}"; it has`, files);
 }
 
-function whole<F extends Named>(parts: readonly F[]): Wanted<F> {
-  return { files: parts, main: parts[0]!.path };
+function whole<F extends Named>(parts: readonly F[], tower?: F): Wanted<F> {
+  return { files: tower ? [...parts, tower] : parts, main: parts[0]!.path, tower: tower?.path };
 }
 
 function several(repo: string, files: readonly Named[]): SglangError {

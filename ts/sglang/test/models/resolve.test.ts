@@ -178,6 +178,29 @@ test('one file of a hub model', async (t) => {
   await t.throwsAsync(resolveModel('org/quants:../evil.gguf', { env }), { code: 'model_not_found' });
 });
 
+test('the only vision tower of a repository or folder comes with the language model', async (t) => {
+  const files = {
+    'model-Q4_0.gguf': content,
+    'model-Q8_0.gguf': content,
+    'mmproj-model-f16.gguf': Buffer.from('eyes'),
+  };
+  const hub = await fakeHub(t, 'org/llava', { ...files, 'README.md': Buffer.from('#') });
+  const env = await environment(t, hub.endpoint);
+  const language = await resolveModel('org/llava:Q4_0', { env, part: 'language' });
+  t.is(language.mmprojPath, undefined);
+  const folder = join(language.path, '..');
+  t.deepEqual(await readdir(folder), ['model-Q4_0.gguf']);
+  const whole = { ...language, mmprojPath: join(folder, 'mmproj-model-f16.gguf') };
+  t.deepEqual(await resolveModel('org/llava:Q4_0', { env }), whole);
+  t.is(await readFile(whole.mmprojPath, 'utf8'), 'eyes');
+  t.deepEqual(await resolveModel('org/llava:Q4_0', { env, offline: true }), whole);
+  t.deepEqual(await resolveModel('org/llava:mmproj-model-f16.gguf', { env }), { path: whole.mmprojPath });
+  t.deepEqual(await resolveModel(folder), { path: folder, mmprojPath: whole.mmprojPath });
+  t.deepEqual(await resolveModel(whole.path), { path: whole.path }, 'a file is taken as it is');
+  await writeFile(join(folder, 'llava-mmproj-f32.gguf'), 'others');
+  t.deepEqual(await resolveModel(folder), { path: folder }, 'of several none is chosen');
+});
+
 test('a model that the hub does not have', async (t) => {
   const hub = await fakeHub(t, 'org/name', { 'README.md': Buffer.from('#') });
   const env = await environment(t, hub.endpoint);

@@ -37,6 +37,15 @@ impl VisionConfig {
     pub fn patches(&self) -> usize {
         (self.sight.preprocess.crop / self.patch).pow(2)
     }
+
+    /// Fails where the sizes cannot be those of a vision tower.
+    pub(super) fn checked(self) -> Parsed<Self> {
+        let sizes = [self.hidden, self.heads, self.ffn, self.sight.n_tokens];
+        match sizes.iter().all(|size| (1..=1 << 20).contains(size)) && self.hidden.is_multiple_of(self.heads) {
+            true => Ok(self),
+            false => Err(format!("the sizes of the vision tower make no sense: {self:?}")),
+        }
+    }
 }
 
 /// What LLaVA's `text_config` leaves out.
@@ -84,12 +93,12 @@ fn read(config: &Fields, vision: &Fields, preprocessor: &Fields) -> Parsed<Visio
     let class_token = matches!(strategy, Some("full" | "cls_patch"));
     let preprocess = preprocess(config, preprocessor)?;
     let patch = vision.size("patch_size")?.unwrap_or(32);
-    if patch == 0 || preprocess.crop % patch != 0 || vision.need_size("image_size")? != preprocess.crop {
-        return Err(format!("pictures of {} pixels do not fit the vision tower's patches of {patch}", preprocess.crop));
+    if vision.need_size("image_size")? != preprocess.crop {
+        return Err(format!("the vision tower does not take pictures of {} pixels", preprocess.crop));
     }
-    let n_tokens = (preprocess.crop / patch).pow(2) + usize::from(class_token);
+    let n_tokens = n_tokens(preprocess.crop, patch)? + usize::from(class_token);
     let token = [config.tokens("image_token_index")?, config.tokens("image_token_id")?].concat().first().copied();
-    let vision = VisionConfig {
+    VisionConfig {
         hidden: vision.need_size("hidden_size")?,
         layers: layers(config, vision.need_size("num_hidden_layers")?)?,
         heads: vision.need_size("num_attention_heads")?,
@@ -99,11 +108,15 @@ fn read(config: &Fields, vision: &Fields, preprocessor: &Fields) -> Parsed<Visio
         activation,
         class_token,
         sight: Sight { preprocess, n_tokens, token },
-    };
-    let sizes = [vision.hidden, vision.heads, vision.ffn, n_tokens];
-    match sizes.iter().all(|size| (1..=1 << 20).contains(size)) && vision.hidden.is_multiple_of(vision.heads) {
-        true => Ok(vision),
-        false => Err(format!("the sizes of the vision tower make no sense: {vision:?}")),
+    }
+    .checked()
+}
+
+/// Patches of a picture of `side` × `side` pixels.
+pub(super) fn n_tokens(side: usize, patch: usize) -> Parsed<usize> {
+    match side.checked_rem(patch) {
+        Some(0) if side <= 4096 => Ok((side / patch).pow(2)),
+        _ => Err(format!("pictures of {side} pixels do not fit the vision tower's patches of {patch}")),
     }
 }
 
