@@ -13,8 +13,8 @@ const edges: Record<string, string[]> = {
   backends: ['templates', 'engine/errors.ts', 'lang'],
   trace: ['lang'],
   testing: ['backends', 'engine/errors.ts', 'lang'],
-  models: ['engine/errors.ts', 'lang/nearest.ts'],
-  engine: ['backends', 'models', 'templates'],
+  models: ['engine/errors.ts', 'lang/abort.ts', 'lang/nearest.ts'],
+  engine: ['backends', 'lang/abort.ts', 'models', 'templates'],
   server: [
     'engine/embedding.ts',
     'engine/errors.ts',

@@ -9,6 +9,7 @@ import { get as getHttp, type IncomingMessage } from 'node:http';
 import { get as getHttps } from 'node:https';
 import { BlockList, isIP, type LookupFunction } from 'node:net';
 import { fileURLToPath } from 'node:url';
+import { anySignal } from '../lang/abort.ts';
 import { SglangError } from './errors.ts';
 import type { ImageInput } from './types.ts';
 
@@ -51,7 +52,7 @@ const tooLarge = () => new Error(`larger than ${MAX_BYTES} bytes`);
 
 async function download(url: URL, trusted: boolean, signal: AbortSignal | undefined): Promise<Uint8Array> {
   const limit = AbortSignal.timeout(MAX_TIME);
-  const either = signal ? AbortSignal.any([signal, limit]) : limit;
+  const either = anySignal(signal, limit);
   for (let i = 0; i <= MAX_REDIRECTS; i++) {
     if (!/^https?:$/.test(url.protocol)) throw new Error(`${url.protocol} is not supported`);
     const response = await request(url, trusted, either);

@@ -1,5 +1,18 @@
 /** Waiting that ends with a signal. Law: after the signal nothing waits, even for a source that does not heed it. */
 
+const sourcesOf = new WeakMap<AbortSignal, readonly AbortSignal[]>();
+
+/**
+ * Aborts with the first of `signals`. `AbortSignal.any` alone lets go of its sources (Node 20): a timeout that nothing
+ * else holds would be collected as garbage and never come.
+ */
+export function anySignal(...signals: readonly (AbortSignal | undefined)[]): AbortSignal {
+  const sources = signals.filter((signal) => signal !== undefined);
+  const either = AbortSignal.any(sources);
+  sourcesOf.set(either, sources);
+  return either;
+}
+
 /** `promise`, or a rejection with the signal's reason, whichever comes first. */
 export async function abortable<T>(promise: PromiseLike<T>, signal: AbortSignal): Promise<T> {
   const { aborted, forget } = rejectionOf(signal);

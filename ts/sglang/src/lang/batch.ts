@@ -1,5 +1,6 @@
 /** Many runs of one program. Laws: results are in the order of the arguments; at most `concurrency` run at once. */
 import type { Backend } from '../backends/backend.ts';
+import { anySignal } from './abort.ts';
 import { checkOptions } from './options.ts';
 import { BatchError, ProgramError, programError } from './program-error.ts';
 import { withSharedStart } from './shared-start.ts';
@@ -88,7 +89,7 @@ class Batch {
 
   async #item(index: number): Promise<Outcome> {
     const { signal: outer } = this.options;
-    const signal = outer ? AbortSignal.any([outer, this.#stop.signal]) : this.#stop.signal;
+    const signal = anySignal(outer, this.#stop.signal);
     try {
       return { status: 'fulfilled', value: await this.start(this.list[index]!, { ...this.options, signal }) };
     } catch (cause) {

@@ -3,7 +3,7 @@
  * as the one before is done, whether or not anybody waits; the first failure is the prompt's for good.
  */
 import type { Backend, Delta, GenMeta, GenerateOptions, Turn } from '../backends/backend.ts';
-import { abortable, abortablePieces } from './abort.ts';
+import { abortable, abortablePieces, anySignal } from './abort.ts';
 import type { Constraint } from './constraint.ts';
 import { EventLog } from './events.ts';
 import type { Node } from './ir.ts';
@@ -144,7 +144,7 @@ class Interpreter {
 
   /** A signal of its own for each call: one with a listener for every branch looks to Node like a leak. */
   signalOf({ signal }: SamplingOptions = {}): AbortSignal {
-    return AbortSignal.any(signal ? [signal, this.session.signal] : [this.session.signal]);
+    return anySignal(signal, this.session.signal);
   }
 }
 

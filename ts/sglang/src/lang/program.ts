@@ -3,7 +3,7 @@
  * leaves nothing running.
  */
 import type { Backend } from '../backends/backend.ts';
-import { abortable } from './abort.ts';
+import { abortable, anySignal } from './abort.ts';
 import { runAll } from './batch.ts';
 import { Scope, type Session } from './interpreter.ts';
 import { checkOptions } from './options.ts';
@@ -78,7 +78,7 @@ class Running implements Run<Vars> {
       throw new TypeError('backend: expected an Engine, a RuntimeEndpoint, an OpenAI or another Backend of sglang');
     const own = this.#controller.signal;
     const { span, end } = traceRun(nameOf(body), args, trace);
-    const session = { backend, defaults, span, isRow, signal: signal ? AbortSignal.any([signal, own]) : own };
+    const session = { backend, defaults, span, isRow, signal: anySignal(signal, own) };
     this.#scope = Scope.root(session);
     this.#outcome = quiet(this.#run(body, args, session));
     quiet(this.#outcome.then(() => end(), end));

@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { anySignal } from '../lang/abort.ts';
 import { hubHome } from './cache.ts';
 import type { Content, Fetch } from './download.ts';
 
@@ -85,8 +86,7 @@ export class Hub {
     return async (from, signal) => {
       const watch = new Watch(this.patienceMs, signal);
       const response = await this.get(url, from > 0 ? { Range: `bytes=${from}-` } : {}, watch);
-      const chunks = (response.body ?? new ReadableStream<Uint8Array>()) as AsyncIterable<Uint8Array>;
-      return { start: response.status === 206 ? from : 0, chunks: watch.over(chunks) };
+      return { start: response.status === 206 ? from : 0, chunks: watch.over(response) };
     };
   }
 
@@ -162,7 +162,7 @@ class Watch {
     private readonly patienceMs: number,
     signal?: AbortSignal,
   ) {
-    this.signal = AbortSignal.any([this.control.signal, ...(signal ? [signal] : [])]);
+    this.signal = anySignal(this.control.signal, signal);
   }
 
   feed(): void {
@@ -175,10 +175,10 @@ class Watch {
     clearTimeout(this.timer);
   }
 
-  /** Only waiting for the other side counts. */
-  async *over(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  /** The body; only waiting for the other side counts. A response that nothing holds would take its unread body with it. */
+  async *over(response: Response): AsyncGenerator<Uint8Array> {
     try {
-      for await (const chunk of chunks) {
+      for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
         this.pause();
         yield chunk;
         this.feed();

@@ -7,6 +7,7 @@ import { download, hasSize } from './download.ts';
 import type { PullOptions, PullProgress } from './download.ts';
 import { Hub, isInside, parseHubId } from './hub.ts';
 import type { HubFile, HubId } from './hub.ts';
+import { anySignal } from '../lang/abort.ts';
 import { nearest } from '../lang/nearest.ts';
 import { Repository } from './repository.ts';
 import { namedModels } from './table.ts';
@@ -185,7 +186,7 @@ async function pullFiles(
   const totalBytes = files.reduce((sum, file) => sum + file.bytes, 0);
   const doneBytes = files.map(() => 0);
   const failure = new AbortController();
-  const either = AbortSignal.any([failure.signal, ...(signal ? [signal] : [])]);
+  const either = anySignal(failure.signal, signal);
   const report = (i: number, bytes: number) => {
     doneBytes[i] = bytes;
     onProgress?.({ phase: 'download', doneBytes: doneBytes.reduce((sum, done) => sum + done), totalBytes });

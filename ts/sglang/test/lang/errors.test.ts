@@ -1,4 +1,7 @@
 /** What goes wrong is told once, where it is awaited, with what the program knew; nothing hangs and nothing is left. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import test from 'ava';
 import { z } from 'zod';
 import { FakeBackend, ProgramError, SglangError, fn, gen, image, select, type Backend } from '../../src/index.ts';
@@ -221,6 +224,27 @@ for (const [level, start] of [
     t.is((await caught(run)).cause, boom);
   });
 }
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+/** Nothing here but the language keeps the signals: what a function that waits has once seen, it may hold. */
+const hundredMs = () => AbortSignal.timeout(100);
+const timedOut = [
+  () => fn((s) => s`${gen('x')}`).run({}, { backend: deaf, signal: hundredMs() }),
+  () => fn((s) => s`${gen('x', { signal: hundredMs() })}`).run({}, { backend: deaf }),
+  () => fn((s) => s`${gen('x')}`).runBatch([{}], { backend: deaf, signal: hundredMs() }),
+];
+
+test('a timeout comes though nothing else holds its signal', async (t) => {
+  const outcomes = timedOut.map((start) => Promise.race([caught(start()), sleep(5_000, new Error('nothing came'))]));
+  await sleep(1);
+  collectGarbage();
+  t.deepEqual(
+    (await Promise.all(outcomes)).map(({ name }) => name),
+    Array(3).fill('TimeoutError'),
+  );
+});
 
 test('run.abort stops it, and a run with an aborted signal asks nothing', async (t) => {
   const run = fn((s) => s`${gen('x')}`).run({}, { backend: deaf });
