@@ -54,13 +54,13 @@ function program(around: Surroundings): Command {
     .exitOverride()
     .configureOutput({ writeOut: (text) => around.stdout.write(text), writeErr: (text) => around.stderr.write(text) });
   const serve = all.command('serve').description('serve a model over HTTP: the OpenAI API and the native one');
-  addFlags(serve, ['engine', 'server']).action(() => runServe(serve, around));
+  addFlags(serve, ['engine', 'server']).action(() => stoppable((stop) => runServe(serve, around, stop)));
   const generate = all.command('generate').description('print the continuation of a prompt');
   addFlags(generate.argument('<prompt>', 'the prompt'), ['engine', 'sampling', 'generate']);
-  generate.action((prompt: string) => runGenerate(prompt, generate, around));
+  generate.action((prompt: string) => stoppable((stop) => runGenerate(prompt, generate, around, stop)));
   const run = all.command('run').description('run a program of a file, on rows of arguments');
   addFlags(run.argument('<file>', 'exports a program'), ['run', 'backend', 'engine', 'sampling']);
-  run.action((file: string) => runRun(file, run, around));
+  run.action((file: string) => stoppable((stop) => runRun(file, run, around, stop)));
   const chat = all.command('chat').description('talk with a model');
   addFlags(chat, ['chat', 'backend', 'engine', 'sampling']).action(() => runChat(chat, around));
   const pull = all
@@ -68,7 +68,7 @@ function program(around: Surroundings): Command {
     .description('fetch a model and print its path')
     .argument('<model>', 'a named model or a hub id')
     .option('--revision <name>', 'branch, tag or commit of a hub id');
-  pull.action((name: string) => runPull(name, pull.opts(), around));
+  pull.action((name: string) => stoppable((stop) => runPull(name, pull.opts(), around, stop)));
   const grammar = all
     .command('grammar')
     .description('compile constraints and walk instances through their masks')
@@ -99,8 +99,12 @@ async function runGrammar(
   if (wrong > 0) throw new Error(`${wrong} wrong verdicts`);
 }
 
-async function runPull(name: string, { revision }: { revision?: string }, around: Surroundings): Promise<void> {
-  const stop = stopSignal();
+async function runPull(
+  name: string,
+  { revision }: { revision?: string },
+  around: Surroundings,
+  stop: AbortSignal,
+): Promise<void> {
   const view = progressView(around.stderr);
   try {
     const { path } = await resolveModel(name, { env: around.env, revision, signal: stop, onProgress: view.show });
@@ -110,10 +114,9 @@ async function runPull(name: string, { revision }: { revision?: string }, around
   }
 }
 
-async function runGenerate(prompt: string, command: Command, around: Surroundings): Promise<void> {
+async function runGenerate(prompt: string, command: Command, around: Surroundings, stop: AbortSignal): Promise<void> {
   const samplingParams = readFlags(command, 'sampling', around.env);
   const { chat } = readFlags(command, 'generate', around.env);
-  const stop = stopSignal();
   const engine = await loadEngine(readFlags(command, 'engine', around.env), around, stop);
   try {
     const input = chat ? { messages: [{ role: 'user', content: prompt }] } : { prompt };
@@ -124,12 +127,11 @@ async function runGenerate(prompt: string, command: Command, around: Surrounding
   }
 }
 
-async function runRun(file: string, command: Command, around: Surroundings): Promise<void> {
+async function runRun(file: string, command: Command, around: Surroundings, stop: AbortSignal): Promise<void> {
   const { env, stdout, stderr } = around;
   const options = readFlags(command, 'run', env);
   const { maxNewTokens: maxTokens, temperature } = readFlags(command, 'sampling', env);
   const { baseUrl } = readFlags(command, 'backend', env);
-  const stop = stopSignal();
   const { loadProgram } = await import('./load-program.ts');
   const { program, backend: own } = await loadProgram(file, options.export);
   const open = () =>
@@ -163,10 +165,9 @@ async function backendOf(command: Command, around: Surroundings, stop?: AbortSig
   return openBackend({ baseUrl, modelPath: model.modelPath, env, loadEngine: loadHere });
 }
 
-async function runServe(command: Command, around: Surroundings): Promise<void> {
+async function runServe(command: Command, around: Surroundings, stop: AbortSignal): Promise<void> {
   const { logLevel, enableMetrics: _, ...server } = readFlags(command, 'server', around.env);
   const model = readFlags(command, 'engine', around.env);
-  const stop = stopSignal();
   const logger = createLogger(logLevel, around.stderr);
   const { serve, assertFree } = await import('../server/serve.ts');
   await assertFree(server.host, server.port);
@@ -215,16 +216,16 @@ async function templateText(nameOrFile: string): Promise<string> {
   });
 }
 
-/** Aborted by the first SIGINT or SIGTERM; the second ends the process. */
-function stopSignal(): AbortSignal {
+/** Runs what the first SIGINT or SIGTERM asks to stop; the second ends the process. */
+async function stoppable(body: (stop: AbortSignal) => Promise<void>): Promise<void> {
   const control = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(name, () => {
-      if (control.signal.aborted) process.exit(130);
-      control.abort(new Error(`stopped by ${name}`));
-    });
-  }
-  return control.signal;
+  const onSignal = (name: string) => {
+    if (control.signal.aborted) process.exit(130);
+    control.abort(new Error(`stopped by ${name}`));
+  };
+  const names = ['SIGINT', 'SIGTERM'] as const;
+  names.forEach((name) => process.on(name, onSignal));
+  await body(control.signal).finally(() => names.forEach((name) => process.off(name, onSignal)));
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

@@ -1,6 +1,4 @@
 /** The command as a process: what it prints where, and with which code it ends. */
-import { spawn } from 'node:child_process';
-import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -14,38 +12,26 @@ import type { ExecutionContext } from 'ava';
 import { runCommand } from '../../src/cli/commands.ts';
 import { flags } from '../../src/cli/options.ts';
 import { SglangError } from '../../src/engine/errors.ts';
+import { startNode } from '../node-process.ts';
 
 const real = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const fake = fileURLToPath(new URL('with-fake-engine.ts', import.meta.url));
 
-function start(script: string, args: string[], env: Record<string, string> = {}): ChildProcessWithoutNullStreams {
-  return spawn(process.execPath, ['--import=tsx', script, ...args], {
-    env: { ...process.env, COLUMNS: '400', ...env },
-  });
+function start(t: ExecutionContext, args: string[], env: Record<string, string> = {}, script = fake) {
+  return startNode(t, ['--import=tsx', script, ...args], { env: { ...process.env, COLUMNS: '400', ...env } });
 }
 
-async function ended(child: ChildProcessWithoutNullStreams) {
-  const out: string[] = [];
-  const err: string[] = [];
-  child.stdout.on('data', (chunk: Buffer) => out.push(chunk.toString()));
-  child.stderr.on('data', (chunk: Buffer) => err.push(chunk.toString()));
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, out: out.join(''), err: err.join('') };
-}
-
-const run = (args: string[], env?: Record<string, string>, script = fake) => ended(start(script, args, env));
+const run = (...given: Parameters<typeof start>) => start(...given).end;
 
 /** Starts `serve` on a free port; gives its first line and its URL. */
 async function serving(t: ExecutionContext, args: string[] = [], env: Record<string, string> = {}) {
-  const child = start(fake, ['serve', '--port', '0', ...args], env);
-  t.teardown(() => child.kill('SIGKILL'));
-  const [chunk] = (await once(child.stdout, 'data')) as [Buffer];
-  const line = chunk.toString();
-  return { child, line, url: /http:\/\/[^,\s]+/.exec(line)![0], end: ended(child) };
+  const { child, end } = start(t, ['serve', '--port', '0', ...args], env);
+  const [line] = (await once(child.stdout, 'data')) as [string];
+  return { child, line, url: /http:\/\/[^,\s]+/.exec(line)![0], end };
 }
 
 test('the help of serve tells every flag with its variable', async (t) => {
-  const { code, out } = await run(['serve', '--help'], {}, real);
+  const { code, out } = await run(t, ['serve', '--help'], {}, real);
   t.is(code, 0);
   const text = out.replace(/\s+/g, ' ');
   for (const flag of flags) {
@@ -56,15 +42,19 @@ test('the help of serve tells every flag with its variable', async (t) => {
       flag.name,
     );
   }
-  t.regex((await run(['--help'], {}, real)).out, /serve[^]*generate[^]*pull/);
+  t.regex((await run(t, ['--help'], {}, real)).out, /serve[^]*generate[^]*pull/);
 });
 
 test('--version is that of the package', async (t) => {
   const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')) as {
     version: string;
   };
-  t.is((await run(['--version'], {}, real)).out, `${version}\n`);
+  t.is((await run(t, ['--version'], {}, real)).out, `${version}\n`);
 });
+
+/** A command in this process takes its handlers of signals with it; AVA ends a stuck worker by SIGTERM. */
+const handlers = process.listenerCount('SIGTERM');
+test.after((t) => t.is(process.listenerCount('SIGTERM'), handlers));
 
 const mistakes: [args: string[], env: Record<string, string>, code: number, message: RegExp][] = [
   [['serve', '--prot', '1'], {}, 2, /unknown option '--prot'\n\(Did you mean --port\?\)/],
@@ -133,7 +123,7 @@ test('options come from the command line, else the environment, else the default
     SGLANG_DISABLE_RADIX_CACHE: 'true',
   };
   const args = ['--model', 'm', '--threads', '2', '--max-new-tokens', '0', '--chat-template', 'chatml'];
-  const { out, err, code } = await run(['generate', 'x', ...args], env);
+  const { out, err, code } = await run(t, ['generate', 'x', ...args], env);
   t.is(code, 0, err);
   t.deepEqual(JSON.parse(out.split('\n')[0]!), {
     modelPath: 'm',
@@ -152,15 +142,15 @@ test('a template file is read', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'sglang-test-'));
   t.teardown(() => rm(folder, { recursive: true }));
   await writeFile(join(folder, 'a.jinja'), '{{ x }}');
-  const { out } = await run(['generate', 'x', '--chat-template', join(folder, 'a.jinja')], { SHOW_OPTIONS: '1' });
+  const { out } = await run(t, ['generate', 'x', '--chat-template', join(folder, 'a.jinja')], { SHOW_OPTIONS: '1' });
   t.is((JSON.parse(out.split('\n')[0]!) as { chatTemplate: string }).chatTemplate, '{{ x }}');
 });
 
 test('generate prints the text, and progress elsewhere', async (t) => {
-  const { code, out, err } = await run(['generate', 'a', '--max-new-tokens', '3', '--temperature', '0']);
+  const { code, out, err } = await run(t, ['generate', 'a', '--max-new-tokens', '3', '--temperature', '0']);
   t.deepEqual([code, out], [0, 'tuv\n']);
   t.is(err, 'loading: 50 % of 100 MB\nloading: 100 % of 100 MB\n');
-  t.not((await run(['generate', 'a', '--chat', '--max-new-tokens', '3'])).out, out);
+  t.not((await run(t, ['generate', 'a', '--chat', '--max-new-tokens', '3'])).out, out);
 });
 
 test('serve says in one line what is ready, and ends in order at SIGTERM', async (t) => {
@@ -212,13 +202,12 @@ test('a port in use is told before the model is loaded', async (t) => {
   t.teardown(() => other.close());
   await once(other, 'listening');
   const { port } = other.address() as AddressInfo;
-  const { code, err } = await run(['serve', '--port', String(port)]);
+  const { code, err } = await run(t, ['serve', '--port', String(port)]);
   t.deepEqual([code, err], [1, `sglang: port ${port} on 127.0.0.1 is in use; choose another with --port\n`]);
 });
 
 test('a signal while the model loads ends the command', async (t) => {
-  const child = start(fake, ['serve', '--port', '0', '--model-path', 'slow']);
-  const end = ended(child);
+  const { child, end } = start(t, ['serve', '--port', '0', '--model-path', 'slow']);
   await once(child.stderr, 'data');
   child.kill('SIGINT');
   const { code, err } = await end;

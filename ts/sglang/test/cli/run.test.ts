@@ -1,11 +1,10 @@
 /** `sglang run`: rows in, rows out; what is finished stays finished, whatever happens to the rest. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
+import { startNode } from '../node-process.ts';
 
 const cli = fileURLToPath(new URL('with-fake-engine.ts', import.meta.url));
 const programs = fileURLToPath(new URL('programs/', import.meta.url));
@@ -21,24 +20,18 @@ function rowsFile(...rows: unknown[]): string {
   return file;
 }
 
-function start(program: string, args: string[], env: Record<string, string> = {}) {
-  const child = spawn(process.execPath, ['--import=tsx', cli, 'run', `${programs}${program}.ts`, ...args], {
-    env: { ...process.env, ...env },
-  });
-  const text = { out: '', err: '' };
-  child.stdout.on('data', (chunk: Buffer) => (text.out += chunk.toString()));
-  child.stderr.on('data', (chunk: Buffer) => (text.err += chunk.toString()));
-  const end = once(child, 'close').then(([code]) => ({ code: code as number | null, ...text }));
-  return { child, end };
+function start(t: ExecutionContext, program: string, args: string[], env: Record<string, string> = {}) {
+  const command = ['--import=tsx', cli, 'run', `${programs}${program}.ts`, ...args];
+  return startNode(t, command, { env: { ...process.env, ...env } });
 }
 
-const run = (program: string, args: string[], env?: Record<string, string>) => start(program, args, env).end;
+const run = (...given: Parameters<typeof start>) => start(...given).end;
 const countries = ['France', 'Japan', 'Peru'].map((country) => ({ country }));
 const line = (row: number, capital: string) => `${JSON.stringify({ row, args: countries[row], vars: { capital } })}\n`;
 
 test('rows become lines, in order, and a pipe gets nothing else', async (t) => {
   const args = ['--input', rowsFile(...countries), '--concurrency', '1'];
-  t.deepEqual(await run('capitals', args), {
+  t.deepEqual(await run(t, 'capitals', args), {
     code: 0,
     out: line(0, ' Paris') + line(1, ' Tokyo') + line(2, ' Lima'),
     err: '',
@@ -46,27 +39,27 @@ test('rows become lines, in order, and a pipe gets nothing else', async (t) => {
 });
 
 test('without rows the program runs once', async (t) => {
-  const { out } = await run('capitals', []);
+  const { out } = await run(t, 'capitals', []);
   t.deepEqual(JSON.parse(out), { row: 0, args: {}, vars: { capital: ' Paris' } });
 });
 
 test('failed rows are told; the others are kept, and not computed again', async (t) => {
   const [input, output] = [rowsFile(...countries), newFile()];
   const args = ['--input', input, '--output', output];
-  const failed = await run('capitals', args, { FAIL: 'of Japan' });
+  const failed = await run(t, 'capitals', args, { FAIL: 'of Japan' });
   t.is(failed.code, 1);
   t.regex(failed.err, /^sglang: 1 of 3 rows failed; the same command tries them again\n {2}row 1: .*out of ink\n$/);
   t.is(readFileSync(output, 'utf8').split('\n').length, 3);
-  const again = await run('capitals', args, { FAIL: 'of France' });
+  const again = await run(t, 'capitals', args, { FAIL: 'of France' });
   t.deepEqual(again, { code: 0, out: '', err: '' });
   t.is(readFileSync(output, 'utf8'), line(0, ' Paris') + line(1, ' Tokyo') + line(2, ' Lima'));
-  t.is((await run('capitals', args, { FAIL: 'capital' })).code, 0, 'nothing is left to do');
+  t.is((await run(t, 'capitals', args, { FAIL: 'capital' })).code, 0, 'nothing is left to do');
 });
 
 test('an interrupted run goes on where it was', async (t) => {
   const output = newFile();
   const args = ['--input', rowsFile(...countries), '--output', output, '--concurrency', '1'];
-  const { child, end } = start('capitals', args, { STUCK: 'of Peru' });
+  const { child, end } = start(t, 'capitals', args, { STUCK: 'of Peru' });
   while (!existsSync(output) || readFileSync(output, 'utf8') !== line(0, ' Paris') + line(1, ' Tokyo')) {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
@@ -75,19 +68,19 @@ test('an interrupted run goes on where it was', async (t) => {
   t.is(code, 1);
   t.is(err, `sglang: stopped by SIGINT; 2 of 3 rows are in ${output}\n`);
   writeFileSync(output, readFileSync(output, 'utf8').slice(0, -10));
-  t.is((await run('capitals', args, { FAIL: 'of France' })).code, 0, 'the broken line is computed anew');
+  t.is((await run(t, 'capitals', args, { FAIL: 'of France' })).code, 0, 'the broken line is computed anew');
   t.is(readFileSync(output, 'utf8'), line(0, ' Paris') + line(1, ' Tokyo') + line(2, ' Lima'));
 });
 
 test('a trace is a page, or printed', async (t) => {
   const page = newFile('html');
-  t.is((await run('capitals', ['--trace', page])).code, 0);
+  t.is((await run(t, 'capitals', ['--trace', page])).code, 0);
   t.regex(readFileSync(page, 'utf8'), /gen capital/);
-  t.regex((await run('capitals', ['--trace', '-'])).err, /^run program .*\n└ gen capital .*" Paris"\n$/);
+  t.regex((await run(t, 'capitals', ['--trace', '-'])).err, /^run program .*\n└ gen capital .*" Paris"\n$/);
 });
 
 test('a program without a backend of its own runs on the model', async (t) => {
-  const { code, out, err } = await run('several', ['--export', 'second']);
+  const { code, out, err } = await run(t, 'several', ['--export', 'second']);
   t.deepEqual([code, JSON.parse(out), err], [0, { row: 0, args: {}, vars: {} }, '']);
 });
 
@@ -104,7 +97,7 @@ const mistakes: [program: string, args: string[], message: RegExp][] = [
 
 for (const [program, args, message] of mistakes) {
   test(`a mistake is told in a line: ${program} ${message.source}`, async (t) => {
-    const { code, out, err } = await run(program, args);
+    const { code, out, err } = await run(t, program, args);
     t.deepEqual([code, out], [2, '']);
     t.regex(err, message);
     t.is(err.trimEnd().split('\n').length, 1, err);
@@ -113,8 +106,8 @@ for (const [program, args, message] of mistakes) {
 
 test('an output of other rows is not mixed with these', async (t) => {
   const output = newFile();
-  await run('capitals', ['--input', rowsFile(...countries), '--output', output]);
-  const { code, err } = await run('capitals', ['--input', rowsFile(countries[1]), '--output', output]);
+  await run(t, 'capitals', ['--input', rowsFile(...countries), '--output', output]);
+  const { code, err } = await run(t, 'capitals', ['--input', rowsFile(countries[1]), '--output', output]);
   t.is(code, 2);
   t.regex(err, /\.jsonl:1: made of other arguments than row 0 has now; give another --output, or remove it\n$/);
 });

@@ -2,14 +2,14 @@
  * Every program of `examples/programs`: what it prints on canned answers, word for word, and on the default model, where
  * a pattern tells sane output from nonsense. Uses the built package, as users do.
  */
-import { execFile } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { inspect, promisify } from 'node:util';
+import { inspect } from 'node:util';
 import test from 'ava';
 import { Engine, FakeBackend, setDefaultBackend, type Backend } from 'sglang';
 import { cannedReplies } from '../../../../examples/canned.ts';
 import { defaultModel } from '../engine/fixtures.ts';
+import { outputOf } from '../node-process.ts';
 
 const folder = new URL('../../../../examples/programs/', import.meta.url);
 
@@ -186,5 +186,5 @@ test('the tests of the examples pass on their recording', async (t) => {
   const file = fileURLToPath(new URL('../testing/few_shot_qa.test.ts', folder));
   const args = ['--import=tsx', '--test', '--test-reporter=tap', file];
   const { NODE_TEST_CONTEXT: _none, ...env } = process.env;
-  t.regex((await promisify(execFile)(process.execPath, args, { env })).stdout, /^# pass 2$/m);
+  t.regex((await outputOf(t, args, { env })).stdout, /^# pass 2$/m);
 });

@@ -1,12 +1,11 @@
-import { execFile } from 'node:child_process';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import test from 'ava';
 import { Engine } from '../../src/engine/engine.ts';
 import type { GenerateRequest } from '../../src/engine/types.ts';
+import { outputOf } from '../node-process.ts';
 import { defaultModel, tinyEngine, tinyModel } from './fixtures.ts';
 
 const prompt = 'The license for this software';
@@ -296,7 +295,7 @@ test('a script that finishes its work exits by itself', async (t) => {
   const script = path.join(mkdtempSync(path.join(tmpdir(), 'sglang-exit-')), 'script.mts');
   writeFileSync(script, source);
   const tsx = fileURLToPath(import.meta.resolve('tsx'));
-  const { stdout } = await promisify(execFile)(process.execPath, ['--import', tsx, script], { timeout: 60_000 });
+  const { stdout } = await outputOf(t, ['--import', tsx, script]);
   t.is(stdout, '3\n');
 });
 

@@ -1,18 +1,14 @@
 /** The examples of the README as a user starts them, on canned answers: what they print. */
-import test from 'ava';
-import { execFile } from 'node:child_process';
+import test, { type ExecutionContext } from 'ava';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
+import { outputOf } from '../node-process.ts';
 
 const examples = fileURLToPath(new URL('../../../../examples/', import.meta.url));
 
 /** Runs an example against the sources, not the build. */
-async function start(name: string, backend: string): Promise<{ stdout: string; stderr: string }> {
+function start(t: ExecutionContext, name: string, backend: string): Promise<{ stdout: string; stderr: string }> {
   const env = { ...process.env, SGLANG_BACKEND: backend, TSX_TSCONFIG_PATH: `${examples}tsconfig.json` };
-  return promisify(execFile)(process.execPath, ['--import=tsx', `quick_start/${name}.ts`], {
-    cwd: examples,
-    env,
-  });
+  return outputOf(t, ['--import=tsx', `quick_start/${name}.ts`], { cwd: examples, env });
 }
 
 const printed: Record<string, string> = {
@@ -45,10 +41,10 @@ A: Paris
 
 for (const [name, expected] of Object.entries(printed)) {
   test(`${name} prints what its program makes`, async (t) =>
-    t.deepEqual(await start(name, 'fake'), { stdout: expected, stderr: '' }));
+    t.deepEqual(await start(t, name, 'fake'), { stdout: expected, stderr: '' }));
 }
 
 test('an unknown backend is told with what is known', async (t) => {
-  const error = await t.throwsAsync(start('streaming', 'nowhere'));
+  const error = await t.throwsAsync(start(t, 'streaming', 'nowhere'));
   t.regex(error!.message, /SGLANG_BACKEND=nowhere: expected fake, engine, http:\/\/…, or openai:<model>/);
 });

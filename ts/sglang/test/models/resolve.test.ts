@@ -1,11 +1,10 @@
 /** From names to files: the cache, the hub with its faults, the wheel, and what is said where nothing helps. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import type { PullProgress } from '../../src/models/resolve.ts';
 import { resolveModel } from '../../src/models/resolve.ts';
+import { startNode } from '../node-process.ts';
 import { commit, fakeHub } from './fake-hub.ts';
 import { content, environment, fakePip, model, temporaryFolder } from './fixtures.ts';
 
@@ -224,14 +223,8 @@ test('processes that pull at once do not disturb each other', async (t) => {
   const env = { ...process.env, ...(await environment(t, hub.endpoint)), PATH: process.env['PATH'] };
   const script = `import { resolveModel } from ${JSON.stringify(new URL('../../src/models/resolve.ts', import.meta.url).href)};
     await resolveModel('org/name');`;
-  const pull = async () => {
-    const child = spawn(process.execPath, ['--import=tsx', '--input-type=module', '-e', script], {
-      env,
-      stdio: 'inherit',
-    });
-    return (await once(child, 'exit'))[0] as number;
-  };
-  t.deepEqual(await Promise.all([pull(), pull(), pull()]), [0, 0, 0]);
+  const pull = () => startNode(t, ['--import=tsx', '--input-type=module', '-e', script], { env }).end;
+  for (const { code, err } of await Promise.all([pull(), pull(), pull()])) t.is(code, 0, err);
   const { path } = await resolveModel('org/name', { env, offline: true });
   t.true((await readFile(join(path, 'model.safetensors'))).equals(content));
   t.deepEqual((await readdir(path)).sort(), ['config.json', 'model.safetensors', 'tokenizer.json']);
