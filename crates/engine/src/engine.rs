@@ -5,8 +5,8 @@
 
 use crate::batch::{Answers, Batch};
 use crate::error::{panic_message, Error, Result};
+pub use crate::front::Abilities;
 use crate::front::{Call, Command, Front};
-use crate::image::Sight;
 use crate::request::{Event, Request, RequestId};
 use crate::runner::Runner;
 use crate::scheduler::{Limits, Scheduler, Totals, TreeNode};
@@ -88,22 +88,22 @@ impl Engine {
         context: usize,
         sink: Sink,
     ) -> Self {
-        Self::start_seeing(runner, tokenizer, limits, context, None, sink)
+        Self::start_able(runner, tokenizer, limits, context, Abilities::default(), sink)
     }
 
-    /// The same for a model that may see pictures.
-    pub fn start_seeing(
+    /// The same for a model that can do more, or less, than continue text.
+    pub fn start_able(
         runner: Box<dyn Runner>,
         tokenizer: Arc<Tokenizer>,
         limits: Limits,
         context: usize,
-        sight: Option<Sight>,
+        abilities: Abilities,
         sink: Sink,
     ) -> Self {
         let (calls, called) = channel();
         let (commands, commanded) = channel();
         let board = Board::default();
-        let front = Front { tokenizer: tokenizer.clone(), context, sight, commands };
+        let front = Front { tokenizer: tokenizer.clone(), context, abilities, commands };
         let (scheduler, times) = (Scheduler::new(limits, tokenizer), StageTimes::default());
         let steps = Steps { scheduler, runner, sink, times, board: board.clone() };
         steps.publish();

@@ -36,14 +36,23 @@ pub enum Command {
 /// Stands for a picture in a text.
 const IMAGE_MARK: &str = "<image>";
 
+/// What a model can do besides continuing text, or in its place.
+#[derive(Debug, Clone, Default)]
+pub struct Abilities {
+    /// How pictures come into its prompts, if it sees any.
+    pub sight: Option<Sight>,
+    /// It has no head.
+    pub embeds_only: bool,
+}
+
 /// Checks and encodes, in the order of submission.
 pub struct Front {
     /// Of the model.
     pub tokenizer: Arc<Tokenizer>,
     /// Longest sequence in tokens.
     pub context: usize,
-    /// Where the model sees pictures.
-    pub sight: Option<Sight>,
+    /// Of the model.
+    pub abilities: Abilities,
     /// To the loop thread.
     pub commands: Sender<Command>,
 }
@@ -77,6 +86,10 @@ impl Front {
 
     fn prepare(&self, request: Request, grammars: &mut Grammars) -> Result<Prepared> {
         request.validate(self.tokenizer.vocab())?;
+        if self.abilities.embeds_only && request.pooling.is_none() {
+            let message = "the model has no head, so it cannot generate or score: ask for embeddings (/v1/embeddings)";
+            return Err(Error::BadRequest { param: None, message: message.into() });
+        }
         let (prompt, images) = match request.images.is_empty() && !self.has_mark(&request.prompt) {
             true => (self.encode(&request.prompt)?, Vec::new()),
             false => self.place_images(&request.prompt, &request.images)?,
@@ -110,13 +123,13 @@ impl Front {
 
     /// The token that stands for a picture, where model and vocabulary have one.
     fn mark(&self) -> Option<u32> {
-        let mark = self.sight.as_ref()?.token.or_else(|| self.tokenizer.id_of(IMAGE_MARK));
+        let mark = self.abilities.sight.as_ref()?.token.or_else(|| self.tokenizer.id_of(IMAGE_MARK));
         mark.filter(|&mark| (mark as usize) < self.tokenizer.vocab())
     }
 
     /// Whether a model that sees pictures is shown where one should be.
     fn has_mark(&self, prompt: &Prompt) -> bool {
-        self.sight.is_some()
+        self.abilities.sight.is_some()
             && match prompt {
                 Prompt::Text(text) => text.contains(IMAGE_MARK),
                 Prompt::Tokens(tokens) => self.mark().is_some_and(|mark| tokens.contains(&mark)),
@@ -124,7 +137,7 @@ impl Front {
     }
 
     fn place_images(&self, prompt: &Prompt, files: &[Vec<u8>]) -> Result<(Vec<u32>, Vec<Placed>)> {
-        let Some(sight) = &self.sight else {
+        let Some(sight) = &self.abilities.sight else {
             return Err(Error::bad("image_data", "the model does not take images"));
         };
         let mark = self.mark();

@@ -3,11 +3,10 @@
 use crate::comm::meeting::Meeting;
 use crate::comm::shared::Shared;
 use crate::comm::Solo;
-use crate::engine::{Engine, Sink};
+use crate::engine::{Abilities, Engine, Sink};
 use crate::error::{Error, Result};
-use crate::image::Sight;
 use crate::model::assemble::{assemble, assemble_vision, Precision};
-use crate::model::config::ModelConfig;
+use crate::model::config::{Head, ModelConfig};
 use crate::model::decoder::Decoder;
 use crate::model::shard::{Shard, MOST_RANKS};
 use crate::parallel::{homes, Rank, Ranks};
@@ -95,6 +94,12 @@ pub struct ModelCard {
     pub vocab_size: usize,
     /// Pictures may be in prompts.
     pub takes_images: bool,
+    /// It has a head; one without embeds only.
+    pub generates: bool,
+    /// How its embeddings were trained, by the name in requests, where its files say so.
+    pub pooling: Option<&'static str>,
+    /// Whether their length is 1, where its files say so.
+    pub normalize: Option<bool>,
     /// Text of the first token of a prompt.
     pub bos_token: Option<String>,
     /// Text of the first end token.
@@ -134,14 +139,14 @@ pub struct Loaded {
     pub runner: Box<dyn Runner>,
     /// Sizes of its scheduler.
     pub limits: Limits,
-    /// How pictures come into its prompts, if it sees any.
-    pub sight: Option<Sight>,
+    /// What it is for.
+    pub abilities: Abilities,
 }
 
 impl Loaded {
     /// Starts the engine.
     pub fn start(self, sink: Sink) -> Engine {
-        Engine::start_seeing(self.runner, self.tokenizer, self.limits, self.card.context_length, self.sight, sink)
+        Engine::start_able(self.runner, self.tokenizer, self.limits, self.card.context_length, self.abilities, sink)
     }
 }
 
@@ -179,8 +184,9 @@ pub fn load_as(
         max_total_tokens: sizes.kv.pages * PAGE,
         ..describe(options, files, &config, &tokenizer)?
     };
-    let sight = config.vision.map(|vision| vision.sight);
-    Ok(Loaded { card, tokenizer, runner, limits, sight })
+    let embeds_only = config.head == Head::None;
+    let abilities = Abilities { sight: config.vision.map(|vision| vision.sight), embeds_only };
+    Ok(Loaded { card, tokenizer, runner, limits, abilities })
 }
 
 /// What every rank is built of.
@@ -293,6 +299,9 @@ fn describe(
         architectures: config.architectures.clone(),
         vocab_size: config.vocab,
         takes_images: config.vision.is_some(),
+        generates: config.head != Head::None,
+        pooling: config.embedding.as_ref().map(|embedding| embedding.pooling),
+        normalize: config.embedding.as_ref().map(|embedding| embedding.normalise),
         bos_token: config.bos.and_then(text),
         eos_token: config.eos.first().copied().and_then(text),
         bos_token_id: config.bos,

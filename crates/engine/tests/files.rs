@@ -6,7 +6,7 @@ use candle_core::quantized::gguf_file::Content;
 use candle_core::Device;
 use fixtures::{default_model, fixture, json, Scratch};
 use proptest::prelude::*;
-use sglang_engine::model::config::{ModelConfig, RopeScaling};
+use sglang_engine::model::config::{Head, ModelConfig, RopeScaling};
 use sglang_engine::text::Tokenizer;
 use sglang_engine::weights::{self, Description, ModelFiles};
 use sglang_kernels::dtype::DType;
@@ -511,7 +511,7 @@ fn the_small_model_is_whole() {
     let scratch = Scratch::new();
     let files = open(&scratch.write("model.gguf", small_model().bytes(416)));
     let config = ModelConfig::of(&files).unwrap();
-    assert_eq!((config.vocab, config.kv_heads, config.tied_head), (8, 2, true));
+    assert_eq!((config.vocab, config.kv_heads, config.head), (8, 2, Head::Tied));
     assert_eq!(Tokenizer::of(&files, &config).unwrap().encode("ab\n", true).unwrap(), [1, 5, 4, 7]);
     assert!(matches!(files.description, Description::Gguf(_)));
 }

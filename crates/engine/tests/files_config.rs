@@ -2,9 +2,9 @@
 
 mod fixtures;
 
-use fixtures::{default_model, fixture, json};
+use fixtures::{default_model, fixture, json, Scratch};
 use serde_json::{json, Value};
-use sglang_engine::model::config::{ModelConfig, Rope, RopeScaling};
+use sglang_engine::model::config::{Embedding, Head, ModelConfig, Rope, RopeScaling};
 use sglang_engine::weights::{self, Description, Metadata, Value as Key};
 
 fn config_of(path: &std::path::Path) -> ModelConfig {
@@ -33,10 +33,11 @@ fn llama() -> ModelConfig {
         context: 2048,
         norm_eps: 1e-5,
         rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
-        tied_head: false,
+        head: Head::Own,
         qkv_bias: false,
         qk_norm: false,
         sliding_window: 0,
+        embedding: None,
         vision: None,
         bos: Some(1),
         eos: vec![2],
@@ -54,7 +55,7 @@ fn checkpoints_are_described_by_their_config() {
         kv_heads: 2,
         vocab: 512,
         rope: Rope { theta: 500_000.0, scaling },
-        tied_head: true,
+        head: Head::Tied,
         bos: Some(0),
         eos: vec![1],
         ..llama()
@@ -73,7 +74,7 @@ fn checkpoints_are_described_by_their_config() {
         architectures: vec!["Qwen2ForCausalLM".into()],
         kv_heads: 2,
         vocab: 512,
-        tied_head: true,
+        head: Head::Tied,
         qkv_bias: true,
         bos: Some(0),
         eos: vec![1],
@@ -107,7 +108,7 @@ fn gguf_files_are_described_by_their_keys() {
         vocab: 49_152,
         context: 8192,
         rope: Rope { theta: 100_000.0, scaling: RopeScaling::None },
-        tied_head: true,
+        head: Head::Tied,
         ..llama()
     };
     assert_eq!(config_of(&default_model()), smollm);
@@ -301,4 +302,54 @@ fn frequencies_follow_their_formulas() {
     let scaling =
         RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64.0 };
     check(scaling, 500_000.0, llama3);
+}
+
+/// What sentence-transformers leaves beside a checkpoint.
+#[test]
+fn poolings_are_read_where_they_are() {
+    let config = |pooling: Value, modules: Option<Value>| {
+        let scratch = Scratch::new();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(fixture("llama").join(file), scratch.0.join(file)).unwrap();
+        }
+        std::fs::create_dir(scratch.0.join("1_Pooling")).unwrap();
+        scratch.write("1_Pooling/config.json", pooling.to_string());
+        modules.map(|modules| scratch.write("modules.json", modules.to_string()));
+        let config = ModelConfig::of(&weights::open(&scratch.0).unwrap()).map(|config| config.embedding);
+        config.map_err(|e| e.to_string().replace(&scratch.0.display().to_string(), "@"))
+    };
+    let types = |types: &[&str]| Some(types.iter().map(|kind| json!({"type": kind})).collect());
+    let last =
+        json!({"word_embedding_dimension": 64, "pooling_mode_mean_tokens": false, "pooling_mode_lasttoken": true});
+    let mean = json!({"pooling_mode_mean_tokens": true, "include_prompt": true});
+    let [transformer, pooling] = ["sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling"];
+    let normalize = "sentence_transformers.models.Normalize";
+    let embedding = |pooling, normalise| Ok(Some(Embedding { pooling, normalise }));
+    assert_eq!(config(last.clone(), None), embedding("last", true));
+    assert_eq!(config(mean.clone(), types(&[transformer, pooling])), embedding("mean", false));
+    assert_eq!(config(last, types(&[transformer, pooling, normalize])), embedding("last", true));
+    assert_eq!(config(json!({"pooling_mode": "mean"}), None), embedding("mean", true));
+    for (wrong, found) in [(json!({}), ""), (json!({"pooling_mode_cls_token": true}), "cls_token")] {
+        let expected = format!(
+            "@/1_Pooling/config.json: pooling \"{found}\" is not supported; supported are lasttoken, mean_tokens"
+        );
+        assert_eq!(config(wrong, None), Err(expected));
+    }
+    let key = |kind| gguf_changed(&[("llama.pooling_type", Some(Key::Int(kind)))]).map(|config| config.embedding);
+    assert_eq!((key(0), key(1), key(3)), (Ok(None), embedding("mean", true), embedding("last", true)));
+    let rank = "m.gguf: llama.pooling_type 4 is not supported; supported are 0 (none), 1 (mean), 3 (last)";
+    assert_eq!(key(4), Err(rank.into()));
+}
+
+#[test]
+fn models_without_a_head_are_told_by_their_class() {
+    let head = |model_type: &str, class: &str| {
+        changed(json!({"model_type": model_type, "architectures": [class]})).map(|config| config.head)
+    };
+    for (model_type, class) in
+        [("llama", "LlamaModel"), ("mistral", "MistralModel"), ("qwen2", "Qwen2Model"), ("qwen3", "Qwen3Model")]
+    {
+        assert_eq!(head(model_type, class), Ok(Head::None));
+        assert_eq!(head(model_type, &class.replace("Model", "ForCausalLM")), Ok(Head::Own));
+    }
 }

@@ -461,6 +461,46 @@ fn last_states_give_the_logits_of_the_reference() {
     }
 }
 
+/// A folder of the checkpoint as models that only embed are published: without a head, and nothing before the names.
+fn headless(name: &str, class: &str) -> Scratch {
+    let scratch = Scratch::new();
+    let mut config = json(&format!("{name}/config.json"));
+    config["architectures"] = [class].into();
+    scratch.write("config.json", config.to_string());
+    std::fs::copy(fixture(name).join("tokenizer.json"), scratch.0.join("tokenizer.json")).unwrap();
+    let files = sglang_engine::weights::open(&fixture(name)).unwrap();
+    let names = files.weights.names();
+    let kept = names.iter().filter_map(|name| Some((name, name.strip_prefix("model.")?)));
+    let load = |(name, here): (&String, &str)| {
+        let tensor = files.weights.tensor(name).unwrap();
+        let values = candle_core::Tensor::from_vec(tensor.to_f32(), tensor.shape.clone(), &candle_core::Device::Cpu);
+        (here.to_owned(), values.unwrap())
+    };
+    let tensors = kept.map(load).collect();
+    candle_core::safetensors::save(&tensors, scratch.0.join("model.safetensors")).unwrap();
+    scratch
+}
+
+#[test]
+fn models_without_a_head_embed_as_with_it_and_refuse_to_generate() {
+    for (name, class) in
+        [("llama", "LlamaModel"), ("mistral", "MistralModel"), ("qwen2", "Qwen2Model"), ("qwen3", "Qwen3Model")]
+    {
+        let folder = headless(name, class);
+        let embeds =
+            || [Pooling::Last, Pooling::Mean].map(|pooling| embed(Prompt::Text("One may copy it".into()), pooling));
+        let running = Running::start(float32(folder.0.clone()));
+        let alone: Vec<_> = running.ask(embeds().into()).into_iter().map(|answer| answer.embedding).collect();
+        let with_head = Running::start(float32(fixture(name))).ask(embeds().into());
+        assert_eq!(alone, with_head.into_iter().map(|answer| answer.embedding).collect::<Vec<_>>(), "{class}");
+        running.engine.submit(greedy(Prompt::Text("One".into()), 1));
+        let finish = running.events.recv().unwrap().remove(0).finish.unwrap();
+        let FinishReason::Failed { code, message, .. } = finish.reason else { panic!("{:?}", finish.reason) };
+        assert_eq!(code, "bad_request");
+        assert!(message.starts_with("the model has no head, so it cannot generate"), "{message}");
+    }
+}
+
 /// Embeddings and scores (the probability of a few tokens after each item, under a query that they share) over several
 /// ranks are those of one.
 #[test]

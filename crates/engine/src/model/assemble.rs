@@ -1,7 +1,7 @@
 //! From named tensors to the weights of a [`Decoder`](super::decoder::Decoder): shapes are checked, projections that
 //! read the same input are stacked into one matrix, and the device repacks them. A rank reads its part only.
 
-use super::config::{Experts, ModelConfig, VisionConfig, DENSE};
+use super::config::{Experts, Head, ModelConfig, VisionConfig, DENSE};
 use super::decoder::{Layer, Weights};
 use super::feed_forward::{FeedForward, Gated};
 use super::shard::{Part, Shard};
@@ -57,9 +57,9 @@ pub fn assemble<D: Device>(
         embedding: assembly.matrix(&[("model.embed_tokens.weight", vocab.clone())], &hidden, false, true)?,
         layers: (0..config.layers).map(|index| assembly.layer(index)).collect::<Result<_>>()?,
         norm: assembly.vector("model.norm.weight", config.hidden)?,
-        head: match config.tied_head {
-            true => None,
-            false => Some(assembly.matrix(&[("lm_head.weight", vocab)], &hidden, false, false)?),
+        head: match config.head {
+            Head::Tied | Head::None => None,
+            Head::Own => Some(assembly.matrix(&[("lm_head.weight", vocab)], &hidden, false, false)?),
         },
     })
 }

@@ -4,11 +4,13 @@
 //! Law: a value that would change the result and that the decoder does not know is an error, never ignored; a
 //! configuration that is returned has sizes that can be multiplied without overflow.
 
+mod embedding;
 mod from_gguf;
 mod from_json;
 mod from_mmproj;
 mod vision;
 
+pub use embedding::Embedding;
 pub use vision::VisionConfig;
 
 use crate::weights::{Description, ModelFiles};
@@ -43,20 +45,33 @@ pub struct ModelConfig {
     pub norm_eps: f32,
     /// Rotary embedding.
     pub rope: Rope,
-    /// The head is the embedding.
-    pub tied_head: bool,
+    /// What makes logits of states.
+    pub head: Head,
     /// q, k and v have a bias (Qwen2).
     pub qkv_bias: bool,
     /// q and k heads are normalised (Qwen3).
     pub qk_norm: bool,
     /// Attention looks back this many tokens; 0 is all.
     pub sliding_window: usize,
+    /// How its embeddings were trained, where its files say so.
+    pub embedding: Option<Embedding>,
     /// The model sees pictures.
     pub vision: Option<VisionConfig>,
     /// Beginning of text, where the model names one; whether prompts get it is up to the tokenizer.
     pub bos: Option<u32>,
     /// Tokens that end a generation.
     pub eos: Vec<u32>,
+}
+
+/// What makes logits of states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// A matrix of its own.
+    Own,
+    /// The embedding of the tokens.
+    Tied,
+    /// Nothing: the model embeds only.
+    None,
 }
 
 /// A mixture of experts in every layer.
@@ -166,6 +181,12 @@ impl Family {
             known.dedup();
             format!("models of type {model_type:?} are not supported; supported are {}", known.join(", "))
         })
+    }
+
+    /// Whether one of these classes is the family's model without its head, e.g. `MistralModel`.
+    fn is_headless(&self, architectures: &[String]) -> bool {
+        let name = self.class.strip_suffix("ForCausalLM");
+        architectures.iter().any(|class| class.strip_suffix("Model") == name)
     }
 }
 

@@ -3,9 +3,15 @@
  * depends on the prompt alone, bit for bit.
  */
 import { SglangError } from './errors.ts';
-import type { EmbedInput, Embedding, EmbedOptions, GenerateRequest, GenerateResult } from './types.ts';
+import type { EmbedInput, Embedding, EmbedOptions, GenerateRequest, GenerateResult, ModelCard } from './types.ts';
 
 const poolings: readonly unknown[] = ['last', 'mean'];
+
+/** What a model's files say, where a caller does not. */
+export function withDefaults(options: EmbedOptions, model: ModelCard): EmbedOptions {
+  const { pooling = model.pooling ?? 'last', normalize = model.normalize ?? true } = options;
+  return { ...options, pooling, normalize };
+}
 
 /** The generation that computes the embedding of one input. */
 export function embeddingRequest(input: EmbedInput, options: EmbedOptions): GenerateRequest {

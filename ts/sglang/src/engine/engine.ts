@@ -7,7 +7,7 @@ import type { Backend, Delta, GenerateOptions, SelectOptions, Selection, Turn } 
 import { engineBackend } from '../backends/engine.ts';
 import { resolveModel, type PullProgress } from '../models/resolve.ts';
 import { renderChat } from '../templates/chat-template.ts';
-import { embeddingOf, embeddingRequest } from './embedding.ts';
+import { embeddingOf, embeddingRequest, withDefaults } from './embedding.ts';
 import { SglangError } from './errors.ts';
 import { RunningGeneration } from './generation.ts';
 import { imageFiles } from './image-file.ts';
@@ -187,8 +187,9 @@ export class Engine implements EngineLike, Backend {
 
   /** The embedding of each input. Where one fails, the others are aborted. */
   async embed(inputs: readonly EmbedInput[], options: EmbedOptions = {}): Promise<Embedding[]> {
-    const results = await this.#together(inputs.map((input) => embeddingRequest(input, options)));
-    return results.map((result) => embeddingOf(result, options));
+    const chosen = withDefaults(options, this.model);
+    const results = await this.#together(inputs.map((input) => embeddingRequest(input, chosen)));
+    return results.map((result) => embeddingOf(result, chosen));
   }
 
   /** How likely each label is to come after query and item, for all items at once. */

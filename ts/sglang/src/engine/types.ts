@@ -90,9 +90,9 @@ export type Pooling = 'last' | 'mean';
 export type EmbedInput = string | readonly number[];
 
 export interface EmbedOptions extends RequestStanding {
-  /** `mean` computes the whole prompt, also where its prefix is cached. Default `last`. */
+  /** `mean` computes the whole prompt, also where its prefix is cached. Default: the model's, else `last`. */
   pooling?: Pooling;
-  /** Scale to length 1. Default true. */
+  /** Scale to length 1. Default: as the model's files say, else true. */
   normalize?: boolean;
   /** Keep only the first values. */
   dimensions?: number;
@@ -227,6 +227,12 @@ export interface ModelCard {
   vocabSize: number;
   /** Pictures may be in prompts. */
   takesImages: boolean;
+  /** False for a model without a head, which embeds only. */
+  generates: boolean;
+  /** How its embeddings were trained, where its files say so. */
+  pooling: Pooling | null;
+  /** Whether their length is 1, where its files say so. */
+  normalize: boolean | null;
   bosToken: string | null;
   eosToken: string | null;
   bosTokenId: number | null;

@@ -26,7 +26,8 @@ export function wanted<F extends Named>(files: readonly F[], { repo, file }: Hub
   const tower = part === 'model' ? towerOf(files) : undefined;
   if (file !== undefined) return namedFile(files, repo, file, tower);
   const top = files.filter(({ path }) => !path.includes('/'));
-  const texts = top.filter(({ path }) => /\.(json|jinja|model)$/.test(path) || path === 'merges.txt');
+  const isText = ({ path }: F) => /^([^/]*\.(json|jinja|model)|merges\.txt|1_Pooling\/config\.json)$/.test(path);
+  const texts = files.filter(isText);
   if (part === 'tokenizer' && texts.some(({ path }) => isTokenizer(path))) return { files: texts };
   const weights = weightsOf(top);
   if (weights.length > 0) return { files: [...texts, ...weights] };

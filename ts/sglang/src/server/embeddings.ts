@@ -1,5 +1,5 @@
 /** `/v1/embeddings`: vectors of texts, in OpenAI's shape. */
-import { embeddingOf, embeddingRequest } from '../engine/embedding.ts';
+import { embeddingOf, embeddingRequest, withDefaults } from '../engine/embedding.ts';
 import type { Embedding } from '../engine/types.ts';
 import { allResults, submitAll } from './calls.ts';
 import type { Call, Route } from './calls.ts';
@@ -27,7 +27,7 @@ async function embed(call: Call): Promise<void> {
   const asked = body(call.body, '');
   checkModel(call, asked.model);
   const { input, rid, cache_salt: cacheSalt, encoding_format = 'float', ...rest } = asked;
-  const options = { ...rest, cacheSalt };
+  const options = withDefaults({ ...rest, cacheSalt }, call.engine.model);
   const inputs = promptsOf(input, 'input').map((one) =>
     typeof one === 'string' ? one : withinVocabulary(one, call.engine.model.vocabSize, 'input'),
   );

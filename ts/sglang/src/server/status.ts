@@ -1,6 +1,7 @@
 /** What routers, operators and clients ask about a server: is it alive, what does it serve, how busy is it; and the few orders they give. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { version } from '../../package.json';
+import { embeddingRequest } from '../engine/embedding.ts';
 import { SglangError } from '../engine/errors.ts';
 import type { EngineStats } from '../engine/types.ts';
 import { submit } from './calls.ts';
@@ -39,7 +40,12 @@ function health({ engine, running, res }: Call): void {
 const healthSeconds = 20;
 
 async function healthGenerate(call: Call): Promise<void> {
-  const probe = submit(call, { inputIds: [0], samplingParams: { maxNewTokens: 1, temperature: 0 } });
+  const probe = submit(
+    call,
+    call.engine.model.generates
+      ? { inputIds: [0], samplingParams: { maxNewTokens: 1, temperature: 0 } }
+      : embeddingRequest([0], {}),
+  );
   const late = sleep(healthSeconds * 1000, 'late', { signal: call.signal }).catch(() => 'late');
   if ((await Promise.race([probe.results(), late])) === 'late') {
     throw new HttpProblem(503, 'unhealthy', `no token came within ${healthSeconds} s`);
@@ -54,7 +60,7 @@ function modelInfo({ engine: { model }, modelName }: ServerState) {
     served_model_name: modelName,
     model_type: model.modelType,
     architectures: model.architectures,
-    is_generation: true,
+    is_generation: model.generates,
     has_image_understanding: model.takesImages,
     max_model_len: model.contextLength,
     chat_template: model.chatTemplate,

@@ -1,7 +1,10 @@
 /** Embeddings and scores of a tiny checkpoint. */
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
-import type { Engine } from '../../src/engine/engine.ts';
-import { tinyEngine } from './fixtures.ts';
+import { Engine } from '../../src/engine/engine.ts';
+import { tinyEngine, tinyModel } from './fixtures.ts';
 
 const texts = ['The license for this software', 'The license for that', 'Once upon a time'];
 let engine: Engine;
@@ -97,4 +100,26 @@ test.serial('shares among labels, and items before the query', async (t) => {
     const share = shares.scores[i]!;
     t.true(Math.abs(share[0]! - a! / (a! + b!)) < 1e-9 && Math.abs(share[0]! + share[1]! - 1) < 1e-9);
   }
+});
+
+test.serial('a model that embeds only pools as its files say, and refuses to generate', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'sglang-test-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  await cp(tinyModel, folder, { recursive: true });
+  const config = JSON.parse(await readFile(join(folder, 'config.json'), 'utf8')) as object;
+  await writeFile(join(folder, 'config.json'), JSON.stringify({ ...config, architectures: ['LlamaModel'] }));
+  await mkdir(join(folder, '1_Pooling'));
+  await writeFile(join(folder, '1_Pooling/config.json'), '{"pooling_mode_mean_tokens": true}');
+  await writeFile(join(folder, 'modules.json'), '[{"type": "sentence_transformers.models.Pooling"}]');
+  const embedder = await Engine.create({ modelPath: folder });
+  t.teardown(() => embedder.close());
+  const { generates, pooling, normalize } = embedder.model;
+  t.deepEqual({ generates, pooling, normalize }, { generates: false, pooling: 'mean', normalize: false });
+  t.deepEqual(await embedder.embed(texts), await engine.embed(texts, { pooling: 'mean', normalize: false }));
+  const last = { pooling: 'last', normalize: true } as const;
+  t.deepEqual((await embedder.embed(texts, last))[1]!.vector, (await engine.embed(texts, last))[1]!.vector);
+  await t.throwsAsync(embedder.generate({ prompt: 'a' }).all(), {
+    code: 'bad_request',
+    message: /the model has no head, so it cannot generate or score: ask for embeddings/,
+  });
 });

@@ -148,6 +148,14 @@ test('a hub id gives the folder of the model, complete, and works offline afterw
   t.is((await resolveModel('org/name', { env })).path, path, 'without the hub the cache serves');
 });
 
+test('what sentence-transformers says of embeddings comes along', async (t) => {
+  const extra = { 'modules.json': Buffer.from('[]'), '1_Pooling/config.json': Buffer.from('{"a":2}') };
+  const hub = await fakeHub(t, 'org/name', { ...folderFiles, ...extra });
+  const { path } = await resolveModel('org/name', { env: await environment(t, hub.endpoint) });
+  t.is(await readFile(join(path, '1_Pooling/config.json'), 'utf8'), '{"a":2}');
+  t.true((await readdir(path)).includes('modules.json'));
+});
+
 test('a revision that is a commit is asked for once', async (t) => {
   const hub = await fakeHub(t, 'org/name', folderFiles);
   const env = await environment(t, hub.endpoint);

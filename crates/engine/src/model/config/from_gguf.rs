@@ -1,22 +1,22 @@
 //! [`ModelConfig`] from the keys of a GGUF file; what the keys leave open is told by which tensors there are.
 //! Source of names and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, gguf-py `constants.py`.
 
-use super::{Experts, Family, ModelConfig, Rope, RopeScaling, QWEN};
+use super::{Embedding, Experts, Family, Head, ModelConfig, Rope, RopeScaling, QWEN};
 use crate::weights::{Metadata, Source};
 use crate::Result;
 
 /// Reads keys below the architecture's name.
-struct Keys<'a> {
-    metadata: &'a Metadata,
+pub(super) struct Keys<'a> {
+    pub metadata: &'a Metadata,
     architecture: &'a str,
 }
 
 impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
+    pub fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
-    fn size(&self, key: &str) -> Result<Option<usize>> {
+    pub fn size(&self, key: &str) -> Result<Option<usize>> {
         self.metadata.size(&self.name(key))
     }
 
@@ -54,10 +54,11 @@ impl ModelConfig {
             context: keys.need_size("context_length")?,
             norm_eps: metadata.need(&eps, metadata.float(&eps)?)?,
             rope: rope(&keys, weights, head_size)?,
-            tied_head: !weights.has("lm_head.weight"),
+            head: if weights.has("lm_head.weight") { Head::Own } else { Head::Tied },
             qkv_bias: family.qkv_bias,
             qk_norm: family.qk_norm,
             sliding_window: keys.size("attention.sliding_window")?.unwrap_or(0),
+            embedding: Embedding::from_gguf(&keys)?,
             vision: None,
             bos: metadata.token("tokenizer.ggml.bos_token_id")?,
             eos: eos(metadata)?,

@@ -2,7 +2,7 @@
 //! (`rope_theta`, `rope_scaling`) and the new one (`rope_parameters`).
 //! Source of names and defaults: transformers, `configuration_{llama,mistral,qwen2,qwen3}.py`, `modeling_rope_utils.py`.
 
-use super::{vision, ExpertNames, Experts, Family, ModelConfig, Rope, RopeScaling, MIXTRAL};
+use super::{vision, Embedding, ExpertNames, Experts, Family, Head, ModelConfig, Rope, RopeScaling, MIXTRAL};
 use crate::weights::{llava, read_json};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -25,7 +25,7 @@ impl ModelConfig {
             Self::from_json(config, generation.as_ref()).map_err(|e| Error::load(format!("{}: {e}", folder.display())))
         };
         if !llava::is_llava(&config) {
-            return read(&config);
+            return Ok(ModelConfig { embedding: Embedding::from_folder(folder)?, ..read(&config)? });
         }
         let (text, vision) = vision::split(folder, &config)?;
         Ok(ModelConfig { model_type: "llava".into(), vision: Some(vision), ..read(&text)? })
@@ -39,9 +39,15 @@ fn read(config: &Fields, generation: Option<Fields>) -> Parsed<ModelConfig> {
     let layers = config.need_size("num_hidden_layers")?;
     let generation_eos = generation.map(|g| g.tokens("eos_token_id")).transpose()?.unwrap_or_default();
     let eos = if generation_eos.is_empty() { config.tokens("eos_token_id")? } else { generation_eos };
+    let architectures = config.texts("architectures")?.unwrap_or_else(|| vec![family.class.to_owned()]);
+    let head = match config.flag("tie_word_embeddings")?.unwrap_or(false) {
+        _ if family.is_headless(&architectures) => Head::None,
+        true => Head::Tied,
+        false => Head::Own,
+    };
     ModelConfig {
         model_type: family.model_type.to_owned(),
-        architectures: config.texts("architectures")?.unwrap_or_else(|| vec![family.class.to_owned()]),
+        architectures,
         hidden,
         layers,
         heads,
@@ -53,10 +59,11 @@ fn read(config: &Fields, generation: Option<Fields>) -> Parsed<ModelConfig> {
         context: config.need_size("max_position_embeddings")?,
         norm_eps: config.float("rms_norm_eps")?.unwrap_or(1e-6),
         rope: rope(config)?,
-        tied_head: config.flag("tie_word_embeddings")?.unwrap_or(false),
+        head,
         qkv_bias: family.qkv_bias,
         qk_norm: family.qk_norm,
         sliding_window: sliding_window(config, family, layers)?,
+        embedding: None,
         vision: None,
         bos: config.tokens("bos_token_id")?.first().copied(),
         eos,
