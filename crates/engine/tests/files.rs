@@ -25,7 +25,7 @@ fn error(path: &Path) -> String {
 
 #[test]
 fn safetensors_come_out_as_candle_reads_them() {
-    for name in ["llama", "llama3", "mistral", "qwen2", "qwen3"] {
+    for name in ["llama", "llama3", "mistral", "qwen2", "qwen2_moe", "qwen3"] {
         let files = open(&fixture(name));
         let candle = candle_core::safetensors::load(fixture(name).join("model.safetensors"), &Device::Cpu).unwrap();
         let mut names: Vec<_> = candle.keys().cloned().collect();

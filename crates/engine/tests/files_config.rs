@@ -178,7 +178,7 @@ fn what_is_wrong_is_named() {
     let cases = [
         (
             json!({"model_type": "gpt_neox"}),
-            "models of type \"gpt_neox\" are not supported; supported are llama, mistral, mixtral, qwen2, qwen3, qwen3_moe",
+            "models of type \"gpt_neox\" are not supported; supported are llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe",
         ),
         (json!({"hidden_size": null}), "hidden_size is missing"),
         (json!({"hidden_size": "64"}), "hidden_size must be a whole number ≥ 0, not \"64\""),
@@ -240,7 +240,7 @@ fn gguf_keys_that_are_wrong_are_named() {
     );
     assert_eq!(
         error("general.architecture", text("gemma")),
-        "m.gguf: models of type \"gemma\" are not supported; supported are llama, qwen2, qwen3, qwen3moe"
+        "m.gguf: models of type \"gemma\" are not supported; supported are llama, qwen2, qwen2moe, qwen3, qwen3moe"
     );
 }
 
@@ -253,6 +253,12 @@ fn mixtures_are_described_in_each_spelling() {
     let config = changed(qwen).unwrap();
     assert_eq!((config.ffn, config.qk_norm), (768, true));
     assert_eq!(experts(config), Some((128, 8, true, "mlp")));
+    let config = config_of(&fixture("qwen2_moe"));
+    let shared = config.experts.as_ref().and_then(|experts| experts.shared);
+    assert_eq!((config.ffn, config.qkv_bias, shared), (32, true, Some(96)));
+    assert_eq!(experts(config), Some((6, 2, false, "mlp")));
+    let unsaid = json!({"model_type": "qwen2_moe", "num_experts": 6, "num_experts_per_tok": 2});
+    assert_eq!(changed(unsaid).unwrap_err(), "config.json: shared_expert_intermediate_size is missing");
     let keys = [("llama.expert_count", Some(Key::Int(8))), ("llama.expert_used_count", Some(Key::Int(2)))];
     assert_eq!(experts(gguf_changed(&keys).unwrap()), Some((8, 2, true, "mlp")));
     let some = json!({"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2, "mlp_only_layers": [0]});

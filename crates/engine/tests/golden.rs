@@ -23,6 +23,9 @@ fn tokens(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
 }
 
+/// The tiny checkpoints of language models.
+const TINY: [&str; 7] = ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3"];
+
 struct Running {
     engine: Engine,
     events: Receiver<Vec<Event>>,
@@ -171,7 +174,7 @@ fn check_case(what: &str, running: &Running, request: Request, prompt: &str, cas
 
 #[test]
 fn tiny_checkpoints_match_the_reference() {
-    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+    for name in TINY {
         check_tiny(name, float32(fixture(name)));
     }
 }
@@ -183,7 +186,7 @@ fn over(ranks: usize, options: LoadOptions) -> LoadOptions {
 
 #[test]
 fn tiny_checkpoints_match_the_reference_over_several_ranks() {
-    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+    for name in TINY {
         for ranks in [2, 4] {
             check_tiny(name, over(ranks, float32(fixture(name))));
         }
@@ -285,7 +288,7 @@ fn all_experts(config: &mut ModelConfig) {
 /// Every architecture as a GGUF file: the same model, but for what the format rounds.
 #[test]
 fn gguf_files_are_the_checkpoints_they_were_made_of() {
-    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+    for name in TINY {
         for (format, mean, most) in
             [(GgmlDType::F32, 1e-4, 1e-3), (GgmlDType::F16, 1e-2, 0.1), (GgmlDType::Q8_0, 0.05, 0.2)]
         {
@@ -445,7 +448,7 @@ fn embed(prompt: Prompt, pooling: Pooling) -> Request {
 /// these logits.
 #[test]
 fn last_states_give_the_logits_of_the_reference() {
-    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+    for name in TINY {
         let running = Running::start_as(float32(fixture(name)), round_frequencies);
         let files = sglang_engine::weights::open(&fixture(name)).unwrap();
         let head = ["lm_head.weight", "model.embed_tokens.weight"].into_iter().find(|head| files.weights.has(head));
@@ -514,7 +517,7 @@ fn embeddings_and_scores_do_not_depend_on_the_ranks() {
     };
     let embeds = [Pooling::Last, Pooling::Mean].map(|pooling| items.map(|item| embed(text(item), pooling)));
     let requests: Vec<Request> = embeds.into_iter().flatten().chain(items.iter().map(score)).collect();
-    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen3"] {
+    for name in TINY {
         let asked = |ranks| Running::start(over(ranks, float32(fixture(name)))).ask(requests.clone());
         let (one, two, four) = (asked(1), asked(2), asked(4));
         for (i, one) in one.iter().enumerate() {
@@ -553,7 +556,7 @@ fn the_mean_is_that_of_all_prefixes() {
 
 #[test]
 fn tiny_answers_do_not_depend_on_the_schedule() {
-    for name in ["llama", "llama3", "mistral", "mixtral", "qwen3"] {
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2_moe", "qwen3"] {
         let schedules = [(1, 1), (2, 7), (4, 64), (2, 256)];
         let model_path = fixture(name);
         check_invariance(&float32(model_path.clone()), &schedules);

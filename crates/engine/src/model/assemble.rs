@@ -1,9 +1,9 @@
 //! From named tensors to the weights of a [`Decoder`](super::decoder::Decoder): shapes are checked, projections that
 //! read the same input are stacked into one matrix, and the device repacks them. A rank reads its part only.
 
-use super::config::{Experts, Head, ModelConfig, VisionConfig, DENSE};
+use super::config::{Experts, Head, ModelConfig, VisionConfig, DENSE, SHARED};
 use super::decoder::{Layer, Weights};
-use super::feed_forward::{FeedForward, Gated};
+use super::feed_forward::{FeedForward, Gated, Shared};
 use super::shard::{Part, Shard};
 use super::vision;
 use crate::error::Result;
@@ -129,25 +129,36 @@ impl<D: Device> Assembly<'_, D> {
 
     /// The network below `dense`, or the experts below the layer, as their names say.
     fn feed_forward(&mut self, dense: &str, layer: &str) -> Result<FeedForward<D>> {
-        let Some(Experts { count, names, .. }) = &self.config.experts else {
-            return Ok(FeedForward::Dense(self.gated(dense, &DENSE)?));
+        let ffn = self.shard.ffn.clone();
+        let Some(Experts { count, names, shared, .. }) = &self.config.experts else {
+            return Ok(FeedForward::Dense(self.gated(dense, &DENSE, &ffn)?));
         };
         let block = format!("{layer}{}", names.block);
         let (experts, hidden) = (Part::all(*count), Part::all(self.config.hidden));
         Ok(FeedForward::Mixture {
             router: self.matrix(&[(&format!("{block}.gate.weight"), experts)], &hidden, false, false)?,
             experts: (0..*count)
-                .map(|e| self.gated(&format!("{block}.experts.{e}"), &names.parts))
+                .map(|e| self.gated(&format!("{block}.experts.{e}"), &names.parts, &ffn))
                 .collect::<Result<_>>()?,
+            shared: shared.map(|_| self.shared(&block)).transpose()?,
         })
     }
 
-    fn gated(&mut self, network: &str, [gate, up, down]: &[&str; 3]) -> Result<Gated<D>> {
-        let (ffn, hidden) = (self.shard.ffn.clone(), Part::all(self.config.hidden));
+    fn shared(&mut self, block: &str) -> Result<Shared<D>> {
+        let (gate, hidden, ffn) = (Part::all(1), Part::all(self.config.hidden), self.shard.shared_ffn.clone());
+        Ok(Shared {
+            gate: self.matrix(&[(&format!("{block}.shared_expert_gate.weight"), gate)], &hidden, false, false)?,
+            network: self.gated(&format!("{block}.{SHARED}"), &DENSE, &ffn)?,
+        })
+    }
+
+    fn gated(&mut self, network: &str, [gate, up, down]: &[&str; 3], ffn: &Part) -> Result<Gated<D>> {
+        let hidden = Part::all(self.config.hidden);
         let gate_up = [gate, up].map(|part| (format!("{network}.{part}"), ffn.clone()));
         Ok(Gated {
             gate_up: self.stacked(&gate_up, &hidden)?,
-            down: self.stacked(&[(format!("{network}.{down}"), hidden)], &ffn)?,
+            down: self.stacked(&[(format!("{network}.{down}"), hidden)], ffn)?,
+            ffn: ffn.len(),
         })
     }
 

@@ -83,6 +83,8 @@ pub struct Experts {
     pub per_token: usize,
     /// Their weights are divided by their sum.
     pub normalise: bool,
+    /// Feed-forward size of one more, which every row goes to as far as a gate lets it (Qwen2's mixtures).
+    pub shared: Option<usize>,
     /// What files call them.
     pub names: &'static ExpertNames,
 }
@@ -98,6 +100,8 @@ pub struct ExpertNames {
 
 /// Gate, up and down projection outside of mixtures.
 pub const DENSE: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+/// The expert for all rows, beside the others.
+pub const SHARED: &str = "shared_expert";
 const MIXTRAL: ExpertNames = ExpertNames { block: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
 const QWEN: ExpertNames = ExpertNames { block: "mlp", parts: DENSE };
 
@@ -146,6 +150,8 @@ struct Family {
     qk_norm: bool,
     /// Names of its experts, if it is a mixture.
     experts: Option<&'static ExpertNames>,
+    /// One of them is for all rows, and the weights of the others are as they are.
+    shared_expert: bool,
 }
 
 const LLAMA: Family = Family {
@@ -155,13 +161,23 @@ const LLAMA: Family = Family {
     qkv_bias: false,
     qk_norm: false,
     experts: None,
+    shared_expert: false,
 };
 
-const FAMILIES: [Family; 6] = [
+const FAMILIES: [Family; 7] = [
     LLAMA,
     Family { model_type: "mistral", class: "MistralForCausalLM", ..LLAMA },
     Family { model_type: "mixtral", class: "MixtralForCausalLM", experts: Some(&MIXTRAL), ..LLAMA },
     Family { model_type: "qwen2", gguf: "qwen2", class: "Qwen2ForCausalLM", qkv_bias: true, ..LLAMA },
+    Family {
+        model_type: "qwen2_moe",
+        gguf: "qwen2moe",
+        class: "Qwen2MoeForCausalLM",
+        qkv_bias: true,
+        experts: Some(&QWEN),
+        shared_expert: true,
+        ..LLAMA
+    },
     Family { model_type: "qwen3", gguf: "qwen3", class: "Qwen3ForCausalLM", qk_norm: true, ..LLAMA },
     Family {
         model_type: "qwen3_moe",
@@ -244,9 +260,12 @@ impl ModelConfig {
         if !self.head_size.is_multiple_of(2) {
             return Err(format!("the head size is {}; rotary embedding needs an even one", self.head_size));
         }
-        if let Some(Experts { count, per_token, .. }) = self.experts {
+        if let Some(Experts { count, per_token, shared, .. }) = self.experts {
             if count > 1 << 12 || !(1..=count).contains(&per_token) {
                 return Err(format!("{per_token} of {count} experts for each token make no sense"));
+            }
+            if shared.is_some_and(|ffn| !(1..=1 << 22).contains(&ffn)) {
+                return Err(format!("the feed-forward size of the shared expert makes no sense: {shared:?}"));
             }
         }
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {

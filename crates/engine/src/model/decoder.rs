@@ -96,7 +96,12 @@ impl<D: Device> Scratch<D> {
             y: device.buffer(rows * config.hidden)?,
             qkv: device.buffer(rows * heads.row())?,
             attention: device.buffer(rows * heads.q * heads.size)?,
-            feed_forward: feed_forward::Scratch::new(device, config, shard.ffn.len(), rows)?,
+            feed_forward: feed_forward::Scratch::new(
+                device,
+                config,
+                shard.ffn.len().max(shard.shared_ffn.len()),
+                rows,
+            )?,
             rope: device.buffer(rows * heads.size)?,
             last: device.buffer(answered * hidden)?,
             last_normed: device.buffer(answered * hidden)?,

@@ -1,7 +1,7 @@
 //! The feed-forward half of a layer: one gated network, or several of which each row takes a few (Mixtral,
-//! arXiv 2401.04088).
+//! arXiv 2401.04088), perhaps beside one that all rows take (Qwen2's mixtures).
 //!
-//! Law: a row's experts are added up in ascending order, so its result does not depend on which rows share a step.
+//! Law: a row's experts are added up in ascending order, the shared one last, so its result does not depend on which rows share a step.
 
 use super::config::{Experts, ModelConfig};
 use sglang_kernels::device::{Device, Result};
@@ -12,6 +12,16 @@ pub struct Gated<D: Device> {
     pub gate_up: D::Matrix,
     /// Down projection `[D, F]`.
     pub down: D::Matrix,
+    /// F, of which the rank has these.
+    pub ffn: usize,
+}
+
+/// An expert for all rows.
+pub struct Shared<D: Device> {
+    /// How much of it a row gets, before the sigmoid `[1, D]`.
+    pub gate: D::Matrix,
+    /// The expert.
+    pub network: Gated<D>,
 }
 
 /// What a layer does to each row after attention.
@@ -24,6 +34,8 @@ pub enum FeedForward<D: Device> {
         router: D::Matrix,
         /// All experts.
         experts: Vec<Gated<D>>,
+        /// One more.
+        shared: Option<Shared<D>>,
     },
 }
 
@@ -33,7 +45,6 @@ pub struct Scratch<D: Device> {
     gate_up: D::Buffer,
     /// Their product `[T, F]`.
     product: D::Buffer,
-    ffn: usize,
     hidden: usize,
     mixture: Option<Mixing<D>>,
 }
@@ -50,7 +61,7 @@ struct Mixing<D: Device> {
 }
 
 impl<D: Device> Scratch<D> {
-    /// For steps of up to `rows` rows, where the rank has `ffn` of F.
+    /// For steps of up to `rows` rows, where the rank has `ffn` of the largest F.
     pub fn new(device: &mut D, config: &ModelConfig, ffn: usize, rows: usize) -> Result<Self> {
         let mixture = config.experts.as_ref().map(|of| {
             let scores = device.buffer(rows * of.count)?;
@@ -60,7 +71,6 @@ impl<D: Device> Scratch<D> {
         Ok(Scratch {
             gate_up: device.buffer(rows * 2 * ffn)?,
             product: device.buffer(rows * ffn)?,
-            ffn,
             hidden: config.hidden,
             mixture: mixture.transpose()?,
         })
@@ -70,7 +80,7 @@ impl<D: Device> Scratch<D> {
 impl<D: Device> Gated<D> {
     fn input(&self, device: &mut D, scratch: &mut Scratch<D>, x: &D::Buffer, rows: usize) -> Result<()> {
         device.matmul(x, &self.gate_up, rows, &mut scratch.gate_up)?;
-        device.silu_mul(&scratch.gate_up, rows, scratch.ffn, &mut scratch.product)
+        device.silu_mul(&scratch.gate_up, rows, self.ffn, &mut scratch.product)
     }
 }
 
@@ -82,9 +92,12 @@ impl<D: Device> FeedForward<D> {
                 network.input(device, scratch, x, rows)?;
                 device.matmul(&scratch.product, &network.down, rows, x)
             }
-            FeedForward::Mixture { router, experts } => {
+            FeedForward::Mixture { router, experts, shared } => {
                 let mut mixing = scratch.mixture.take().expect("the configuration has experts");
-                let done = mixing.run(device, scratch, router, experts, x, rows);
+                let mut done = mixing.run(device, scratch, router, experts, x, rows);
+                if let (Ok(()), Some(shared)) = (&done, shared) {
+                    done = mixing.add_shared(device, scratch, shared, x, rows);
+                }
                 scratch.mixture = Some(mixing);
                 done
             }
@@ -119,5 +132,21 @@ impl<D: Device> Mixing<D> {
             device.scatter_add(&self.some, &mine, &weights, scratch.hidden, x)?;
         }
         Ok(())
+    }
+
+    /// Adds the expert for all rows to `x`.
+    fn add_shared(
+        &mut self,
+        device: &mut D,
+        scratch: &mut Scratch<D>,
+        Shared { gate, network }: &Shared<D>,
+        x: &mut D::Buffer,
+        rows: usize,
+    ) -> Result<()> {
+        device.matmul(&self.all, gate, rows, &mut self.scores)?;
+        let shares: Vec<f32> = device.read(&self.scores, rows)?.into_iter().map(|s| 1.0 / (1.0 + (-s).exp())).collect();
+        network.input(device, scratch, &self.all, rows)?;
+        device.matmul(&scratch.product, &network.down, rows, &mut self.some)?;
+        device.scatter_add(&self.some, &(0..rows).collect::<Vec<_>>(), &shares, scratch.hidden, x)
     }
 }

@@ -5,7 +5,7 @@
 //! that the heads of a rank form groups of one size.
 
 use super::assemble::Precision;
-use super::config::{ExpertNames, ModelConfig, DENSE};
+use super::config::{ExpertNames, Experts, ModelConfig, DENSE, SHARED};
 use crate::error::{Error, Result};
 use crate::weights::Source;
 use std::ops::Range;
@@ -57,6 +57,8 @@ pub struct Shard {
     pub kv_heads: Part,
     /// Of the feed-forward size F, of every expert.
     pub ffn: Part,
+    /// Of that of the expert for all rows, where there is one.
+    pub shared_ffn: Part,
     /// Rows of embedding and head.
     pub vocab: Part,
 }
@@ -70,6 +72,7 @@ impl Shard {
             heads: Part::all(config.heads),
             kv_heads: Part::all(config.kv_heads),
             ffn: Part::all(config.ffn),
+            shared_ffn: Part::all(shared_ffn(config)),
             vocab: Part::all(config.vocab),
         }
     }
@@ -84,7 +87,7 @@ impl Shard {
             let fits: Vec<String> =
                 (1..=MOST_RANKS).filter(|&n| grain.split(config, n).is_some()).map(|n| n.to_string()).collect();
             let ModelConfig { heads, kv_heads, ffn, .. } = config;
-            let Grain { heads: h, ffn: f } = grain;
+            let Grain { heads: h, ffn: f, .. } = grain;
             let fits = fits.join(", ");
             Error::load(format!(
                 "tp {ranks}: {heads} heads in blocks of {h} over {kv_heads} key/value heads and a feed-forward of {ffn} \
@@ -100,11 +103,13 @@ struct Grain {
     heads: usize,
     /// Columns of the feed-forward's output.
     ffn: usize,
+    /// The same of the expert for all rows.
+    shared_ffn: usize,
 }
 
 impl Grain {
     fn of(config: &ModelConfig, source: &dyn Source, precision: Precision) -> Result<Self> {
-        let (mut heads, mut ffn) = (1, 1);
+        let (mut heads, mut ffn, mut shared) = (1, 1, 1);
         let block = |name: &str, cols| -> Result<usize> {
             Ok(precision.format(source.dtype(&format!("{name}.weight"))?, cols, true).block_len())
         };
@@ -115,28 +120,42 @@ impl Grain {
             for down in down_projections(config, &layer) {
                 ffn = ffn.max(block(&down, config.ffn)?);
             }
+            if let Some(Experts { names, shared: Some(size), .. }) = config.experts {
+                shared = shared.max(block(&format!("{layer}.{}.{SHARED}.{}", names.block, DENSE[2]), size)?);
+            }
         }
         // Block lengths are powers of two, so the largest holds whole ones of the others.
-        Ok(Grain { heads: heads / gcd(heads, config.head_size), ffn })
+        Ok(Grain { heads: heads / gcd(heads, config.head_size), ffn, shared_ffn: shared })
     }
 
     fn split(&self, config: &ModelConfig, ranks: usize) -> Option<Vec<Shard>> {
         let ffn = shares(config.ffn, self.ffn, ranks)?;
+        let shared_size = shared_ffn(config);
+        let shared = match shared_size {
+            0 => vec![0..0; ranks],
+            size => shares(size, self.shared_ffn, ranks)?,
+        };
         let vocab = shares(config.vocab, 1, ranks)?;
         let group = config.heads / config.kv_heads;
         let heads = split_heads(config.kv_heads, group, self.heads, ranks)?;
         let kv_heads = |heads: &Range<usize>| heads.start / group..heads.end.div_ceil(group);
-        let parts = heads.into_iter().zip(ffn).zip(vocab).enumerate();
-        let shard = |(rank, ((heads, ffn), vocab))| Shard {
+        let parts = heads.into_iter().zip(ffn).zip(shared).zip(vocab).enumerate();
+        let shard = |(rank, (((heads, ffn), shared), vocab))| Shard {
             rank,
             ranks,
             kv_heads: Part { of: config.kv_heads, taken: kv_heads(&heads) },
             heads: Part { of: config.heads, taken: heads },
             ffn: Part { of: config.ffn, taken: ffn },
+            shared_ffn: Part { of: shared_size, taken: shared },
             vocab: Part { of: config.vocab, taken: vocab },
         };
         Some(parts.map(shard).collect())
     }
+}
+
+/// Feed-forward size of the expert for all rows; 0 where there is none.
+fn shared_ffn(config: &ModelConfig) -> usize {
+    config.experts.as_ref().and_then(|experts| experts.shared).unwrap_or(0)
 }
 
 fn down_projections(config: &ModelConfig, layer: &str) -> Vec<String> {

@@ -77,8 +77,8 @@ fn llama_heads(metadata: &Metadata) -> Result<[usize; 2]> {
 }
 
 /// GGUF names of the parts of a block, and what checkpoints call them.
-/// Source: gguf-py, `tensor_mapping.py`, for the architectures llama, qwen2, qwen3 and qwen3moe.
-const PARTS: [(&str, &str); 15] = [
+/// Source: gguf-py, `tensor_mapping.py`, for the architectures llama, qwen2, qwen2moe, qwen3 and qwen3moe.
+const PARTS: [(&str, &str); 19] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -94,11 +94,19 @@ const PARTS: [(&str, &str); 15] = [
     ("ffn_gate_exps", "mlp.experts.*.gate_proj"),
     ("ffn_up_exps", "mlp.experts.*.up_proj"),
     ("ffn_down_exps", "mlp.experts.*.down_proj"),
+    ("ffn_gate_inp_shexp", "mlp.shared_expert_gate"),
+    ("ffn_gate_shexp", "mlp.shared_expert.gate_proj"),
+    ("ffn_up_shexp", "mlp.shared_expert.up_proj"),
+    ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
 
-/// A tensor under its canonical name; the experts of a layer, which the file stacks `[E, …]`, one by one.
-fn canonical(name: &str, entry: Entry) -> Vec<(String, Entry)> {
+/// A tensor under its canonical name; the experts of a layer, which the file stacks `[E, …]`, one by one. A gate of one
+/// row, which the file keeps as a vector, is a matrix.
+fn canonical(name: &str, mut entry: Entry) -> Vec<(String, Entry)> {
     let name = canonical_name(name);
+    if name.ends_with("shared_expert_gate.weight") && entry.shape.len() == 1 {
+        entry.shape.insert(0, 1);
+    }
     let Some((before, after)) = name.split_once('*') else { return vec![(name, entry)] };
     let (count, shape) = (entry.shape[0], entry.shape[1..].to_vec());
     let (start, each) = (entry.range.start, entry.range.len() / count);

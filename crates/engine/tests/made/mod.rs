@@ -11,7 +11,7 @@ use sglang_engine::model::config::{ModelConfig, RopeScaling};
 use sglang_engine::weights::{self, Source};
 use std::path::Path;
 
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 20] = [
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
     ("lm_head", "output"),
@@ -26,14 +26,22 @@ const NAMES: [(&str, &str); 14] = [
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
+    ("block_sparse_moe.gate", "ffn_gate_inp"),
+    ("mlp.gate", "ffn_gate_inp"),
+    ("mlp.shared_expert_gate", "ffn_gate_inp_shexp"),
+    ("mlp.shared_expert.gate_proj", "ffn_gate_shexp"),
+    ("mlp.shared_expert.up_proj", "ffn_up_shexp"),
+    ("mlp.shared_expert.down_proj", "ffn_down_shexp"),
 ];
-const EXPERTS: [(&str, &str); 3] = [("w1", "ffn_gate_exps"), ("w3", "ffn_up_exps"), ("w2", "ffn_down_exps")];
+const EXPERTS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
 
 /// Writes the checkpoint beside the tests as a GGUF file whose matrices are of `format`, where their rows are blocks.
 pub fn gguf(name: &str, format: GgmlDType, to: &Path) {
     let files = weights::open(&fixture(name)).unwrap();
     let config = ModelConfig::of(&files).unwrap();
-    let architecture = if config.qkv_bias {
+    let architecture = if config.model_type == "qwen2_moe" {
+        "qwen2moe"
+    } else if config.qkv_bias {
         "qwen2"
     } else if config.qk_norm {
         "qwen3"
@@ -46,8 +54,10 @@ pub fn gguf(name: &str, format: GgmlDType, to: &Path) {
         tensors.push((gguf_name(name), tensor(&*files.weights, name, architecture, &config)));
     }
     if let Some(experts) = &config.experts {
-        for (layer, (part, stacked)) in (0..config.layers).flat_map(|layer| EXPERTS.map(|names| (layer, names))) {
-            let named = |e| format!("model.layers.{layer}.block_sparse_moe.experts.{e}.{part}.weight");
+        let (block, parts) = (experts.names.block, experts.names.parts);
+        let each = |layer| (0..3).map(move |i| (layer, parts[i], EXPERTS[i]));
+        for (layer, part, stacked) in (0..config.layers).flat_map(each) {
+            let named = |e| format!("model.layers.{layer}.{block}.experts.{e}.{part}.weight");
             let all: Vec<_> = (0..experts.count).map(|e| tensor(&*files.weights, &named(e), "", &config)).collect();
             tensors.push((format!("blk.{layer}.{stacked}.weight"), Tensor::stack(&all, 0).unwrap()));
         }
@@ -67,6 +77,9 @@ pub fn gguf(name: &str, format: GgmlDType, to: &Path) {
 fn tensor(source: &dyn Source, name: &str, architecture: &str, config: &ModelConfig) -> Tensor {
     let stored = source.tensor(name).unwrap();
     let tensor = Tensor::from_vec(stored.to_f32(), stored.shape.clone(), &Device::Cpu).unwrap();
+    if name.ends_with("shared_expert_gate.weight") {
+        return tensor.flatten_all().unwrap();
+    }
     let heads = match name {
         _ if architecture != "llama" => return tensor,
         _ if name.ends_with("q_proj.weight") => config.heads,
@@ -85,8 +98,7 @@ fn gguf_name(name: &str) -> String {
         None => (String::new(), part),
     };
     let known = NAMES.iter().find(|(ours, _)| *ours == part).map(|(_, theirs)| *theirs);
-    let router = (part == "block_sparse_moe.gate").then_some("ffn_gate_inp");
-    format!("{block}{}.{kind}", known.or(router).unwrap_or_else(|| panic!("no GGUF name for {name}")))
+    format!("{block}{}.{kind}", known.unwrap_or_else(|| panic!("no GGUF name for {name}")))
 }
 
 fn values(architecture: &str, config: &ModelConfig) -> Vec<(String, Value)> {
@@ -107,6 +119,8 @@ fn values(architecture: &str, config: &ModelConfig) -> Vec<(String, Value)> {
     ];
     if let Some(experts) = &config.experts {
         values.extend([number("expert_count", experts.count), number("expert_used_count", experts.per_token)]);
+        values.extend(experts.shared.map(|ffn| number("expert_shared_feed_forward_length", ffn)));
+        values.extend(experts.shared.map(|_| number("expert_feed_forward_length", config.ffn)));
     }
     values
 }

@@ -74,8 +74,10 @@ fn experts(keys: &Keys, family: &Family) -> Result<Option<Experts>> {
         0 if family.experts.is_none() => Ok(None),
         count => {
             let per_token = keys.need_size("expert_used_count")?;
-            let normalise = keys.metadata.flag(&keys.name("expert_weights_norm"))?.unwrap_or(true);
-            Ok(Some(Experts { count, per_token, normalise, names: &QWEN }))
+            let normalise = keys.metadata.flag(&keys.name("expert_weights_norm"))?.unwrap_or(!family.shared_expert);
+            let shared = || keys.need_size("expert_shared_feed_forward_length");
+            let shared = family.shared_expert.then(shared).transpose()?;
+            Ok(Some(Experts { count, per_token, normalise, shared, names: &QWEN }))
         }
     }
 }

@@ -54,7 +54,7 @@ fn read(config: &Fields, generation: Option<Fields>) -> Parsed<ModelConfig> {
         kv_heads: config.size("num_key_value_heads")?.unwrap_or(heads),
         head_size: config.size("head_dim")?.or(hidden.checked_div(heads)).unwrap_or(0),
         ffn: config.size("moe_intermediate_size")?.map_or_else(|| config.need_size("intermediate_size"), Ok)?,
-        experts: family.experts.map(|names| experts(config, names)).transpose()?,
+        experts: family.experts.map(|names| experts(config, family, names)).transpose()?,
         vocab: config.need_size("vocab_size")?,
         context: config.need_size("max_position_embeddings")?,
         norm_eps: config.float("rms_norm_eps")?.unwrap_or(1e-6),
@@ -85,14 +85,15 @@ fn refuse_unknown(config: &Fields) -> Parsed<()> {
 }
 
 /// The mixture, which must be in every layer.
-fn experts(config: &Fields, names: &'static ExpertNames) -> Parsed<Experts> {
+fn experts(config: &Fields, family: &Family, names: &'static ExpertNames) -> Parsed<Experts> {
     let dense_layers = config.0["mlp_only_layers"].as_array().is_some_and(|layers| !layers.is_empty());
     if dense_layers || config.size("decoder_sparse_step")?.is_some_and(|step| step != 1) {
         return Err("experts in some layers only (mlp_only_layers, decoder_sparse_step) are not supported".into());
     }
     let count = config.size("num_local_experts")?.map_or_else(|| config.need_size("num_experts"), Ok)?;
     let normalise = config.flag("norm_topk_prob")?.unwrap_or(*names == MIXTRAL);
-    Ok(Experts { count, per_token: config.need_size("num_experts_per_tok")?, normalise, names })
+    let shared = family.shared_expert.then(|| config.need_size("shared_expert_intermediate_size")).transpose()?;
+    Ok(Experts { count, per_token: config.need_size("num_experts_per_tok")?, normalise, shared, names })
 }
 
 /// The window, where all layers have it; transformers lets some layers have it and others not.
