@@ -60,7 +60,7 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Instruction set, by the name it has in the start-up line.
     pub simd: Option<String>,
-    /// Longest sequence in tokens.
+    /// Longest sequence in tokens; it may be longer than the cache where attention has a window.
     pub context_length: Option<usize>,
     /// Size of the KV cache in tokens.
     pub max_total_tokens: Option<usize>,
@@ -346,13 +346,15 @@ impl Sizes {
                 "a KV cache of {tokens} tokens is too small: at least {least} are needed"
             )));
         }
-        let context = wanted.min((pages - SPARE_PAGES) * PAGE);
+        let (window, chunk) = (config.sliding_window, chunk(options));
+        let any_length = window > 0 && pages >= Limits::least_pages(window, chunk);
+        let context = if any_length { wanted } else { wanted.min((pages - SPARE_PAGES) * PAGE) };
         Ok(Sizes { kv: KvShape { layers, kv_heads, head_size, pages, format }, context })
     }
 
     fn limits(&self, options: &LoadOptions, window: usize) -> Result<Limits> {
         Ok(Limits {
-            chunk: options.chunked_prefill_size.unwrap_or(CHUNK).max(1),
+            chunk: chunk(options),
             max_running: options.max_running_requests.unwrap_or(MAX_RUNNING).max(1),
             max_queued: options.max_queued_requests.unwrap_or(MAX_QUEUED),
             ahead: AHEAD,
@@ -362,6 +364,10 @@ impl Sizes {
             reuse: options.reuse,
         })
     }
+}
+
+fn chunk(options: &LoadOptions) -> usize {
+    options.chunked_prefill_size.unwrap_or(CHUNK).max(1)
 }
 
 fn policy(options: &LoadOptions) -> Result<Policy> {

@@ -554,6 +554,28 @@ fn the_mean_is_that_of_all_prefixes() {
     }
 }
 
+/// With a window of 24 tokens and steps of 16, a cache of 128 tokens is enough for a prompt of 400: the answer is that of a
+/// cache that holds everything, also of the next turn, whose beginning is gone from it.
+#[test]
+fn a_window_lets_prompts_be_longer_than_the_cache() {
+    let running = |cache: usize| {
+        let options =
+            LoadOptions { max_total_tokens: Some(cache), chunked_prefill_size: Some(16), ..Default::default() };
+        Running::start(LoadOptions { model_path: fixture("mistral"), context_length: Some(512), ..options })
+    };
+    let ask = |n: u32| greedy(Prompt::Tokens((0..n).map(|i| 3 + i * 29 % 200).collect()), 40);
+    let [small, large] = [128, 1024].map(|cache| {
+        let running = running(cache);
+        [400, 440].map(|n| {
+            let Answer { tokens, logprobs, prompt_logprobs, .. } = running.ask_one(ask(n));
+            (tokens, logprobs, prompt_logprobs)
+        })
+    });
+    assert_eq!(small, large);
+    let together = running(128).ask(vec![ask(300), ask(400), ask(200)]);
+    assert_eq!(together[1].tokens, large[0].0);
+}
+
 #[test]
 fn tiny_answers_do_not_depend_on_the_schedule() {
     for name in ["llama", "llama3", "mistral", "mixtral", "qwen2_moe", "qwen3"] {

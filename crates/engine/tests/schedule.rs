@@ -64,18 +64,23 @@ fn draw() -> impl Strategy<Value = Draw> {
     )
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
-    let least = (MAX_PROMPT + MAX_NEW).div_ceil(PAGE) + 2;
+/// Under a window also with room for less than the longest sequence.
+fn limits(window: usize) -> impl Strategy<Value = Limits> {
+    let whole = (MAX_PROMPT + MAX_NEW).div_ceil(PAGE) + 2;
+    let least = move |chunk| if window > 0 { Limits::least_pages(window, chunk).min(whole) } else { whole };
     let policy = prop::sample::select(Policy::NAMED.to_vec());
     let sizes = (
         1..80usize,
         1..12usize,
         prop_oneof![2 => 0..4usize, 1 => 0..MAX_NEW],
-        prop_oneof![2 => least..least + 4, 1 => least..least + 40],
+        prop_oneof![2 => 0..4usize, 1 => 0..40usize],
     );
-    (sizes, policy, prop::bool::weighted(0.9)).prop_map(|((chunk, max_running, ahead, pages), (_, policy), reuse)| {
-        Limits { chunk, max_running, max_queued: 1000, ahead, pages, window: 0, policy, reuse }
-    })
+    (sizes, policy, prop::bool::weighted(0.9)).prop_map(
+        move |((chunk, max_running, ahead, spare), (_, policy), reuse)| {
+            let pages = least(chunk) + spare;
+            Limits { chunk, max_running, max_queued: 1000, ahead, pages, window, policy, reuse }
+        },
+    )
 }
 
 /// The requests with their prompts filled in, and what each is told alone.
@@ -96,8 +101,7 @@ fn expected(stage: &mut Stage, draws: Vec<Draw>) -> (Vec<Ask>, Vec<Outcome>) {
 
 fn check(stage: &mut Stage, limits: &Limits, draws: Vec<Draw>, tally: &mut Tally) -> Result<(), TestCaseError> {
     let (asks, expected) = expected(stage, draws);
-    let limits = Limits { window: stage.unlimited.window, ..limits.clone() };
-    let outcomes = stage.play(&limits, &asks, tally);
+    let outcomes = stage.play(limits, &asks, tally);
     for (outcome, expected) in outcomes.iter().zip(&expected) {
         if outcome.finish == Some(FinishReason::Aborted) {
             prop_assert!(expected.tokens.starts_with(&outcome.tokens));
@@ -112,9 +116,10 @@ fn check(stage: &mut Stage, limits: &Limits, draws: Vec<Draw>, tally: &mut Tally
 
 /// Runs `cases` random schedules; what happened in them.
 fn the_schedule_does_not_change_the_text(stage: Stage, cases: u32) -> Tally {
+    let window = stage.unlimited.window;
     let (stage, tally) = (RefCell::new(stage), RefCell::new(Tally::default()));
     let mut runner = TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
-    let schedules = (limits(), prop::collection::vec(draw(), 2..20));
+    let schedules = (limits(window), prop::collection::vec(draw(), 2..20));
     let result = runner
         .run(&schedules, |(limits, draws)| check(&mut stage.borrow_mut(), &limits, draws, &mut tally.borrow_mut()));
     match result {

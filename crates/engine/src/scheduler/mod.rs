@@ -63,6 +63,12 @@ impl Limits {
         self.chunk + self.max_running
     }
 
+    /// Pages with which a sequence of any length gets by alone, where attention has a window: the window and the eighth
+    /// behind it that is given back at once, a step, a page begun at either end, and a copied page with its source.
+    pub fn least_pages(window: usize, chunk: usize) -> usize {
+        (window + chunk).div_ceil(sglang_radix::PAGE) + window.div_ceil(8 * sglang_radix::PAGE) + 4
+    }
+
     /// Most tokens that a sequence has to hold beside those of a step.
     fn reach(&self) -> usize {
         if self.window == 0 {
