@@ -154,7 +154,7 @@ pub struct Grammars {
 /// A constraint at the start of a text.
 enum Compiled {
     Regex(Arc<Regex>),
-    Parser(Box<Parser>),
+    Parser(Arc<Parser>),
     Checked(Arc<Parser>, Arc<Check>),
 }
 
@@ -224,7 +224,7 @@ impl Grammars {
     fn lark(&self, constraint: &Constraint, grammar: &str) -> Result<Compiled, Error> {
         let parser = self.parsers().and_then(|parsers| parsers.lark(constraint.param(), grammar));
         let parser = parser.map_err(|reason| constraint.error(reason))?;
-        Ok(Compiled::Parser(Box::new(parser)))
+        Ok(Compiled::Parser(Arc::new(parser)))
     }
 
     fn vocabulary(&self) -> &Arc<Vocabulary> {

@@ -16,9 +16,8 @@ use serde_json::Value;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// States of a lexer, at 1 to 2 kB, that are kept for the next sequence. One sequence may need
-/// [`ParserLimits::max_lexer_states`](llguidance::api::ParserLimits) more.
-const MAX_USED_STATES: usize = 10_000;
+/// A lexer is kept for the next sequence until it holds a 25th of the states it may have, 10,000 at 1 to 2 kB.
+const USED_SHARE: usize = 25;
 
 /// Sets of tokens that are allowed at one stroke where a lexeme holds all their texts. Those in strings leave out the
 /// line ends that `.` does not match; the last one holds the most.
@@ -108,15 +107,18 @@ pub struct Parser {
 
 impl Parser {
     /// The same for one sequence.
-    pub fn start(&self) -> Parsing {
+    pub fn start(self: &Arc<Self>) -> Parsing {
+        let mut matcher = self.matcher();
+        let accepting = matcher.is_accepting().unwrap_or(false);
+        Parsing { parser: self.clone(), matcher, tokens: Vec::new(), accepting }
+    }
+
+    fn matcher(&self) -> Matcher {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if !has_room(&used) {
             *used = unused(&self.fresh, &self.slicer, &self.spellings.vocabulary);
         }
-        let mut matcher = Matcher::new(Ok(used.clone()));
-        drop(used);
-        let accepting = matcher.is_accepting().unwrap_or(false);
-        Parsing { matcher, accepting, spellings: self.spellings.clone(), param: self.param }
+        Matcher::new(Ok(used.clone()))
     }
 }
 
@@ -130,46 +132,59 @@ fn unused(fresh: &TokenParser, slicer: &Arc<SlicedBiasComputer>, vocabulary: &Ar
 /// Whether the lexer of a parser has room for further sequences, and none has broken it.
 fn has_room(parser: &TokenParser) -> bool {
     let stats = catch_unwind(AssertUnwindSafe(|| parser.parser.lexer_stats()));
-    stats.is_ok_and(|stats| !stats.error && stats.num_states < MAX_USED_STATES)
+    stats.is_ok_and(|stats| !stats.error && stats.num_states < parser.limits.max_lexer_states / USED_SHARE)
 }
 
 /// The state of a parser for one sequence.
+///
+/// Law: where the lexer breaks, be it by what another sequence needs, a fresh one takes its place and reads the tokens
+/// again. So a sequence fails only if its next step alone is too much for one.
 pub struct Parsing {
+    parser: Arc<Parser>,
     matcher: Matcher,
+    /// All that were consumed.
+    tokens: Vec<u32>,
     accepting: bool,
-    spellings: Arc<Spellings>,
-    param: &'static str,
 }
 
 impl Parsing {
     /// The text tokens that may come next.
     fn mask(&mut self) -> Result<Vec<u32>, Error> {
-        let texts = &self.spellings.texts;
+        let texts = &self.parser.spellings.texts;
         if self.matcher.is_stopped() && !self.matcher.is_error() {
             return Ok(vec![0; texts.len()]);
         }
-        match self.matcher.compute_mask() {
+        let mask = self.matcher.compute_mask().or_else(|_| {
+            self.matcher = self.parser.matcher();
+            self.matcher.consume_tokens(&self.tokens)?;
+            self.matcher.compute_mask()
+        });
+        match mask {
             Ok(tokens) => Ok(tokens.as_slice().iter().zip(texts).map(|(allowed, text)| allowed & text).collect()),
             // A parser that may end here and finds no token to go on by calls it an error.
             Err(_) if self.accepting => Ok(vec![0; texts.len()]),
             Err(e) => {
-                let reason = without_trace(&e.to_string()).to_owned();
-                Err(Error::bad(self.param, format!("{}: cannot be continued: {reason}", self.param)))
+                let (param, reason) = (self.parser.param, without_trace(&e.to_string()).to_owned());
+                Err(Error::bad(param, format!("{param}: cannot be continued: {reason}")))
             }
         }
     }
 
     fn consume(&mut self, tokens: &[u32]) {
+        self.tokens.extend(tokens);
+        let consumed = self.matcher.consume_tokens(tokens).or_else(|_| {
+            self.matcher = self.parser.matcher();
+            self.matcher.consume_tokens(&self.tokens)
+        });
         // After a failure the next mask is an error.
-        let consumed = self.matcher.consume_tokens(tokens);
         self.accepting = consumed.and_then(|()| self.matcher.is_accepting()).unwrap_or(false);
     }
 
     /// The state after text that is forced.
     fn after(&self, forced: &[u8]) -> Self {
-        let spellings = self.spellings.clone();
-        let mut after = Parsing { matcher: self.matcher.clone(), accepting: false, spellings, param: self.param };
-        after.consume(&self.spellings.trie.greedy_tokenize(forced));
+        let (parser, matcher, tokens) = (self.parser.clone(), self.matcher.clone(), self.tokens.clone());
+        let mut after = Parsing { parser, matcher, tokens, accepting: false };
+        after.consume(&self.parser.spellings.trie.greedy_tokenize(forced));
         after
     }
 }
@@ -179,7 +194,7 @@ impl Grammar for Parsing {
         let mut mask = self.mask()?;
         let only_end = mask.iter().all(|&word| word == 0);
         if self.accepting {
-            self.spellings.vocabulary.allow_end(&mut mask);
+            self.parser.spellings.vocabulary.allow_end(&mut mask);
         }
         Ok(Allowed { mask: mask.into(), only_end })
     }
@@ -193,7 +208,7 @@ impl Grammar for Parsing {
     }
 
     fn jump(&mut self, last: Option<u32>) -> Option<Vec<u32>> {
-        let vocabulary = self.spellings.vocabulary.clone();
+        let vocabulary = self.parser.spellings.vocabulary.clone();
         let forced = if self.accepting { Vec::new() } else { self.matcher.compute_ff_bytes() };
         if forced.is_empty() || !forced.iter().all(|&byte| vocabulary.spells(byte)) {
             return None;
@@ -225,10 +240,51 @@ mod tests {
         ]
     }
 
+    fn vocabulary() -> Arc<Vocabulary> {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama3/tokenizer.json");
+        Arc::new(Vocabulary::new(Arc::new(Tokenizer::from_json_file(&file).unwrap())))
+    }
+
+    /// Of a schema, by a lexer that may have so many states.
+    fn limited(schema: &Value, max_lexer_states: usize) -> Arc<Parser> {
+        let mut parsers = Parsers::new(&vocabulary()).unwrap();
+        Arc::get_mut(&mut parsers.factory).unwrap().limits_mut().max_lexer_states = max_lexer_states;
+        Arc::new(parsers.json_schema("schema", schema.clone()).unwrap())
+    }
+
+    fn tokens(mask: &[u32]) -> Vec<u32> {
+        (0..mask.len() as u32 * 32).filter(|t| mask[*t as usize / 32] >> (t % 32) & 1 == 1).collect()
+    }
+
+    #[test]
+    fn a_lexer_that_breaks_is_replaced() {
+        let pattern = "^[a-z]*a[a-z]{12}$";
+        let schema = json!({ "type": "array", "items": { "type": "string", "pattern": pattern } });
+        let (tight, wide) = (limited(&schema, 300), limited(&schema, 250_000));
+        let mut walks: Vec<(Parsing, Parsing)> = (0..4).map(|_| (tight.start(), wide.start())).collect();
+        let mut n_broken = 0;
+        for step in 0..60 {
+            for (i, (parsing, free)) in walks.iter_mut().enumerate() {
+                n_broken += usize::from(tight.used.lock().unwrap().parser.lexer_stats().error);
+                let (mask, expected) = (parsing.mask().unwrap(), free.mask().unwrap());
+                assert_eq!(mask, expected, "walk {i}, step {step}");
+                let allowed = tokens(&mask);
+                if allowed.is_empty() {
+                    (*parsing, *free) = (tight.start(), wide.start());
+                    continue;
+                }
+                let token = allowed[(i * 31 + step * 17) % allowed.len()];
+                parsing.accept(token);
+                free.accept(token);
+                assert_eq!(parsing.is_accepting(), free.is_accepting());
+            }
+        }
+        assert!(n_broken > 1, "{n_broken}");
+    }
+
     #[test]
     fn masks_are_the_same_where_the_lexer_is_asked_once() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama3/tokenizer.json");
-        let vocabulary = Arc::new(Vocabulary::new(Arc::new(Tokenizer::from_json_file(&file).unwrap())));
+        let vocabulary = vocabulary();
         let parsers = Parsers::new(&vocabulary).unwrap();
         for schema in schemas() {
             let parser = parsers.json_schema("schema", schema.clone()).unwrap();

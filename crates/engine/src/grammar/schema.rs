@@ -79,7 +79,7 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     style.apply(&mut styled);
     let enforced = make_exact(&mut styled) && !style.is_loose() && !escapes && !counts_keys(&mut styled);
     let parser = match parser(&styled, style.options(false, escapes), parsers) {
-        Ok(parser) if enforced => return Ok(Compiled::Parser(Box::new(parser))),
+        Ok(parser) if enforced => return Ok(Compiled::Parser(Arc::new(parser))),
         Ok(parser) => parser,
         Err(_) => looser(&schema, &style, parsers)?,
     };
