@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { anySignal } from '../lang/abort.ts';
+import { abortablePieces, anySignal } from '../lang/abort.ts';
 import { hubHome } from './cache.ts';
 import type { Content, Fetch } from './download.ts';
 
@@ -178,7 +178,7 @@ class Watch {
   /** The body; only waiting for the other side counts. A response that nothing holds would take its unread body with it. */
   async *over(response: Response): AsyncGenerator<Uint8Array> {
     try {
-      for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+      for await (const chunk of abortablePieces((response.body ?? []) as AsyncIterable<Uint8Array>, this.signal)) {
         this.pause();
         yield chunk;
         this.feed();
