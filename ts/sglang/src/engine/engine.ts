@@ -203,12 +203,14 @@ export class Engine implements EngineLike, Backend {
     };
   }
 
+  /** All results; where one fails, nothing of the others is under way any more. */
   async #together(requests: readonly GenerateRequest[]): Promise<GenerateResult[]> {
     const generations = requests.map((request) => this.generate(request));
     try {
       return await Promise.all(generations);
     } catch (error) {
       generations.forEach((generation) => generation.abort());
+      await Promise.allSettled(generations);
       throw error;
     }
   }
