@@ -86,9 +86,9 @@ function cargoCounts(output) {
   return sum(results.map(([, passed, failed]) => ({ passed: Number(passed), failed: Number(failed) })));
 }
 
-/** AVA's closing lines. */
+/** AVA's ticks, as it tells how many passed only where none failed, and its closing lines. */
 function avaCounts(output) {
-  const passed = Number(output.match(/(\d+) tests? passed/)?.[1] ?? 0);
+  const passed = output.match(/^ *✔ (?!\[expected fail\])/gm)?.length ?? 0;
   const failed = [...output.matchAll(/(\d+) (?:tests? failed|uncaught exceptions?|unhandled rejections?)/g)];
   return { passed, failed: failed.reduce((total, [, n]) => total + Number(n), 0) };
 }
