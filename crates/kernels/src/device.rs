@@ -194,7 +194,9 @@ pub trait Device: Send + 'static {
     /// `len` zeros.
     fn buffer(&mut self, len: usize) -> Result<Self::Buffer>;
     /// Copies host values to the front of `buffer`.
-    fn write(&mut self, buffer: &mut Self::Buffer, values: &[f32]) -> Result<()>;
+    fn write(&mut self, buffer: &mut Self::Buffer, values: &[f32]) -> Result<()> {
+        self.write_at(buffer, 0, values)
+    }
     /// Copies host values to `buffer[at..]`.
     fn write_at(&mut self, buffer: &mut Self::Buffer, at: usize, values: &[f32]) -> Result<()>;
     /// Copies the first `len` values to the host.

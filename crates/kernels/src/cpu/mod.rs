@@ -73,12 +73,6 @@ impl Device for Cpu {
         Slab::zeros(len)
     }
 
-    fn write(&mut self, buffer: &mut Slab<f32>, values: &[f32]) -> Result<()> {
-        shape::enough("buffer", buffer.len(), values.len())?;
-        buffer[..values.len()].copy_from_slice(values);
-        Ok(())
-    }
-
     fn read(&mut self, buffer: &Slab<f32>, len: usize) -> Result<Vec<f32>> {
         shape::enough("buffer", buffer.len(), len)?;
         Ok(buffer[..len].to_vec())

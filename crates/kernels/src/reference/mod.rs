@@ -43,12 +43,6 @@ impl Device for Reference {
         Ok(vec![0.0; len])
     }
 
-    fn write(&mut self, buffer: &mut Vec<f32>, values: &[f32]) -> Result<()> {
-        shape::enough("buffer", buffer.len(), values.len())?;
-        buffer[..values.len()].copy_from_slice(values);
-        Ok(())
-    }
-
     fn read(&mut self, buffer: &Vec<f32>, len: usize) -> Result<Vec<f32>> {
         shape::enough("buffer", buffer.len(), len)?;
         Ok(buffer[..len].to_vec())
