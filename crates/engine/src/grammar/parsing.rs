@@ -150,15 +150,14 @@ pub struct Parsing {
 impl Parsing {
     /// The text tokens that may come next.
     fn mask(&mut self) -> Result<Vec<u32>, Error> {
-        let texts = &self.parser.spellings.texts;
         if self.matcher.is_stopped() && !self.matcher.is_error() {
-            return Ok(vec![0; texts.len()]);
+            return Ok(vec![0; self.parser.spellings.texts.len()]);
         }
         let mask = self.matcher.compute_mask().or_else(|_| {
-            self.matcher = self.parser.matcher();
-            self.matcher.consume_tokens(&self.tokens)?;
+            self.matcher = self.anew();
             self.matcher.compute_mask()
         });
+        let texts = &self.parser.spellings.texts;
         match mask {
             Ok(tokens) => Ok(tokens.as_slice().iter().zip(texts).map(|(allowed, text)| allowed & text).collect()),
             // A parser that may end here and finds no token to go on by calls it an error.
@@ -172,12 +171,18 @@ impl Parsing {
 
     fn consume(&mut self, tokens: &[u32]) {
         self.tokens.extend(tokens);
-        let consumed = self.matcher.consume_tokens(tokens).or_else(|_| {
-            self.matcher = self.parser.matcher();
-            self.matcher.consume_tokens(&self.tokens)
-        });
+        if self.matcher.consume_tokens(tokens).is_err() {
+            self.matcher = self.anew();
+        }
         // After a failure the next mask is an error.
-        self.accepting = consumed.and_then(|()| self.matcher.is_accepting()).unwrap_or(false);
+        self.accepting = self.matcher.is_accepting().unwrap_or(false);
+    }
+
+    /// One that has read all tokens, on a fresh lexer where the shared one broke. A failure stays in it.
+    fn anew(&self) -> Matcher {
+        let mut matcher = self.parser.matcher();
+        let _ = matcher.consume_tokens(&self.tokens);
+        matcher
     }
 
     /// The state after text that is forced.

@@ -90,18 +90,14 @@ struct Scratch<D: Device> {
 impl<D: Device> Scratch<D> {
     fn new(device: &mut D, config: &ModelConfig, shard: &Shard, heads: Heads, rows: usize) -> Result<Self> {
         let (answered, hidden, vocab) = (head_rows(shard.ranks), config.hidden, config.vocab);
+        let ffn = shard.ffn.len().max(shard.shared_ffn.len());
         let some_logits = (shard.ranks > 1).then(|| device.buffer(answered * shard.vocab.len()));
         Ok(Scratch {
             x: device.buffer(rows * config.hidden)?,
             y: device.buffer(rows * config.hidden)?,
             qkv: device.buffer(rows * heads.row())?,
             attention: device.buffer(rows * heads.q * heads.size)?,
-            feed_forward: feed_forward::Scratch::new(
-                device,
-                config,
-                shard.ffn.len().max(shard.shared_ffn.len()),
-                rows,
-            )?,
+            feed_forward: feed_forward::Scratch::new(device, config, ffn, rows)?,
             rope: device.buffer(rows * heads.size)?,
             last: device.buffer(answered * hidden)?,
             last_normed: device.buffer(answered * hidden)?,

@@ -1,7 +1,8 @@
 //! The feed-forward half of a layer: one gated network, or several of which each row takes a few (Mixtral,
 //! arXiv 2401.04088), perhaps beside one that all rows take (Qwen2's mixtures).
 //!
-//! Law: a row's experts are added up in ascending order, the shared one last, so its result does not depend on which rows share a step.
+//! Law: a row's experts are added up in ascending order, the shared one last, so its result does not depend on which rows
+//! share a step.
 
 use super::config::{Experts, ModelConfig};
 use sglang_kernels::device::{Device, Result};

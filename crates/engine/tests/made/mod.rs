@@ -93,12 +93,17 @@ fn tensor(source: &dyn Source, name: &str, architecture: &str, config: &ModelCon
 
 fn gguf_name(name: &str) -> String {
     let (part, kind) = name.rsplit_once('.').unwrap();
-    let (block, part) = match part.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
-        Some((layer, part)) => (format!("blk.{layer}."), part),
-        None => (String::new(), part),
-    };
+    let (block, part) = in_block(part, "model.layers.", "blk");
     let known = NAMES.iter().find(|(ours, _)| *ours == part).map(|(_, theirs)| *theirs);
     format!("{block}{}.{kind}", known.unwrap_or_else(|| panic!("no GGUF name for {name}")))
+}
+
+/// What GGUF calls the layer that a name is of, if it is of one, and the rest of the name.
+fn in_block<'a>(name: &'a str, layers: &str, block: &str) -> (String, &'a str) {
+    match name.strip_prefix(layers).and_then(|rest| rest.split_once('.')) {
+        Some((layer, rest)) => (format!("{block}.{layer}."), rest),
+        None => (String::new(), name),
+    }
 }
 
 fn values(architecture: &str, config: &ModelConfig) -> Vec<(String, Value)> {
@@ -219,10 +224,7 @@ pub fn eyes(spelling: Spelling) -> Eyes {
 }
 
 fn eyes_name(name: &str, spelling: Spelling) -> String {
-    let (block, rest) = match name.strip_prefix("vision.encoder.layers.").and_then(|rest| rest.split_once('.')) {
-        Some((layer, rest)) => (format!("v.blk.{layer}."), rest),
-        None => (String::new(), name),
-    };
+    let (block, rest) = in_block(name, "vision.encoder.layers.", "v.blk");
     let known = EYES.iter().find_map(|(ours, theirs)| Some((*theirs, rest.strip_prefix(ours)?)));
     let (part, kind) = known.unwrap_or_else(|| panic!("no GGUF name for {name}"));
     let part = match (spelling, part) {
