@@ -14,9 +14,9 @@ import type {
 import { SglangError } from '../engine/errors.ts';
 import { contentText } from '../lang/prompt.ts';
 import type { UnsupportedOptions } from './api-options.ts';
-import type { Backend, Content, Delta, GenerateOptions, GenMeta, Turn } from './backend.ts';
-import { imageUrl } from './image-source.ts';
-import { SchemaBackend } from './schema-backend.ts';
+import type { Backend, Content, GenMeta, Turn } from './backend.ts';
+import { base64Parts, imageUrl } from './image-source.ts';
+import { SchemaBackend, type Asked, type News } from './schema-backend.ts';
 
 export { createSglang, type SglangProvider, type SglangProviderOptions } from './ai-sdk-provider.ts';
 
@@ -41,11 +41,7 @@ class AiSdkBackend extends SchemaBackend {
     this.kind = `ai-sdk ${model.provider}`;
   }
 
-  protected async *complete(
-    turns: readonly Turn[],
-    options: GenerateOptions,
-    schema?: object,
-  ): AsyncGenerator<Delta, void> {
+  protected async *answer(...[turns, options, schema]: Asked): AsyncGenerator<News, void> {
     const { maxTokens = 128, temperature, topP, topK = -1, seed, stop = [], signal } = options;
     const { stream } = await this.model.doStream({
       prompt: await Promise.all(turns.filter(({ content }) => content.length > 0).map((turn) => this.#message(turn))),
@@ -56,16 +52,12 @@ class AiSdkBackend extends SchemaBackend {
       ...(stop.length > 0 && { stopSequences: [...stop] }),
       ...(schema && { responseFormat: { type: 'json', schema, name: 'output' } }),
     });
-    let over = false;
     for await (const part of stream as unknown as AsyncIterable<LanguageModelV3StreamPart>) {
       if (part.type === 'error') throw part.error;
       if (part.type === 'stream-start') this.#heed(part.warnings);
       if (part.type === 'text-delta') yield { text: part.delta };
-      if (part.type !== 'finish') continue;
-      over = true;
-      yield { text: '', meta: this.#metaOf(part) };
+      if (part.type === 'finish') yield this.#metaOf(part);
     }
-    if (!over) throw new SglangError('engine_closed', `${this.model.modelId}: the answer broke off`);
   }
 
   /** A provider warns of what it leaves out. */
@@ -102,8 +94,8 @@ class AiSdkBackend extends SchemaBackend {
   async #part(piece: Content): Promise<{ type: 'text'; text: string } | LanguageModelV3FilePart> {
     if (typeof piece === 'string') return { type: 'text', text: piece };
     const url = await imageUrl(piece.image);
-    const data = /^data:([^;,]+);base64,(.*)$/s.exec(url);
-    if (data) return { type: 'file', mediaType: data[1]!, data: data[2]! };
+    const [, type, content] = base64Parts(url) ?? [];
+    if (type && content !== undefined) return { type: 'file', mediaType: type, data: content };
     const patterns = Object.entries(await this.model.supportedUrls).filter(([type]) => /^(\*|image)/.test(type));
     const fetches = patterns.some(([, list]) => list.some((pattern) => pattern.test(url.toLowerCase())));
     if (fetches) return { type: 'file', mediaType: 'image/*', data: new URL(url) };

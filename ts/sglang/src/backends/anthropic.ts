@@ -5,11 +5,11 @@
 import { SglangError } from '../engine/errors.ts';
 import { contentText } from '../lang/prompt.ts';
 import type { UnsupportedOptions } from './api-options.ts';
-import type { Content, Delta, GenerateOptions, GenMeta, Turn } from './backend.ts';
+import type { Content, GenerateOptions, GenMeta, Turn } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
-import { imageUrl } from './image-source.ts';
+import { base64Parts, imageUrl } from './image-source.ts';
 import { Repetition } from './json-values.ts';
-import { SchemaBackend } from './schema-backend.ts';
+import { SchemaBackend, textOrParts, type Asked, type News } from './schema-backend.ts';
 
 export interface AnthropicOptions extends HttpOptions, UnsupportedOptions {
   /** Default: the environment's ANTHROPIC_BASE_URL, then Anthropic itself. */
@@ -56,25 +56,19 @@ export class Anthropic extends SchemaBackend {
   }
 
   /** With a schema the text is JSON: what the model passes to a tool that takes it. */
-  protected async *complete(
-    turns: readonly Turn[],
-    options: GenerateOptions,
-    schema?: object,
-  ): AsyncGenerator<Delta, void> {
+  protected async *answer(...[turns, options, schema]: Asked): AsyncGenerator<News, void> {
     const { begun, ...prompt } = await promptOf(turns, schema === undefined);
     const body = { model: this.model, ...prompt, ...samplingOf(options), ...(schema && toolOf(schema)), stream: true };
-    const counts = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 };
-    const meta: GenMeta = { ...counts, finishReason: 'abort', matched: null };
     const repeated = new Repetition(begun);
     for await (const event of this.#server.events('/v1/messages', body, options.signal)) {
       const { type, message, delta, usage = message?.usage } = event as Event;
-      const text = repeated.cut(delta?.text ?? delta?.partial_json ?? '');
-      if (text !== '') yield { text };
-      if (usage) Object.assign(meta, countsOf(usage));
-      if (type === 'message_delta' && delta?.stop_reason) Object.assign(meta, this.#endOf(delta));
+      yield {
+        text: repeated.cut(delta?.text ?? delta?.partial_json ?? ''),
+        ...(usage && countsOf(usage)),
+        ...(type === 'message_delta' && delta?.stop_reason && this.#endOf(delta)),
+      };
     }
-    if (meta.finishReason === 'abort') throw new SglangError('engine_closed', `${this.model}: the answer broke off`);
-    yield { text: repeated.rest(), meta };
+    yield { text: repeated.rest() };
   }
 
   #endOf({ stop_reason, stop_sequence }: NonNullable<Event['delta']>): Pick<GenMeta, 'finishReason' | 'matched'> {
@@ -113,19 +107,14 @@ async function promptOf(turns: readonly Turn[], goesOn: boolean) {
 }
 
 async function toMessage({ role, content }: Turn): Promise<{ role: string; content: string | object[] }> {
-  const [first] = content;
-  const plain = content.length === 1 && typeof first === 'string';
-  return {
-    role: role === 'assistant' ? role : 'user',
-    content: plain ? first : await Promise.all(content.map(toBlock)),
-  };
+  return { role: role === 'assistant' ? role : 'user', content: await textOrParts(content, toBlock) };
 }
 
 async function toBlock(piece: Content): Promise<object> {
   if (typeof piece === 'string') return { type: 'text', text: piece };
   const url = await imageUrl(piece.image);
-  const data = /^data:([^;,]+);base64,(.*)$/s.exec(url);
-  const source = data ? { type: 'base64', media_type: data[1], data: data[2] } : { type: 'url', url };
+  const [, media_type, data] = base64Parts(url) ?? [];
+  const source = data === undefined ? { type: 'url', url } : { type: 'base64', media_type, data };
   return { type: 'image', source };
 }
 

@@ -25,6 +25,11 @@ export async function imageUrl(image: ImageInput): Promise<string> {
   }
 }
 
+/** A data URL in base64 as `[url, type, data]`. */
+export function base64Parts(url: string): readonly string[] | null {
+  return /^data:([^;,]+);base64,(.*)$/s.exec(url);
+}
+
 function dataUrl(bytes: Uint8Array): string {
   const content = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const start = content.toString('hex', 0, 4);

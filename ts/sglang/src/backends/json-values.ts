@@ -14,11 +14,10 @@ export function wrapped(schema: object): object {
   return { type: 'object', properties: { value: schema }, required: ['value'], additionalProperties: false };
 }
 
-/** The value of `{ "value": … }` as the language writes it; a text without quotes where it is `bare`. */
-export function valueText(text: string, bare: boolean): string {
+/** The value of `{ "value": … }`, as JSON. */
+export function valueText(text: string): string {
   try {
-    const { value } = JSON.parse(text) as { value: unknown };
-    return bare ? String(value) : JSON.stringify(value);
+    return JSON.stringify((JSON.parse(text) as { value?: unknown }).value) ?? text;
   } catch {
     return text;
   }

@@ -106,7 +106,7 @@ test('a schema is a tool’s, and what is passed to the tool is the value', asyn
 });
 
 test('types, choices and schemas of other things than objects stand in an object', async (t) => {
-  const values: unknown[] = [7, [1, 2], 'web browser'];
+  const values: unknown[] = [7, [1, 2], 'dog', 'web browser'];
   const { url, asked } = await scriptedServer(t, (_, nth) => said(json(JSON.stringify({ value: values[nth] }))));
   const program = fn((s) =>
     s
@@ -115,13 +115,15 @@ test('types, choices and schemas of other things than objects stand in an object
       .user('?')
       .assistant(gen('list', { schema: z.array(z.int()) }))
       .user('?')
+      .assistant(gen('animal', { schema: z.enum(['cat', 'dog']) }))
+      .user('?')
       .assistant(select('tool', ['calculator', 'web browser'])),
   );
-  t.deepEqual((await program.run({}, claude(url))).vars, { n: 7, list: [1, 2], tool: 'web browser' });
-  t.is(asked[2]!.body.temperature, 0);
+  t.deepEqual((await program.run({}, claude(url))).vars, { n: 7, list: [1, 2], animal: 'dog', tool: 'web browser' });
+  t.is(asked[3]!.body.temperature, 0);
   const last = asked.map(({ body }) => body.messages.at(-1).role);
-  t.deepEqual(last, ['user', 'user', 'user'], 'a message that was begun cannot be gone on with by a tool');
-  t.deepEqual(asked[2]!.body.tools[0].input_schema.properties.value, {
+  t.deepEqual(last, ['user', 'user', 'user', 'user'], 'a message that was begun cannot be gone on with by a tool');
+  t.deepEqual(asked[3]!.body.tools[0].input_schema.properties.value, {
     type: 'string',
     enum: ['calculator', 'web browser'],
   });

@@ -1,7 +1,7 @@
 /** Every row of the language's table on every backend: the same program binds the same and says the same. */
 import test from 'ava';
 import { z } from 'zod';
-import { assistant, fn, gen, genInt, image, select, user } from '../../src/index.ts';
+import { assistant, fn, gen, genInt, image, select, user, type GenerateOptions } from '../../src/index.ts';
 import { everyBackend } from './every-backend.ts';
 
 const ask = fn((s, { q }: { q: string }) => s.user(q).assistant(gen('answer', { stop: '\n' })));
@@ -85,4 +85,26 @@ for (const [name, backendOf] of Object.entries(everyBackend)) {
       { name: 'AbortError' },
     );
   });
+  test(`${name} says whole what it streams`, async (t) => {
+    const backend = await backendOf(t);
+    const turn = (content: string) => ({ role: 'user', content: [content], open: false }) as const;
+    const begun = { role: 'assistant', content: ['It is '], open: true } as const;
+    const asked: GenerateOptions[] = [{}, { stop: ['\n'] }, { maxTokens: 1 }, { valueType: 'int', regex: '[0-9]+' }];
+    for (const [i, options] of asked.entries()) {
+      const ask = async (whole: boolean) => {
+        const prompt = [turn(options.valueType ? 'a number' : `q${i}`), begun];
+        const pieces = await collected(backend.stream(prompt, { ...options, temperature: 0, whole }));
+        return { text: pieces.map(({ text }) => text).join(''), meta: pieces.at(-1)!.meta };
+      };
+      const streamed = await ask(false);
+      t.deepEqual(await ask(true), streamed, JSON.stringify(options));
+      t.regex(streamed.text, options.valueType ? /^7$/ : /^answer/);
+    }
+  });
+}
+
+async function collected<T>(source: AsyncIterable<T>): Promise<T[]> {
+  const pieces: T[] = [];
+  for await (const piece of source) pieces.push(piece);
+  return pieces;
 }

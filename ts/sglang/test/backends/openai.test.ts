@@ -93,6 +93,16 @@ test('a schema of something else than an object has one around it', async (t) =>
   t.like(schema, { type: 'object', properties: { value: { type: 'array' } } });
 });
 
+test('a schema of an enumeration gives one of its values, and a choice may hold any character', async (t) => {
+  const { url } = await scriptedServer(t, ({ body }) =>
+    valued(body.response_format.json_schema.schema.properties.value.enum[1]),
+  );
+  const program = fn((s) =>
+    s.user('?').assistant(gen('color', { schema: z.enum(['red', 'blue']) }), select('line', ['a b', 'a\n"b"'])),
+  );
+  t.deepEqual((await program.run({}, chat(url))).vars, { color: 'blue', line: 'a\n"b"' });
+});
+
 test('typed values are asked for as values of a schema', async (t) => {
   const { url, asked } = await scriptedServer(t, ({ body }) =>
     valued(
