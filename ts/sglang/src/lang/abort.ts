@@ -13,40 +13,31 @@ export function anySignal(...signals: readonly (AbortSignal | undefined)[]): Abo
   return either;
 }
 
-/** `promise`, or a rejection with the signal's reason, whichever comes first. */
+/** `promise`, or a rejection with the signal's reason, whichever comes first. Nothing of it stays with the signal. */
 export async function abortable<T>(promise: PromiseLike<T>, signal: AbortSignal): Promise<T> {
-  const { aborted, forget } = rejectionOf(signal);
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+  });
   try {
     return await Promise.race([promise, aborted]);
   } finally {
-    forget();
+    signal.removeEventListener('abort', onAbort);
   }
 }
 
 /** The pieces of `source` until the signal; the source is closed in any case. */
 export async function* abortablePieces<T>(source: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T, void> {
   const iterator = source[Symbol.asyncIterator]();
-  const { aborted, forget } = rejectionOf(signal);
   try {
     for (;;) {
-      const step = await Promise.race([iterator.next(), aborted]);
+      const step = await abortable(iterator.next(), signal);
       if (step.done) return;
       yield step.value;
     }
   } finally {
-    forget();
     iterator.return?.().then(undefined, () => {});
   }
-}
-
-function rejectionOf(signal: AbortSignal): { aborted: Promise<never>; forget: () => void } {
-  let forget = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) return onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    forget = () => signal.removeEventListener('abort', onAbort);
-  });
-  aborted.catch(() => {});
-  return { aborted, forget };
 }

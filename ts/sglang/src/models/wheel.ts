@@ -86,9 +86,10 @@ export async function zipMember(path: string, member: string): Promise<AsyncIter
   const file = await open(path);
   try {
     const { method, start, bytes } = await locate(file, path, member);
+    if (method !== 0 && method !== 8)
+      throw new Error(`${path}: ${member} is compressed with method ${method}; only deflate is read`);
     const stored = createReadStream(path, { start, end: start + bytes - 1 });
     if (method === 0) return stored;
-    if (method !== 8) throw new Error(`${path}: ${member} is compressed with method ${method}; only deflate is read`);
     const inflate = createInflateRaw();
     stored.on('error', (error) => inflate.destroy(error));
     return stored.pipe(inflate);

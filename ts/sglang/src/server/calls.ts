@@ -121,12 +121,8 @@ export function submit(call: Call, request: GenerateRequest, rid: string = rando
 }
 
 /** Submits a list; where one is refused the call fails, and its end aborts the others. */
-export function submitAll(
-  call: Call,
-  requests: readonly GenerateRequest[],
-  rids: readonly (string | undefined)[],
-): Submission[] {
-  return requests.map((request, i) => submit(call, request, rids[i]));
+export function submitAll(call: Call, requests: readonly GenerateRequest[], rid?: string): Submission[] {
+  return requests.map((request) => submit(call, request, rid));
 }
 
 /** The results of all submissions, in order. */

@@ -1,10 +1,10 @@
 /** `/v1/completions`: plain text in, plain text out, in OpenAI's shape. */
 import { SglangError } from '../engine/errors.ts';
-import type { GenerateRequest, GenerateResult, Logprobs } from '../engine/types.ts';
+import type { GenerateChunk, GenerateRequest, GenerateResult, Logprobs } from '../engine/types.ts';
 import { allResults, submitAll } from './calls.ts';
 import type { Call, Route, Submission } from './calls.ts';
 import { streamEvents } from './event-stream.ts';
-import { boolean, integer, needed, notYet, object, withinVocabulary } from './fields.ts';
+import { boolean, integer, needed, notYet, object, standingOf } from './fields.ts';
 import { completionLogprobs, concat, noLogprobs } from './logprobs.ts';
 import { checkModel } from './models.ts';
 import {
@@ -41,14 +41,10 @@ export const completionRoutes: readonly Route[] = [
 async function complete(call: Call): Promise<void> {
   const asked = body(call.body, '');
   checkModel(call, asked.model);
-  const prompts = promptsOf(asked.prompt, 'prompt');
+  const prompts = promptsOf(call, asked.prompt, 'prompt');
   const best = bestOf(asked);
-  const requests = prompts.map((prompt) => requestOf(call, asked, prompt, best));
-  const submissions = submitAll(
-    call,
-    requests,
-    prompts.map(() => asked.rid),
-  );
+  const requests = prompts.map((prompt) => requestOf(asked, prompt, best));
+  const submissions = submitAll(call, requests, asked.rid);
   const frame = frameOf(call, submissions);
   if (asked.stream) return streamEvents(call, events(call, asked, prompts, submissions, frame));
   const results = await allResults(submissions);
@@ -76,19 +72,16 @@ function bestSamples(samples: readonly GenerateResult[], n: number): readonly Ge
   return [...samples].sort((one, other) => score(other) - score(one)).slice(0, n);
 }
 
-function requestOf({ engine }: Call, asked: Body, prompt: Prompt, samples: number): GenerateRequest {
+function requestOf(asked: Body, prompt: Prompt, samples: number): GenerateRequest {
   const params = fromOpenAI(asked);
-  const isText = typeof prompt === 'string';
   const withLogprobs = asked.logprobs !== undefined;
   return {
-    prompt: isText ? prompt : undefined,
-    inputIds: isText ? undefined : withinVocabulary(prompt, engine.model.vocabSize, 'prompt'),
+    ...(typeof prompt === 'string' ? { prompt } : { inputIds: prompt }),
     samplingParams: { ...params, maxNewTokens: params.maxNewTokens ?? defaultMaxTokens, n: samples },
     returnLogprob: withLogprobs || samples > (asked.n ?? 1),
     logprobStartLen: withLogprobs && asked.echo ? 0 : undefined,
     topLogprobsNum: asked.logprobs,
-    priority: asked.priority,
-    cacheSalt: asked.cache_salt,
+    ...standingOf(asked),
     extraKey: asked.extra_key,
   };
 }
@@ -127,17 +120,13 @@ function events(
     asked.logprobs === undefined || !logprobs
       ? {}
       : { logprobs: completionLogprobs(call.engine, logprobs, asked.logprobs, offset) };
-  return openaiEvents(
-    submissions,
-    fromOpenAI(asked),
-    asked.stream_options?.include_usage ?? false,
-    frame,
-    (chunk, index, i) => {
-      const echoed = asked.echo && !lengths.has(index) ? textOf(call, prompts[i]!) : '';
-      const offset = (lengths.get(index) ?? 0) + echoed.length;
-      lengths.set(index, offset + chunk.text.length);
-      const text = echoed + chunk.text;
-      return [{ index, text, ...logprobsOf(chunk.outputLogprobs, offset), ...streamedEnding(chunk.meta) }];
-    },
-  );
+  const show = (chunk: GenerateChunk, index: number, i: number) => {
+    const echoed = asked.echo && !lengths.has(index) ? textOf(call, prompts[i]!) : '';
+    const offset = (lengths.get(index) ?? 0) + echoed.length;
+    lengths.set(index, offset + chunk.text.length);
+    const text = echoed + chunk.text;
+    return [{ index, text, ...logprobsOf(chunk.outputLogprobs, offset), ...streamedEnding(chunk.meta) }];
+  };
+  const sources = submissions.map(({ chunks }) => chunks);
+  return openaiEvents(sources, asked, frame, show);
 }

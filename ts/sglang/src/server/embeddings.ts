@@ -3,20 +3,17 @@ import { embeddingOf, embeddingRequest, withDefaults } from '../engine/embedding
 import type { Embedding } from '../engine/types.ts';
 import { allResults, submitAll } from './calls.ts';
 import type { Call, Route } from './calls.ts';
-import { boolean, integer, limit, needed, object, oneOf, string, withinVocabulary } from './fields.ts';
+import { boolean, integer, limit, needed, object, oneOf, standingOf } from './fields.ts';
 import { checkModel } from './models.ts';
-import { promptsOf, texts, usageOfResults } from './openai.ts';
+import { commonFields, promptsOf, texts, usageOfResults } from './openai.ts';
 
 const body = object({
+  ...commonFields,
   input: needed(texts),
-  model: string,
   encoding_format: oneOf('float', 'base64'),
   dimensions: integer(1, limit),
   pooling: oneOf('last', 'mean'),
   normalize: boolean,
-  rid: string,
-  priority: integer(-limit, limit),
-  cache_salt: string,
 });
 
 export const embeddingRoutes: readonly Route[] = [
@@ -26,17 +23,10 @@ export const embeddingRoutes: readonly Route[] = [
 async function embed(call: Call): Promise<void> {
   const asked = body(call.body, '');
   checkModel(call, asked.model);
-  const { input, rid, cache_salt: cacheSalt, encoding_format = 'float', ...rest } = asked;
-  const options = withDefaults({ ...rest, cacheSalt }, call.engine.model);
-  const inputs = promptsOf(input, 'input').map((one) =>
-    typeof one === 'string' ? one : withinVocabulary(one, call.engine.model.vocabSize, 'input'),
-  );
-  const requests = inputs.map((one) => embeddingRequest(one, options));
-  const submissions = submitAll(
-    call,
-    requests,
-    inputs.map(() => rid),
-  );
+  const { input, rid, encoding_format = 'float', pooling, normalize, dimensions } = asked;
+  const options = withDefaults({ pooling, normalize, dimensions, ...standingOf(asked) }, call.engine.model);
+  const requests = promptsOf(call, input, 'input').map((one) => embeddingRequest(one, options));
+  const submissions = submitAll(call, requests, rid);
   const results = await allResults(submissions);
   const encode = encoding_format === 'base64' ? base64 : (vector: Float32Array) => [...vector];
   const entry = ({ vector }: Embedding, index: number) => ({ object: 'embedding', index, embedding: encode(vector) });

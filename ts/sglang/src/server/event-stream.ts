@@ -11,7 +11,7 @@ export async function streamEvents(call: Call, events: AsyncGenerator<unknown>):
   let next = await events.next();
   res.writeHead(200, { 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-cache' });
   try {
-    for (; !next.done; next = await events.next()) await writeEvent(res, JSON.stringify(next.value));
+    for (; !next.done && !res.destroyed; next = await events.next()) await writeEvent(res, JSON.stringify(next.value));
   } catch (error) {
     if (call.signal.aborted) return;
     const problem = problemOf(error);
@@ -35,20 +35,27 @@ async function writeEvent(res: Response, text: string): Promise<void> {
   });
 }
 
-/** Pieces of several sources as they come, each with the position of its source. */
+/** Pieces of several sources as they come, each with the position of its source; one piece of each is read ahead. */
 export async function* merge<T>(sources: readonly AsyncIterable<T>[]): AsyncGenerator<[source: number, piece: T]> {
   const iterators = sources.map((source) => source[Symbol.asyncIterator]());
-  const read = async (i: number) => ({ i, next: await iterators[i]!.next() });
-  const pending = new Map(iterators.map((_, i) => [i, read(i)]));
-  try {
-    while (pending.size > 0) {
-      const { i, next } = await Promise.race(pending.values());
-      pending.delete(i);
-      if (next.done) continue;
-      pending.set(i, read(i));
+  const arrived: Promise<[source: number, next: IteratorResult<T>]>[] = [];
+  let wake = () => {};
+  const read = (i: number) => {
+    const next = iterators[i]!.next().then((next): [number, typeof next] => [i, next]);
+    const here = () => {
+      arrived.push(next);
+      wake();
+    };
+    next.then(here, here);
+  };
+  iterators.forEach((_, i) => read(i));
+  for (let open = iterators.length; open > 0;) {
+    while (arrived.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+    const [i, next] = await arrived.shift()!;
+    if (next.done) open--;
+    else {
+      read(i);
       yield [i, next.value];
     }
-  } finally {
-    pending.forEach((read) => read.catch(() => {}));
   }
 }

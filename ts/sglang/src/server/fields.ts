@@ -135,6 +135,13 @@ export const notYet: Check<undefined> = Object.assign(
 /** The largest number the engine takes for counts, ids and priorities. */
 export const limit = 2 ** 31 - 1;
 
+/** How a request stands to others. */
+export const standing = { priority: integer(-limit, limit), cache_salt: string };
+
+export function standingOf({ priority, cache_salt: cacheSalt }: Values<typeof standing>) {
+  return { priority, cacheSalt };
+}
+
 /** Token ids as they are on the wire; `withinVocabulary` checks them against a model. */
 export const tokenIds = listOf(integer(0, limit), 'token ids');
 

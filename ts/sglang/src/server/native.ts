@@ -20,6 +20,8 @@ import {
   listOf,
   notYet,
   object,
+  standing,
+  standingOf,
   string,
   tokenIds,
   withinVocabulary,
@@ -45,8 +47,7 @@ const fields = {
   return_text_in_logprobs: boolean,
   stream: boolean,
   rid: perPrompt(string, 'strings'),
-  priority: integer(-limit, limit),
-  cache_salt: string,
+  ...standing,
   extra_key: string,
   image_data: either(string, listOf(either(string, listOf(string, 'strings')), 'strings, or a list for each prompt')),
   lora_path: notYet,
@@ -125,8 +126,7 @@ function requestOf(body: Body, engine: EngineLike, i: number): GenerateRequest {
     logprobStartLen: onlyPrompt && (start === undefined || start < 0) ? 0 : start,
     topLogprobsNum: pick(body.top_logprobs_num, i),
     tokenIdsLogprob: pickIds(body.token_ids_logprob, i),
-    priority: body.priority,
-    cacheSalt: body.cache_salt,
+    ...standingOf(body),
     extraKey: body.extra_key,
   };
 }

@@ -1,31 +1,42 @@
 /** What completions and chat completions share: fields, usage, why a choice ended, and the order of a stream. */
 import { SglangError } from '../engine/errors.ts';
-import type { GenerateChunk, GenerateMeta, GenerateResult, SamplingParams } from '../engine/types.ts';
-import type { Call, Submission } from './calls.ts';
+import type { GenerateMeta, GenerateResult } from '../engine/types.ts';
+import type { Call } from './calls.ts';
 import { merge } from './event-stream.ts';
-import { boolean, either, integer, limit, listOf, object, string, tokenIds } from './fields.ts';
+import {
+  boolean,
+  either,
+  listOf,
+  object,
+  standing,
+  string,
+  tokenIds,
+  withinVocabulary,
+  type Values,
+} from './fields.ts';
 import { openaiSampling } from './sampling.ts';
 
-export const openaiFields = {
-  ...openaiSampling,
-  model: string,
-  stream: boolean,
-  stream_options: object({ include_usage: boolean }),
-  rid: string,
-  priority: integer(-limit, limit),
-  cache_salt: string,
-  extra_key: string,
-};
+const streaming = { stream: boolean, stream_options: object({ include_usage: boolean }) };
+
+/** What every request to OpenAI's routes may have. */
+export const commonFields = { ...standing, model: string, rid: string };
+
+export const openaiFields = { ...openaiSampling, ...streaming, ...commonFields, extra_key: string };
 
 /** One prompt or several, each as text or as token ids. */
 export const texts = either(string, listOf(string, 'strings'), tokenIds, listOf(tokenIds, 'lists of token ids'));
 
-export type Prompt = string | number[];
+export type Prompt = string | readonly number[];
 
-export function promptsOf(given: ReturnType<typeof texts>, name: string): Prompt[] {
+export function promptsOf({ engine }: Call, given: ReturnType<typeof texts>, name: string): Prompt[] {
   const prompts = (typeof given === 'string' || typeof given[0] === 'number' ? [given] : given) as Prompt[];
   if (prompts.length === 0) throw new SglangError('bad_request', `${name}: the list is empty`, name);
-  return prompts;
+  return prompts.map((prompt) => knownPrompt(engine.model, prompt, name));
+}
+
+/** Texts are known to every model, token ids to one that has them. */
+export function knownPrompt({ vocabSize }: { vocabSize: number }, prompt: Prompt, name: string): Prompt {
+  return typeof prompt === 'string' ? prompt : withinVocabulary(prompt, vocabSize, name);
 }
 
 export interface Usage {
@@ -53,24 +64,20 @@ export function usageOfResults(results: readonly (readonly GenerateResult[])[]):
   return usageOf(results.map((samples) => samples.map((sample) => sample.meta)));
 }
 
-/** `matched_stop` is the stop string or token id, null where none ended the text. */
-export function ending({ finishReason }: Pick<GenerateMeta, 'finishReason'>) {
-  return {
-    finish_reason: finishReason.type,
-    matched_stop: finishReason.type === 'stop' ? finishReason.matched : null,
-  };
+type End = Pick<GenerateMeta, 'finishReason'> & { called?: boolean };
+
+/** `matched_stop` is the stop string or token id, null where none ended the text; a call that was cut off is none. */
+export function ending({ finishReason, called = false }: End) {
+  const { type } = finishReason;
+  if (called && type !== 'length') return { finish_reason: 'tool_calls', matched_stop: null };
+  return { finish_reason: type, matched_stop: type === 'stop' ? finishReason.matched : null };
 }
 
 /** The same on the wire of a stream: null until the end, and no null `matched_stop`. */
-export function streamedEnding(meta: GenerateMeta | undefined) {
+export function streamedEnding(meta: End | undefined) {
   if (!meta) return { finish_reason: null };
   const { finish_reason, matched_stop } = ending(meta);
   return matched_stop === null ? { finish_reason } : { finish_reason, matched_stop };
-}
-
-/** What all objects of one chat answer begin with. */
-export function chatHead({ modelName }: Call, rid: string, object: string) {
-  return { id: `chatcmpl-${rid}`, object, created: secondsNow(), model: modelName };
 }
 
 export function secondsNow(): number {
@@ -78,21 +85,19 @@ export function secondsNow(): number {
 }
 
 /**
- * The events of a stream: those that `show` makes of each piece, and at the end the usage where it was asked for.
- * `choice` counts through all samples of all prompts.
+ * The events of a stream: those that `show` makes of each piece, and at the end the usage where it was asked for. Each
+ * prompt has a source of pieces, `index` tells which of its `n` samples; `choice` counts through all of all prompts.
  */
-export async function* openaiEvents(
-  submissions: readonly Submission[],
-  samplingParams: SamplingParams,
-  withUsage: boolean,
+export async function* openaiEvents<P extends { index: number; meta?: Counts }>(
+  sources: readonly AsyncIterable<P>[],
+  { n = 1, stream_options }: Values<typeof streaming> & { n: number | undefined },
   frame: (choices: unknown[]) => object,
-  show: (chunk: GenerateChunk, choice: number, prompt: number) => unknown[],
+  show: (piece: P, choice: number, prompt: number) => unknown[],
 ): AsyncGenerator<object> {
-  const n = samplingParams.n ?? 1;
-  const metas: GenerateMeta[][] = submissions.map(() => []);
-  for await (const [prompt, chunk] of merge(submissions.map((submission) => submission.chunks))) {
-    if (chunk.meta) metas[prompt]!.push(chunk.meta);
-    for (const choice of show(chunk, prompt * n + chunk.index, prompt)) yield frame([choice]);
+  const metas: Counts[][] = sources.map(() => []);
+  for await (const [prompt, piece] of merge(sources)) {
+    if (piece.meta) metas[prompt]!.push(piece.meta);
+    for (const choice of show(piece, prompt * n + piece.index, prompt)) yield frame([choice]);
   }
-  if (withUsage) yield { ...frame([]), usage: usageOf(metas) };
+  if (stream_options?.include_usage) yield { ...frame([]), usage: usageOf(metas) };
 }

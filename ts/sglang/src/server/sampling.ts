@@ -26,6 +26,7 @@ const samples = integer(1, 128);
 const shared = {
   stop: texts,
   stop_token_ids: tokenIds,
+  temperature: number(0, Infinity),
   top_p: number(0, 1, { above: true }),
   top_k: integer(-1, limit),
   min_p: number(0, 1),
@@ -50,7 +51,6 @@ const nativeFields = {
   ...shared,
   max_new_tokens: integer(0, limit),
   min_new_tokens: integer(0, limit),
-  temperature: number(0, Infinity),
   sampling_seed: integer(Number.MIN_SAFE_INTEGER),
   dtype: oneOf('int', 'str'),
 };
@@ -77,46 +77,33 @@ type OpenAI = Values<typeof openaiSampling>;
 type Shared = Values<typeof shared>;
 
 export function fromNative(fields: Native, at: string): SamplingParams {
-  const params = fromShared(fields, at);
-  params.maxNewTokens = fields.max_new_tokens;
-  params.minNewTokens = fields.min_new_tokens;
-  params.temperature = greedyBelowLimit(fields.temperature);
-  params.seed = fields.sampling_seed;
+  const { max_new_tokens: maxNewTokens, min_new_tokens: minNewTokens, sampling_seed: seed } = fields;
+  const params = { ...fromShared(fields, at), maxNewTokens, minNewTokens, seed };
   return fields.dtype === 'int' ? wholeNumber(params) : params;
 }
 
 export function fromOpenAI(fields: OpenAI): SamplingParams {
-  const params = fromShared({ ...fields, json_schema: fields.json_schema ?? formatSchema(fields.response_format) }, '');
-  params.maxNewTokens = fields.max_completion_tokens ?? fields.max_tokens;
-  params.minNewTokens = fields.min_tokens;
-  params.temperature = greedyBelowLimit(fields.temperature);
-  params.seed = fields.seed;
-  return params;
+  const { max_tokens, max_completion_tokens: maxNewTokens = max_tokens, min_tokens: minNewTokens, seed } = fields;
+  const json_schema = fields.json_schema ?? formatSchema(fields.response_format);
+  return { ...fromShared({ ...fields, json_schema }, ''), maxNewTokens, minNewTokens, seed };
 }
 
 function fromShared(fields: Shared, at: string): SamplingParams {
   refuseTwoConstraints(fields, at);
+  const { temperature, top_k, json_schema, structural_tag } = fields;
   return {
-    stop: fields.stop,
-    stopTokenIds: fields.stop_token_ids,
-    topP: fields.top_p,
-    topK: fields.top_k === 0 ? -1 : fields.top_k,
-    minP: fields.min_p,
-    frequencyPenalty: fields.frequency_penalty,
-    presencePenalty: fields.presence_penalty,
-    repetitionPenalty: fields.repetition_penalty,
-    n: fields.n,
-    ignoreEos: fields.ignore_eos,
-    skipSpecialTokens: fields.skip_special_tokens,
-    noStopTrim: fields.no_stop_trim,
-    logitBias: fields.logit_bias,
-    regex: fields.regex,
-    ebnf: fields.ebnf,
-    lark: fields.lark,
-    jsonSchema: jsonText(fields.json_schema, at, 'json_schema'),
-    structuralTag: jsonText(fields.structural_tag, at, 'structural_tag'),
+    ...(Object.fromEntries(sameNames.map(([ours, wire]) => [ours, fields[wire]])) as SamplingParams),
+    temperature: greedyBelowLimit(temperature),
+    topK: top_k === 0 ? -1 : top_k,
+    jsonSchema: jsonText(json_schema, at, 'json_schema'),
+    structuralTag: jsonText(structural_tag, at, 'structural_tag'),
   };
 }
+
+/** What both APIs have, by our names: those of the wire in camelCase. */
+const sameNames = (Object.keys(shared) as (keyof Shared)[]).map(
+  (wire) => [wire.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()), wire] as const,
+);
 
 /** The original calls anything below 1e-6 greedy. */
 function greedyBelowLimit(temperature: number | undefined): number | undefined {

@@ -1,7 +1,7 @@
 /** What routers, operators and clients ask about a server: is it alive, what does it serve, how busy is it; and the few orders they give. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { version } from '../../package.json';
-import { embeddingRequest } from '../engine/embedding.ts';
+import { embeddingRequest, withDefaults } from '../engine/embedding.ts';
 import { SglangError } from '../engine/errors.ts';
 import type { EngineStats } from '../engine/types.ts';
 import { submit } from './calls.ts';
@@ -40,12 +40,9 @@ function health({ engine, running, res }: Call): void {
 const healthSeconds = 20;
 
 async function healthGenerate(call: Call): Promise<void> {
-  const probe = submit(
-    call,
-    call.engine.model.generates
-      ? { inputIds: [0], samplingParams: { maxNewTokens: 1, temperature: 0 } }
-      : embeddingRequest([0], {}),
-  );
+  const { model } = call.engine;
+  const oneToken = { inputIds: [0], samplingParams: { maxNewTokens: 1, temperature: 0 } };
+  const probe = submit(call, model.generates ? oneToken : embeddingRequest([0], withDefaults({}, model)));
   const late = sleep(healthSeconds * 1000, 'late', { signal: call.signal }).catch(() => 'late');
   if ((await Promise.race([probe.results(), late])) === 'late') {
     throw new HttpProblem(503, 'unhealthy', `no token came within ${healthSeconds} s`);

