@@ -15,7 +15,7 @@ import { embeddingRoutes } from './embeddings.ts';
 import { Metrics } from './metrics.ts';
 import { modelRoutes } from './models.ts';
 import { nativeRoutes } from './native.ts';
-import { HttpProblem, problemOf } from './problem.ts';
+import { HttpProblem, inTermsOf, problemOf } from './problem.ts';
 import { scoreRoutes } from './scores.ts';
 import { statusRoutes } from './status.ts';
 import { tokenRoutes } from './tokens.ts';
@@ -64,13 +64,14 @@ export function appOf(state: ServerState): Express {
 }
 
 function answer(state: ServerState, route: Route): RequestHandler {
+  const { fieldName } = route;
   return async (req, res) => {
     const control = new AbortController();
     res.on('close', () => control.abort());
     try {
-      await route.answer({ ...state, req, res, body: req.body as unknown, signal: control.signal });
+      await route.answer({ ...state, req, res, body: req.body as unknown, fieldName, signal: control.signal });
     } catch (error) {
-      if (!control.signal.aborted) throw error;
+      if (!control.signal.aborted) throw inTermsOf(fieldName, error);
     }
   };
 }

@@ -37,7 +37,13 @@ function readProblem(error: unknown, limitBytes: number): HttpProblem {
 
 function parse(bytes: Buffer): unknown {
   if (bytes.length === 0) throw new HttpProblem(400, 'bad_request', 'the body is empty; expected a JSON object');
-  const text = decode(bytes);
+  const value = parseJson(decode(bytes));
+  if (isDeeperThan(deepest, value))
+    throw new HttpProblem(400, 'bad_request', `the body has values nested more than ${deepest} levels deep`);
+  return value;
+}
+
+function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -45,6 +51,20 @@ function parse(bytes: Buffer): unknown {
     const where = position === undefined ? '' : ` at position ${position}`;
     throw new HttpProblem(400, 'invalid_json', `the body is not valid JSON${where}: ${(error as Error).message}`);
   }
+}
+
+/** More levels would overflow the stack of what walks them, first of all `JSON.stringify`. */
+const deepest = 500;
+
+function isDeeperThan(levels: number, value: unknown): boolean {
+  let level = [value].filter(isStructure);
+  for (let depth = 0; depth < levels && level.length > 0; depth++)
+    level = level.flatMap((outer) => Object.values(outer).filter(isStructure));
+  return level.length > 0;
+}
+
+function isStructure(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
 }
 
 function decode(bytes: Buffer): string {

@@ -8,6 +8,7 @@ import type { Logger } from 'pino';
 import { SglangError } from '../engine/errors.ts';
 import type { EngineLike, GenerateChunk, GenerateRequest, GenerateResult, Generation } from '../engine/types.ts';
 import type { Metrics } from './metrics.ts';
+import type { FieldName } from './problem.ts';
 
 export interface ServerOptions {
   /** Name of the model on the wire. Default: its path. */
@@ -45,6 +46,7 @@ export interface Call extends ServerState {
   readonly req: Request;
   readonly res: Response;
   readonly body: unknown;
+  readonly fieldName: FieldName | undefined;
   /** Aborted when the answer ends, complete or because the client went away. */
   readonly signal: AbortSignal;
 }
@@ -54,6 +56,8 @@ export interface Route {
   readonly paths: readonly string[];
   /** The route reads a JSON body. */
   readonly takesBody?: boolean;
+  /** How its requests call fields, where not as the engine does. */
+  readonly fieldName?: FieldName;
   answer(call: Call): unknown;
 }
 

@@ -4,8 +4,16 @@ import type { ChatMessage } from '../engine/types.ts';
 import { either, listOf, object, oneOf, string, needed } from './fields.ts';
 import type { Check } from './fields.ts';
 
-const image = object({ url: needed(string) });
-const part = object({ type: needed(oneOf('text', 'image_url')), text: string, image_url: image });
+const partKind = object({ type: needed(oneOf('text', 'image_url')) });
+const textPart = object({ type: needed(oneOf('text')), text: needed(string) });
+const imagePart = object({ type: needed(oneOf('image_url')), image_url: needed(object({ url: needed(string) })) });
+
+type Part = ReturnType<typeof textPart> | ReturnType<typeof imagePart>;
+
+const part: Check<Part> = Object.assign(
+  (value: unknown, at: string) => (partKind(value, at).type === 'text' ? textPart : imagePart)(value, at),
+  { expected: 'a part' },
+);
 
 const content = either(string, listOf(part, 'parts'));
 
@@ -40,13 +48,9 @@ export const messageList: Check<Message[]> = Object.assign(
 );
 
 /** Text and pictures in their order; parts of text alone are joined by a space, as the original does. */
-function contentOf(parts: readonly ReturnType<typeof part>[], at: string): ChatMessage['content'] {
-  if (parts.every(({ type }) => type === 'text')) return parts.map(({ text = '' }) => text).join(' ');
-  return parts.map(({ type, text = '', image_url }) => {
-    if (type === 'text') return { type, text };
-    if (image_url) return { type, image_url };
-    throw new SglangError('bad_request', `${at}: a part of type image_url needs image_url.url`, at);
-  });
+function contentOf(parts: readonly Part[]): ChatMessage['content'] {
+  const texts = parts.flatMap((part) => (part.type === 'text' ? part.text : []));
+  return texts.length === parts.length ? texts.join(' ') : parts;
 }
 
 /** The pictures of a conversation, in order. */
@@ -57,9 +61,9 @@ export function imagesOf(messages: readonly ChatMessage[]): string[] {
 
 /** `developer` is the newer name of `system`. */
 export function toMessages(messages: readonly Message[]): ChatMessage[] {
-  return messages.map(({ role, content = '', tool_calls, tool_call_id, name }, i) => ({
+  return messages.map(({ role, content = '', tool_calls, tool_call_id, name }) => ({
     role: role === 'developer' ? 'system' : role,
-    content: typeof content === 'string' ? content : contentOf(content, `messages[${i}].content`),
+    content: typeof content === 'string' ? content : contentOf(content),
     ...(tool_calls && { tool_calls: tool_calls.map((call) => ({ ...call, type: 'function' as const })) }),
     ...(tool_call_id !== undefined && { tool_call_id }),
     ...(name !== undefined && { name }),

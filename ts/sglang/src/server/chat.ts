@@ -13,7 +13,7 @@ import { boolean, integer, needed, notYet, object, record, standingOf } from './
 import { chatLogprobs, concat, noLogprobs } from './logprobs.ts';
 import { strangersImages } from './images.ts';
 import { checkModel } from './models.ts';
-import { ending, openaiEvents, openaiFields, secondsNow, streamedEnding, usageOf } from './openai.ts';
+import { ending, fieldNames, openaiEvents, openaiFields, secondsNow, streamedEnding, usageOf } from './openai.ts';
 import { fromOpenAI } from './sampling.ts';
 import { toolFields } from './tools.ts';
 
@@ -33,7 +33,13 @@ type Body = ReturnType<typeof body>;
 export type ChatRequest = GenerateRequest & { messages: readonly ChatMessage[]; samplingParams: SamplingParams };
 
 export const chatRoutes: readonly Route[] = [
-  { methods: ['post'], paths: ['/v1/chat/completions'], takesBody: true, answer: chat },
+  {
+    methods: ['post'],
+    paths: ['/v1/chat/completions'],
+    fieldName: fieldNames('messages'),
+    takesBody: true,
+    answer: chat,
+  },
 ];
 
 async function chat(call: Call): Promise<void> {

@@ -9,6 +9,7 @@ import { completionLogprobs, concat, noLogprobs } from './logprobs.ts';
 import { checkModel } from './models.ts';
 import {
   ending,
+  fieldNames,
   openaiEvents,
   openaiFields,
   promptsOf,
@@ -35,7 +36,7 @@ const body = object({
 type Body = ReturnType<typeof body>;
 
 export const completionRoutes: readonly Route[] = [
-  { methods: ['post'], paths: ['/v1/completions'], takesBody: true, answer: complete },
+  { methods: ['post'], paths: ['/v1/completions'], fieldName: fieldNames('prompt'), takesBody: true, answer: complete },
 ];
 
 async function complete(call: Call): Promise<void> {

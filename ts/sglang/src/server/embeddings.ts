@@ -5,7 +5,7 @@ import { allResults, submitAll } from './calls.ts';
 import type { Call, Route } from './calls.ts';
 import { boolean, integer, limit, needed, object, oneOf, standingOf } from './fields.ts';
 import { checkModel } from './models.ts';
-import { commonFields, promptsOf, texts, usageOfResults } from './openai.ts';
+import { commonFields, fieldNames, promptsOf, texts, usageOfResults } from './openai.ts';
 
 const body = object({
   ...commonFields,
@@ -17,7 +17,7 @@ const body = object({
 });
 
 export const embeddingRoutes: readonly Route[] = [
-  { methods: ['post'], paths: ['/v1/embeddings'], takesBody: true, answer: embed },
+  { methods: ['post'], paths: ['/v1/embeddings'], fieldName: fieldNames('input'), takesBody: true, answer: embed },
 ];
 
 async function embed(call: Call): Promise<void> {

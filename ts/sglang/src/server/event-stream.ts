@@ -4,7 +4,7 @@
  */
 import type { Response } from 'express';
 import type { Call } from './calls.ts';
-import { problemOf } from './problem.ts';
+import { inTermsOf, problemOf } from './problem.ts';
 
 export async function streamEvents(call: Call, events: AsyncGenerator<unknown>): Promise<void> {
   const { res } = call;
@@ -14,7 +14,7 @@ export async function streamEvents(call: Call, events: AsyncGenerator<unknown>):
     for (; !next.done && !res.destroyed; next = await events.next()) await writeEvent(res, JSON.stringify(next.value));
   } catch (error) {
     if (call.signal.aborted) return;
-    const problem = problemOf(error);
+    const problem = problemOf(inTermsOf(call.fieldName, error));
     if (!problem.expected) call.options.logger?.error({ err: error }, 'stream failed');
     await writeEvent(res, JSON.stringify(problem.body));
   } finally {

@@ -14,7 +14,14 @@ import {
   withinVocabulary,
   type Values,
 } from './fields.ts';
+import type { FieldName } from './problem.ts';
 import { openaiSampling } from './sampling.ts';
+
+/** Of a route whose prompt is called `prompt`; sampling parameters stand in the body itself. */
+export function fieldNames(prompt: string): FieldName {
+  const flat = (name: string) => name.replace('sampling_params.', '').replace('_new_tokens', '_tokens');
+  return (name) => (name === 'text' ? prompt : flat(name));
+}
 
 const streaming = { stream: boolean, stream_options: object({ include_usage: boolean }) };
 

@@ -27,6 +27,17 @@ export interface Problem {
   expected: boolean;
 }
 
+/** The request's name of a field, by the name that the engine has for it. */
+export type FieldName = (engines: string) => string;
+
+/** An error of the engine that names a field as the request does. */
+export function inTermsOf(fieldName: FieldName | undefined, error: unknown): unknown {
+  if (!fieldName || !(error instanceof SglangError) || error.param === null) return error;
+  const { code, message, param } = error;
+  const own = fieldName(param);
+  return new SglangError(code, message.startsWith(`${param}:`) ? own + message.slice(param.length) : message, own);
+}
+
 /** What a client is told about a thrown value. */
 export function problemOf(thrown: unknown): Problem {
   if (thrown instanceof SglangError) {

@@ -5,7 +5,7 @@ import { allResults, submitAll } from './calls.ts';
 import type { Call, Route } from './calls.ts';
 import { boolean, either, needed, object, standingOf, string, tokenIds, withinVocabulary } from './fields.ts';
 import { checkModel } from './models.ts';
-import { commonFields, knownPrompt, promptsOf, texts, usageOfResults } from './openai.ts';
+import { commonFields, fieldNames, knownPrompt, promptsOf, texts, usageOfResults } from './openai.ts';
 
 const body = object({
   ...commonFields,
@@ -17,7 +17,7 @@ const body = object({
 });
 
 export const scoreRoutes: readonly Route[] = [
-  { methods: ['post'], paths: ['/v1/score'], takesBody: true, answer: score },
+  { methods: ['post'], paths: ['/v1/score'], fieldName: fieldNames('items'), takesBody: true, answer: score },
 ];
 
 async function score(call: Call): Promise<void> {

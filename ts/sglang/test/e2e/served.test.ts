@@ -42,6 +42,37 @@ test('a program says the same in process and against the server', async (t) => {
   t.true(served.meta('end').cachedTokens > 0);
 });
 
+test('what the engine refuses is named as the request names it, whole and streamed', async (t) => {
+  const chat = { messages: [{ role: 'user', content: 'x' }] };
+  const rows: [path: string, body: object, param: string, message: RegExp][] = [
+    ['/generate', { text: '' }, 'text', /empty/],
+    [
+      '/generate',
+      { text: 'x', sampling_params: { regex: '(a' } },
+      'sampling_params.regex',
+      /^sampling_params.regex: at/,
+    ],
+    ['/v1/completions', { prompt: '' }, 'prompt', /empty/],
+    ['/v1/completions', { prompt: 'x', regex: '(a' }, 'regex', /^regex: at position 0/],
+    ['/v1/completions', { prompt: 'x', min_tokens: 20 }, 'min_tokens', /larger than/],
+    ['/v1/chat/completions', { ...chat, stop: [''] }, 'stop', /must not be empty/],
+    ['/v1/chat/completions', { ...chat, logit_bias: { 999999: 1 } }, 'logit_bias', /^logit_bias: token id 999999/],
+    ['/v1/chat/completions', { ...chat, json_schema: { type: 'int' } }, 'json_schema', /^json_schema: at "": /],
+    ['/v1/embeddings', { input: '' }, 'input', /empty/],
+  ];
+  for (const [path, asked, param, message] of rows) {
+    for (const stream of path === '/v1/embeddings' ? [false] : [false, true]) {
+      const headers = { 'content-type': 'application/json' };
+      const body = JSON.stringify({ ...asked, stream });
+      const response = await fetch(server.url + path, { method: 'POST', headers, body });
+      const { error } = (await response.json()) as { error: { param: string; message: string } };
+      t.deepEqual([response.status, error.param], [400, param], `${path} ${body}: ${error.message}`);
+      t.regex(error.message, message);
+    }
+  }
+  t.is(engine.stats().running, 0);
+});
+
 test('tools are called with names and arguments that fit, whole and streamed', async (t) => {
   const tools = ['get_weather', 'get_time'].map((name) => ({
     type: 'function' as const,

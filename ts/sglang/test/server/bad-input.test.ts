@@ -65,6 +65,16 @@ const openaiRows: Row[] = [
   ['/v1/chat/completions', { messages: [{ content: 'x' }] }, 400, 'messages[0].role', /missing; expected "system" or/],
   ['/v1/chat/completions', { messages: [{ role: 'king', content: 'x' }] }, 400, 'messages[0].role', /got "king"/],
   ['/v1/chat/completions', { messages: [{ role: 'user', content: null }] }, 400, 'messages[0].content', /missing/],
+  [
+    '/v1/chat/completions',
+    { messages: [{ role: 'user', content: [{ type: 'text' }] }] },
+    ...([400, 'messages[0].content[0].text', /missing; expected a string/] as const),
+  ],
+  [
+    '/v1/chat/completions',
+    { messages: [{ role: 'user', content: [{ type: 'image_url' }] }] },
+    ...([400, 'messages[0].content[0].image_url', /missing; expected an object/] as const),
+  ],
   ['/v1/chat/completions', chat({ top_logprobs: 2 }), 400, 'top_logprobs', /needs logprobs/],
   ['/v1/chat/completions', chat({ logprobs: true, top_logprobs: 21 }), 400, 'top_logprobs', /in \[0, 20\]/],
   [
@@ -128,6 +138,9 @@ test('bodies that are not JSON in UTF-8', async (t) => {
     ['{"a": [1, 2,, 3]}', json, 400, 'invalid_json', /at position 12/],
     ['{"a": "b" "c"}', json, 400, 'invalid_json', /at position 10/],
     ['nul', json, 400, 'invalid_json', /at position 3/],
+    ['{"text": "x", "priority": 1e400}', json, 400, 'bad_request', /^priority: .* got Infinity$/],
+    ['['.repeat(501) + ']'.repeat(501), json, 400, 'bad_request', /nested more than 500 levels deep/],
+    ['['.repeat(500) + ']'.repeat(500), json, 400, 'bad_request', /^the body: expected an object, got \[\[/],
     [new Uint8Array([0x22, 0xff, 0x22]), json, 400, 'invalid_utf8', /UTF-8/],
     ['{}', { ...json, 'content-encoding': 'zip' }, 415, 'unsupported_media_type', /zip/],
   ];
