@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fixture::{buffer, check, Case, MatMul, Random};
+use fixture::{buffer, check, processors, Case, MatMul, Random};
 use sglang_kernels::device::{CopyRows, Device, Gelu, Heads, HostMatrix, KvFormat, KvShape, Result, Span, PAGE};
 use sglang_kernels::DType;
 
@@ -64,6 +64,23 @@ fn matmul_feeds_outliers_in_two_parts() {
         let mut case = MatMul::random(&mut r, dtype, 40, k, rows);
         r.outliers(&mut case.x, k, 2);
         check(&format!("{dtype} {rows}×{k} with outliers"), &case, 5e-3);
+    }
+}
+
+/// Rounded inputs do not hide that a row is broken; its neighbours are whole.
+#[test]
+fn matmul_hands_on_what_is_no_number() {
+    let mut r = Random(20);
+    for dtype in DType::all() {
+        let whole = MatMul::random(&mut r, dtype, 17, 256, 3);
+        let mut broken = whole.clone();
+        broken.x[256 + 40] = f32::NAN;
+        for (processor, mut cpu) in processors() {
+            let (whole, broken) = (whole.run(&mut cpu).unwrap(), broken.run(&mut cpu).unwrap());
+            let is_nan = |v: &f32| v.is_nan();
+            assert!(broken[17..34].iter().all(is_nan), "{dtype} on {processor}: {:?}", &broken[17..34]);
+            assert_eq!([&broken[..17], &broken[34..]], [&whole[..17], &whole[34..]], "{dtype} on {processor}");
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! the second one being what rounding the first has left. Whether a row needs that depends on this row only; a tile has
 //! two parts where any of its rows does, and the second part of the others is zero, which changes no sum.
 
-use super::simd::{fold, Simd, LANES};
+use super::simd::{Simd, LANES};
 use super::steps::Steps;
 use super::tile::{Fed, Pair};
 
@@ -132,15 +132,12 @@ impl Word for i32 {
 
     #[inline(always)]
     fn feed<S: Simd>(s: S, rows: &[f32], k: usize, width: usize, tile: &mut [i32]) {
-        let (head, words) = tile.split_at_mut(head(k));
-        let (count, blocks) = head.split_first_mut().expect("a head");
-        *count = list_parts(s, rows, k, blocks);
-        let parts = &blocks[..*count as usize];
-        if rows.len() < k * width {
-            words[..parts.len() * Fed::WORDS * width].fill(0);
-        }
-        for (t, row) in rows.chunks_exact(k).enumerate() {
-            feed_row(s, row, parts, width, &mut words[t..]);
+        match width {
+            1 => feed::<S, 1>(s, rows, k, tile),
+            2 => feed::<S, 2>(s, rows, k, tile),
+            4 => feed::<S, 4>(s, rows, k, tile),
+            8 => feed::<S, 8>(s, rows, k, tile),
+            _ => unreachable!("tiles of {width} tokens"),
         }
     }
 
@@ -165,34 +162,25 @@ fn head(k: usize) -> usize {
     (1 + 2 * (k / BLOCK)).next_multiple_of(LANES)
 }
 
-/// The largest value that a block of this row may have, if it is fed in one part.
+/// The largest value that a block of each row may have, if it is fed in one part; NaN where the row has a NaN.
 #[inline(always)]
-fn limit<S: Simd>(s: S, row: &[f32]) -> f32 {
-    let squares = fold!(s, row, s.zero(), 0.0, |sum, v| s.mul_add(v, v, sum));
-    OUTLIER * (s.sum(squares) / row.len() as f32).sqrt()
-}
-
-/// Writes the block of each part to `parts`, and returns their number.
-#[inline(always)]
-fn list_parts<S: Simd>(s: S, rows: &[f32], k: usize, parts: &mut [i32]) -> i32 {
-    let blocks = k / BLOCK;
-    let extra = &mut parts[..blocks];
-    extra.fill(0);
-    for row in rows.chunks_exact(k) {
-        let limit = s.splat(limit(s, row));
-        for (block, extra) in row.as_chunks::<BLOCK>().0.iter().zip(extra.iter_mut()) {
-            *extra |= i32::from(s.any_above(largest(s, block), limit));
+fn limits<S: Simd, const T: usize>(s: S, rows: [&[[f32; BLOCK]]; T]) -> [f32; T] {
+    let mut sums = [s.zero(); T];
+    for index in 0..rows[0].len() {
+        for t in 0..T {
+            if let Some(x) = rows[t].get(index) {
+                for x in x.as_chunks().0 {
+                    let x = s.load(x);
+                    sums[t] = s.mul_add(x, x, sums[t]);
+                }
+            }
         }
     }
-    let count = blocks + extra.iter().sum::<i32>() as usize;
-    // From the last on: a part is never written before the mark of its block is read.
-    let mut end = count;
-    for block in (0..blocks).rev() {
-        let start = end - 1 - parts[block] as usize;
-        parts[start..end].fill(block as i32);
-        end = start;
+    let mut limits = [0.0; T];
+    for t in 0..T {
+        limits[t] = OUTLIER * (s.sum(sums[t]) / (rows[0].len() * BLOCK) as f32).sqrt();
     }
-    count as i32
+    limits
 }
 
 /// Lanes whose largest is the largest |x| of the block.
@@ -202,54 +190,92 @@ fn largest<S: Simd>(s: S, block: &[f32; BLOCK]) -> S::F {
     s.max(s.abs(s.load(&halves[0])), s.abs(s.load(&halves[1])))
 }
 
-/// Puts the parts of one row into its places of a tile.
+/// Brings up to `T` rows into a tile.
 #[inline(always)]
-fn feed_row<S: Simd>(s: S, row: &[f32], parts: &[i32], width: usize, tile: &mut [i32]) {
-    let limit = limit(s, row);
-    let mut part = 0;
-    for (index, block) in row.as_chunks().0.iter().enumerate() {
-        let most = s.largest(largest(s, block));
-        let (words, rest) = quantize(s, block, most);
-        put(words, width, &mut tile[part * width * Fed::WORDS..]);
-        part += 1;
-        if parts.get(part) == Some(&(index as i32)) {
-            let words = if most > limit { quantize(s, &rest, s.largest(largest(s, &rest))).0 } else { [0; Fed::WORDS] };
-            put(words, width, &mut tile[part * width * Fed::WORDS..]);
-            part += 1;
+fn feed<S: Simd, const T: usize>(s: S, rows: &[f32], k: usize, tile: &mut [i32]) {
+    let (head, words) = tile.split_at_mut(head(k));
+    let (count, blocks) = head.split_first_mut().expect("a head");
+    let mut places = words.as_chunks_mut().0.as_chunks_mut().0.iter_mut().zip(blocks);
+    let mut present = [&[][..]; T];
+    for (blocks, row) in present.iter_mut().zip(rows.chunks_exact(k)) {
+        *blocks = row.as_chunks().0;
+    }
+    let limits = limits(s, present);
+    *count = 0;
+    for index in 0..k / BLOCK {
+        let mut next = || {
+            let (place, block) = places.next().expect("two parts a block");
+            *block = index as i32;
+            *count += 1;
+            place
+        };
+        let place = next();
+        let mut x = [&[0.0; BLOCK]; T];
+        for (x, blocks) in x.iter_mut().zip(present) {
+            *x = blocks.get(index).unwrap_or(&[0.0; BLOCK]);
+        }
+        let most = quantize(s, x, &limits, place);
+        if (0..T).any(|t| most[t] > limits[t]) {
+            let mut left = [[0.0; BLOCK]; T];
+            for t in 0..T {
+                if most[t] > limits[t] {
+                    left[t] = rest(s, x[t], most[t]);
+                }
+            }
+            quantize(s, left.each_ref(), &limits, next());
         }
     }
 }
 
-/// Puts the words of one part into their places, `width` apart.
+/// Writes the words of a block of each token; returns the largest |x| of each. Loops over the tokens inside those over the
+/// words become vectors: a token at a time, this takes twice as long. A token whose limit is NaN becomes NaN.
 #[inline(always)]
-fn put(words: [i32; Fed::WORDS], width: usize, place: &mut [i32]) {
-    let place = &mut place[..(Fed::WORDS - 1) * width + 1];
-    for (i, word) in words.into_iter().enumerate() {
-        place[i * width] = word;
+fn quantize<S: Simd, const T: usize>(
+    s: S,
+    x: [&[f32; BLOCK]; T],
+    limits: &[f32; T],
+    words: &mut [[i32; T]; Fed::WORDS],
+) -> [f32; T] {
+    let (mut most, mut inverse) = ([0.0; T], [0.0; T]);
+    for t in 0..T {
+        most[t] = if limits[t].is_nan() { f32::NAN } else { s.largest(largest(s, x[t])) };
     }
+    for t in 0..T {
+        inverse[t] = if most[t] > 0.0 { 127.0 / most[t] } else { 0.0 };
+    }
+    for t in 0..T {
+        for (half, x) in x[t].as_chunks().0.iter().enumerate() {
+            let quants = s.narrow(s.mul(s.load(x), s.splat(inverse[t])));
+            for (i, q) in quants.as_chunks::<4>().0.iter().enumerate() {
+                words[4 * half + i][t] = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
+            }
+        }
+    }
+    let mut sums = [[0; T]; 2];
+    for (i, words) in words[..Fed::SCALE].iter().enumerate() {
+        for (sum, word) in sums[i / 4].iter_mut().zip(words) {
+            *sum += (word << 24 >> 24) + (word << 16 >> 24) + (word << 8 >> 24) + (word >> 24);
+        }
+    }
+    for t in 0..T {
+        let (scale, sum) = (most[t] * (1.0 / 127.0), sums[0][t] + sums[1][t]);
+        words[Fed::SCALE][t] = scale.to_bits() as i32;
+        words[Fed::OFFSET][t] = (scale * sum as f32).to_bits() as i32;
+        words[Fed::FIRST][t] = (scale * sums[0][t] as f32).to_bits() as i32;
+        words[Fed::SUM][t] = sum;
+    }
+    most
 }
 
-/// The words of one block of one token, and what rounding has left of it.
+/// What rounding a block leaves of it.
 #[inline(always)]
-fn quantize<S: Simd>(s: S, x: &[f32; BLOCK], largest: f32) -> ([i32; Fed::WORDS], [f32; BLOCK]) {
-    let scale = largest * (1.0 / 127.0);
-    let (step, inverse) = (s.splat(-scale), s.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 }));
-    let (mut words, mut rest, mut sums) = ([0; Fed::WORDS], [0.0; BLOCK], [0.0; 2]);
-    for (half, (x, rest)) in x.as_chunks().0.iter().zip(rest.as_chunks_mut().0).enumerate() {
+fn rest<S: Simd>(s: S, x: &[f32; BLOCK], most: f32) -> [f32; BLOCK] {
+    let scale = most * (1.0 / 127.0);
+    let (step, inverse) = (s.splat(-scale), s.splat(if most > 0.0 { 127.0 / most } else { 0.0 }));
+    let mut rest = [0.0; BLOCK];
+    for (x, rest) in x.as_chunks().0.iter().zip(rest.as_chunks_mut().0) {
         let x = s.load(x);
-        let rounded = s.round(s.mul(x, inverse));
-        s.store(s.mul_add(rounded, step, x), rest);
-        // Whole numbers of at most 16 · 127: exact.
-        sums[half] = s.sum(rounded);
-        let quants = s.narrow(rounded);
-        for (i, q) in quants.as_chunks::<4>().0.iter().enumerate() {
-            words[4 * half + i] = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
-        }
+        s.store(s.mul_add(s.round(s.mul(x, inverse)), step, x), rest);
     }
-    let sum = sums[0] + sums[1];
-    words[Fed::SCALE] = scale.to_bits() as i32;
-    words[Fed::OFFSET] = (scale * sum).to_bits() as i32;
-    words[Fed::FIRST] = (scale * sums[0]).to_bits() as i32;
-    words[Fed::SUM] = sum as i32;
-    (words, rest)
+    rest
 }
