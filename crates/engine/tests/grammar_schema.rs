@@ -169,6 +169,26 @@ const CHECKED: &[(&str, &[&str], &[&str])] = &[
         &[r#""b""#],
     ),
     (r#"{"type":"object","propertyNames":{"maxLength":2}}"#, &[r#"{"ab":1}"#], &[r#"{"abc":1}"#]),
+    // References lead to the schema, by whatever name, in each draft.
+    (
+        r##"{"$schema":"http://json-schema.org/draft-04/schema#","id":"#","properties":{"a":{"$ref":"#"}},
+            "not":{"type":"number","minimum":5,"exclusiveMinimum":true}}"##,
+        &["5", r#"{"a":{"a":5}}"#],
+        &["6", r#"{"a":{"a":6}}"#],
+    ),
+    (
+        r##"{"$schema":"http://json-schema.org/draft-07/schema#","$id":"https://example.com/a",
+            "properties":{"a":{"$ref":"#"},"b":{"$ref":"#/definitions/b"}},"not":{"const":1},
+            "definitions":{"b":{"type":"array","uniqueItems":true}}}"##,
+        &[r#"{"a":{"a":2}}"#, r#"{"a":{"b":[1,2]}}"#],
+        &["1", r#"{"a":{"a":1}}"#, r#"{"a":{"b":[1,1]}}"#],
+    ),
+    (
+        r##"{"$schema":"https://json-schema.org/draft/2019-09/schema","$ref":"#/$defs/a","not":{"const":3},
+            "$defs":{"a":{"type":"integer","multipleOf":3}}}"##,
+        &["6"],
+        &["3", "4"],
+    ),
 ];
 
 #[test]
@@ -270,7 +290,11 @@ const REFUSED_SCHEMAS: &[(&str, &str)] = &[
         "at \"/properties/a\": a schema that refers to itself for the same value, or to another by its name, cannot be \
          checked",
     ),
-    (r#"{"properties":{"a":{"type":"int"}}}"#, r#"at "/properties/a": Invalid type: int"#),
+    (
+        r#"{"not":{"const":1},"properties":{"a":{"$id":"sglang:///schema"}}}"#,
+        r#"at "": a part of the schema bears the name of the whole"#,
+    ),
+    (r#"{"not":{"pattern":"(?<=a"}}"#, r#"at "/not/pattern": "(?<=a" is not a "regex""#),
     (
         r#"{"properties":{"a":{"$ref":"https://example.com/s"}}}"#,
         "at \"/properties/a\": Resource 'https://example.com/s' is not present in a registry and retrieving it failed: \
@@ -283,6 +307,37 @@ fn schemas_that_cannot_be_honoured_are_refused_with_their_place() {
     for (schema, expected) in REFUSED_SCHEMAS {
         let message = refusal(&Constraint::JsonSchema((*schema).into()));
         assert_eq!(message, format!("sampling_params.json_schema: {expected}"), "{schema}");
+    }
+}
+
+/// Keywords, values that make no sense for them, what the error says.
+const MALFORMED: &[(&[&str], &[&str], &str)] = &[
+    (&["minLength", "maxItems", "minContains"], &["-1", "1.5", r#""1""#], "a whole number that is not negative"),
+    (&["minimum", "exclusiveMaximum"], &[r#""1""#, "null"], "a number"),
+    (&["multipleOf"], &["0", "-1", "true"], "a number greater than 0"),
+    (&["uniqueItems"], &[r#""yes""#, "1"], "a boolean"),
+    (&["pattern", "format", "$ref"], &["1", "{}"], "a string"),
+    (&["required"], &["true", r#""a""#, "[1]"], "a list of strings"),
+    (&["enum"], &[r#""a""#], "a list"),
+    (&["type"], &[r#""int""#, "[]", r#"["null",1]"#], "the name of a type, or a list of names"),
+    (&["allOf", "oneOf"], &["{}", "[]"], "a list of schemas that is not empty"),
+    (&["properties", "$defs", "dependencies"], &["true", "[]"], "schemas by name"),
+    (&["dependentRequired"], &["[]", r#"{"a":"b"}"#], "lists of strings by name"),
+    (&["additionalProperties", "if", "items", "not"], &[r#""a""#, "1"], "a schema"),
+];
+
+#[test]
+fn keywords_without_a_meaning_are_refused_with_their_place() {
+    for (keyword, value, expected) in MALFORMED.iter().flat_map(|(keywords, values, expected)| {
+        keywords.iter().flat_map(move |keyword| values.iter().map(move |value| (keyword, value, expected)))
+    }) {
+        for (before, place, after) in [("", "", ""), (r#""items":{"anyOf":[{"#, "/items/anyOf/0", "}]}")] {
+            let schema = format!(r#"{{"uniqueItems":true,{before}"{keyword}":{value}{after}}}"#);
+            let schema = schema.replace(r#"{"uniqueItems":true,"uniqueItems""#, r#"{"uniqueItems""#);
+            let message = refusal(&Constraint::JsonSchema(schema));
+            let reason = format!("at \"{place}/{keyword}\": expected {expected}, got {value}");
+            assert_eq!(message, format!("sampling_params.json_schema: {reason}"));
+        }
     }
 }
 

@@ -12,7 +12,8 @@ use super::stack::{large_stack, on_large_stack};
 use super::vocabulary::Vocabulary;
 use super::{Allowed, Grammar};
 use crate::error::Error;
-use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, Registry, Validator};
 use serde_json::{json, Value};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, LazyLock};
@@ -47,14 +48,7 @@ impl Check {
         let schema = sorted(schema);
         let build = move || match endless(&schema) {
             Some(at) => Err(format!("at \"{at}\": {UNCHECKED}")),
-            None => {
-                let options = jsonschema::options().should_validate_formats(true);
-                let options = FORMAT_CHECKS.iter().fold(options, |options, (name, check)| {
-                    let check = check.clone();
-                    options.with_format(*name, move |text| check.is_valid(&Value::from(text)) && is_plain(name, text))
-                });
-                options.build(&schema).map_err(|e| format!("at \"{}\": {e}", e.instance_path))
-            }
+            None => validator(schema),
         };
         let validator = on_large_stack(build)?;
         Ok(Check { validator: Arc::new(validator?), vocabulary, param })
@@ -73,7 +67,7 @@ impl Check {
         let validator = self.validator.clone();
         let validate = move || match validator.validate(&value) {
             Ok(()) => None,
-            Err(e) => Some((e.instance_path.to_string(), e.schema_path.to_string())),
+            Err(e) => Some((e.instance_path.to_string(), within(e.schema_path.as_str()).to_owned())),
         };
         let (send, receive) = channel();
         // Nobody listens any more where it took too long.
@@ -86,6 +80,37 @@ impl Check {
             _ => Some(Flaw { at: 0, reason: "it could not be checked within a second".into() }),
         }
     }
+}
+
+/// Of a schema that is not [`malformed`](super::malformed).
+///
+/// The crate validates what it is given by the specification's own schemas, which takes longer than all else. So it is
+/// given a reference, and the schema lies beside it.
+fn validator(schema: Value) -> Result<Validator, String> {
+    const NAME: &str = "sglang:///schema";
+    let draft = Draft::default().detect(&schema).map_err(|e| e.to_string())?;
+    let registry = Registry::options().draft(draft).build([(NAME, draft.create_resource(schema.clone()))]);
+    let registry = registry.map_err(|e| e.to_string())?;
+    let found = registry.try_resolver(NAME).and_then(|resolver| Ok(resolver.lookup(NAME)?.contents() == &schema));
+    if !found.unwrap_or(false) {
+        return Err("at \"\": a part of the schema bears the name of the whole".into());
+    }
+    let options = jsonschema::options().with_draft(draft).with_registry(registry).should_validate_formats(true);
+    let options = FORMAT_CHECKS.iter().fold(options, |options, (name, check)| {
+        let check = check.clone();
+        options.with_format(*name, move |text| check.is_valid(&Value::from(text)) && is_plain(name, text))
+    });
+    options.build(&json!({ "$ref": NAME })).map_err(|e| {
+        // Of a pattern the crate names the schema only.
+        let is_pattern = matches!(e.kind, ValidationErrorKind::Format { .. }) && e.instance.is_string();
+        let keyword = if is_pattern { "/pattern" } else { "" };
+        format!("at \"{}{keyword}\": {e}", within(e.instance_path.as_str()))
+    })
+}
+
+/// A place in the schema, of one seen from the reference to it.
+fn within(place: &str) -> &str {
+    place.strip_prefix("/$ref").unwrap_or(place)
 }
 
 /// What the checks of formats let through: names in the form for machines, and groups that only other languages have.

@@ -13,6 +13,7 @@ mod exact;
 mod examine;
 mod jump;
 mod loosen;
+mod malformed;
 mod masks;
 mod parsing;
 mod parts;

@@ -7,6 +7,7 @@
 use super::checked::Check;
 use super::exact::{make_exact, needs_unicode_escapes};
 use super::loosen::loosen;
+use super::malformed::malformed;
 use super::parsing::{Parser, Parsers};
 use super::style::Style;
 use super::Compiled;
@@ -72,6 +73,9 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
         Value::Bool(true) => json!({}),
         other => return Err(format!("expected a schema that allows some value, got {other}")),
     };
+    if let Some(flaw) = malformed(&mut schema) {
+        return Err(flaw);
+    }
     drop_annotations(&mut schema);
     let style = Style::taken_from(&mut schema)?;
     let escapes = needs_unicode_escapes(&schema);
