@@ -35,8 +35,6 @@ const AHEAD: usize = 256;
 const KV_SHARE: f64 = 0.4;
 /// The KV cache holds this many sequences of full length, where memory allows.
 const KV_CONTEXTS: usize = 8;
-/// Pages a sequence may need beyond its own tokens: a copied boundary page, and its source.
-const SPARE_PAGES: usize = 2;
 
 /// What to load and how; `None` is decided here.
 #[derive(Debug, Clone, Default)]
@@ -340,15 +338,12 @@ impl Sizes {
         let affordable = (free as f64 * KV_SHARE) as usize / token_bytes;
         let tokens = options.max_total_tokens.unwrap_or(affordable.min(KV_CONTEXTS * wanted));
         let pages = tokens.div_ceil(PAGE);
-        if pages <= SPARE_PAGES {
-            let least = (SPARE_PAGES + 1) * PAGE;
-            return Err(Error::load(format!(
-                "a KV cache of {tokens} tokens is too small: at least {least} are needed"
-            )));
+        if pages == 0 {
+            return Err(Error::load(format!("a KV cache of {tokens} tokens is too small: at least {PAGE} are needed")));
         }
         let (window, chunk) = (config.sliding_window, chunk(options));
         let any_length = window > 0 && pages >= Limits::least_pages(window, chunk);
-        let context = if any_length { wanted } else { wanted.min((pages - SPARE_PAGES) * PAGE) };
+        let context = if any_length { wanted } else { wanted.min(pages * PAGE) };
         Ok(Sizes { kv: KvShape { layers, kv_heads, head_size, pages, format }, context })
     }
 

@@ -33,8 +33,8 @@ fn sizes_and_names_are_checked_first() {
          tp can be 1",
     );
     check(
-        LoadOptions { max_total_tokens: Some(20), ..options() },
-        "a KV cache of 20 tokens is too small: at least 48 are needed",
+        LoadOptions { max_total_tokens: Some(0), ..options() },
+        "a KV cache of 0 tokens is too small: at least 16 are needed",
     );
     check(
         LoadOptions { schedule_policy: Some("lifo".into()), ..options() },

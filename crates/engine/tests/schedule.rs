@@ -64,9 +64,9 @@ fn draw() -> impl Strategy<Value = Draw> {
     )
 }
 
-/// Under a window also with room for less than the longest sequence.
+/// Room for the longest sequence at least, to the page; under a window also for less.
 fn limits(window: usize) -> impl Strategy<Value = Limits> {
-    let whole = (MAX_PROMPT + MAX_NEW).div_ceil(PAGE) + 2;
+    let whole = (MAX_PROMPT + MAX_NEW).div_ceil(PAGE);
     let least = move |chunk| if window > 0 { Limits::least_pages(window, chunk).min(whole) } else { whole };
     let policy = prop::sample::select(Policy::NAMED.to_vec());
     let sizes = (

@@ -1,9 +1,11 @@
 //! The cache and its leases. Law: a lease's page table is a run of pages that are gone, those behind its window, then a run
 //! of pages the tree owns, all on the lease's path, then a run of pages that are private to the lease; no page is private
-//! to two leases.
+//! to two leases. What it has committed inside a page ends where its own page is the tree's, so that it alone pins that
+//! tail; a lease whose tokens end in another's page pins the whole pages before it only.
 
 use std::error::Error;
 use std::fmt;
+use std::iter;
 
 use crate::page::{PageId, PagePool, PAGE};
 use crate::tree::{Node, NodeId, Tree};
@@ -30,10 +32,9 @@ pub struct Lease {
     /// Ends at `committed`; its path is pinned.
     pub(crate) node: NodeId,
     pub(crate) matched: usize,
+    /// The tree owns, or owned, the pages that these lie in; the others are private.
     pub(crate) committed: usize,
     pub(crate) pages: Vec<PageId>,
-    /// How many leading pages the tree owns or owned; the others are private.
-    pub(crate) n_cached: usize,
     /// How many leading pages are given back.
     pub(crate) gone: usize,
     /// The nodes of the path from this page on are pinned; one starts there.
@@ -42,10 +43,11 @@ pub struct Lease {
     released: bool,
 }
 
-/// Rows `0 .. rows` of page `from`, in every layer, that the caller must copy to page `to`.
+/// Rows `0 .. rows` of page `from`, in every layer, that the caller must copy to page `to`: in the order of the leases, and
+/// before any row is written. By then `from` may belong to a later lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyRows {
-    /// A cached page, pinned by the lease.
+    /// A cached page.
     pub from: PageId,
     /// A fresh page, private to the lease.
     pub to: PageId,
@@ -121,30 +123,30 @@ impl PrefixCache {
         Match { len, node: Some(node) }
     }
 
-    /// Pins the longest cached prefix of `tokens`. Namespaces share nothing with one another.
+    /// Takes the longest cached prefix of `tokens` and pins its whole pages. Namespaces share nothing with one another.
     ///
     /// A match that ends inside a page takes a fresh page, evicting if need be, and names the rows to copy into it:
     /// [`Lease::copy`]. Where no page can be had, the match is cut back to the page boundary.
     pub fn acquire(&mut self, namespace: u64, tokens: &[Token]) -> Lease {
         let root = self.tree.root(namespace);
-        let (node, matched) = self.known(root, tokens);
-        let node = self.tree.split(node, matched);
-        let gone = self.tree.first_seen(matched);
-        let above = self.tree.above_page(node, gone);
-        // Pinned before a page is taken, so that what was just matched is not what gets evicted.
+        let (end, matched) = self.known(root, tokens);
+        let (rows, committed) = (matched % PAGE, matched - matched % PAGE);
+        let source = if rows > 0 { self.tree.page_at(end, matched / PAGE) } else { None };
+        let (gone, pinned_from) = (self.tree.first_seen(matched), self.tree.first_seen(committed));
+        let node = self.tree.end_at(end, committed);
+        let above = self.tree.above_page(node, pinned_from);
         self.tree.pin(node, above);
-        let rows = matched % PAGE;
-        let mut pages = vec![PageId::GONE; matched.div_ceil(PAGE)];
+        let mut pages = vec![PageId::GONE; committed / PAGE];
         self.tree.read_table(node, gone, &mut pages);
-        let source = if rows > 0 { pages.pop() } else { None };
+        self.tree.count_hit(end);
         if source.is_some() && self.take(1, &mut pages).is_err() {
             self.tree.unpin(node, above);
-            return self.acquire(namespace, &tokens[..matched - rows]);
+            return self.acquire(namespace, &tokens[..committed]);
         }
-        self.tree.count_hit(node);
-        let copy = source.map(|from| CopyRows { from, to: pages[matched / PAGE], rows });
-        let (committed, n_cached) = (matched, matched / PAGE);
-        Lease { node, matched, committed, pages, n_cached, gone, pinned_from: gone, copy, released: false }
+        // The page that was matched may be the very one that had to be evicted; then its rows are where they should be.
+        let copy = source.map(|from| CopyRows { from, to: pages[committed / PAGE], rows });
+        let copy = copy.filter(|copy| copy.from != copy.to);
+        Lease { node, matched, committed, pages, gone, pinned_from, copy, released: false }
     }
 
     /// Adds private pages until the lease has room for `n_tokens` tokens in total.
@@ -160,8 +162,8 @@ impl PrefixCache {
     /// before, are written.
     ///
     /// The lease goes on; it may write the rows that follow, also into the page that `tokens` end in. Where another
-    /// lease has committed the same tokens meanwhile, its full pages replace this lease's own, which are freed: read
-    /// [`Lease::pages`] again. [`Lease::copy`] is taken as done.
+    /// lease has committed the same tokens meanwhile, its whole pages replace this lease's own, which are freed: read
+    /// [`Lease::pages`] again.
     ///
     /// # Panics
     /// If `tokens` is shorter than what was committed or longer than the capacity, or if pages of what is to be committed
@@ -176,9 +178,13 @@ impl PrefixCache {
         assert!(lease.gone <= committed / PAGE, "commit of rows that were given back, after {committed} tokens");
         debug_assert!(self.spells(lease.node, tokens), "commit of tokens other than those committed before");
         let (node, more) = self.tree.descend(lease.node, &tokens[committed..]);
-        self.advance(lease, node, committed + more);
-        self.insert(lease, tokens);
-        lease.copy = None;
+        let known = committed + more;
+        if known < tokens.len() {
+            self.advance(lease, node, known);
+            self.insert(lease, tokens);
+        } else if known / PAGE > committed / PAGE {
+            self.advance(lease, node, known / PAGE * PAGE);
+        }
     }
 
     /// Gives back the pages that no row from `position` on sees, where there are enough of them: private ones are freed,
@@ -189,7 +195,8 @@ impl PrefixCache {
         if first < lease.gone + self.slack {
             return;
         }
-        self.pool.give(&lease.pages[lease.gone.max(lease.n_cached)..first.max(lease.n_cached)]);
+        let n_cached = lease.n_cached();
+        self.pool.give(&lease.pages[lease.gone.max(n_cached)..first.max(n_cached)]);
         lease.pages[lease.gone..first].fill(PageId::GONE);
         let pinned_from = first.min(self.tree.first_seen(lease.committed)).max(lease.pinned_from);
         let (pinned, above) =
@@ -204,7 +211,11 @@ impl PrefixCache {
     pub fn release(&mut self, mut lease: Lease) {
         let above = self.tree.above_page(lease.node, lease.pinned_from);
         self.tree.unpin(lease.node, above);
-        self.pool.give(&lease.pages[lease.gone.max(lease.n_cached)..]);
+        self.pool.give(&lease.pages[lease.gone.max(lease.n_cached())..]);
+        // Others went on below, with the same rows in pages of their own.
+        if !self.tree[lease.node].children.is_empty() {
+            self.pool.give(self.tree.take_tail(lease.node).as_slice());
+        }
         lease.released = true;
     }
 
@@ -267,34 +278,29 @@ impl PrefixCache {
         Ok(())
     }
 
-    /// Moves the pin down to `position`, in or at the end of `node`, up to where the tree knows the lease's tokens.
-    /// The tree's full pages take the place of the lease's, which fill what is gone from the tree; a last page in part
-    /// filled stays the lease's own, unless it fills a place, because the lease will write to it.
+    /// Moves the pin down to `position`, in or above the end of `node`, up to where the tree knows the lease's tokens.
+    /// The tree's whole pages take the place of the lease's, which fill what is gone from the tree.
     fn advance(&mut self, lease: &mut Lease, node: NodeId, position: usize) {
-        let node = self.tree.split(node, position);
-        let taken = self.tree.fill(node, lease.node, &lease.pages, lease.n_cached);
+        // The lease's own; below, other pages hold the same rows.
+        self.tree.take_tail(lease.node);
+        let node = self.tree.end_at(node, position);
+        self.tree.fill(node, lease.node, &lease.pages);
         self.tree.pin(node, Some(lease.node));
-        let n_full = position / PAGE;
-        let private = lease.pages.iter().take(n_full).skip(lease.n_cached).filter(|page| !taken.contains(page));
-        private.for_each(|&page| self.pool.give(&[page]));
-        let filled_last = !position.is_multiple_of(PAGE) && taken.last() == lease.pages.get(n_full);
-        lease.n_cached = lease.n_cached.max(n_full + usize::from(filled_last));
-        self.tree.read_table(node, lease.committed / PAGE, &mut lease.pages[..n_full]);
+        let whole = lease.committed / PAGE..position / PAGE;
+        let own = lease.pages[whole.clone()].to_vec();
+        self.tree.read_table(node, whole.start, &mut lease.pages[..whole.end]);
+        let replaced = iter::zip(own, &lease.pages[whole]).filter(|(own, page)| own != *page);
+        replaced.for_each(|(own, _)| self.pool.give(&[own]));
         (lease.node, lease.committed) = (node, position);
     }
 
     /// Puts the rest of `tokens` into the tree, with the lease's pages.
     fn insert(&mut self, lease: &mut Lease, tokens: &[Token]) {
-        if tokens.len() == lease.committed {
-            return;
-        }
-        let (first, n_pages) = (lease.committed / PAGE, tokens.len().div_ceil(PAGE));
-        // The page it goes on in is in the tree already if an earlier commit ended there: then an ancestor owns it,
-        // even where the path has since led through a node that brought its own copy of that page.
-        let borrows = first < lease.n_cached;
-        let node = self.tree.append(lease.node, &tokens[lease.committed..], &lease.pages[first..n_pages], borrows);
+        let pages = &lease.pages[lease.committed / PAGE..tokens.len().div_ceil(PAGE)];
+        let (node, tail) = self.tree.append(lease.node, &tokens[lease.committed..], pages);
+        self.pool.give(tail.as_slice());
         self.tree.pin(node, Some(lease.node));
-        (lease.node, lease.committed, lease.n_cached) = (node, tokens.len(), n_pages);
+        (lease.node, lease.committed) = (node, tokens.len());
     }
 }
 
@@ -304,7 +310,8 @@ impl Lease {
         self.matched
     }
 
-    /// Tokens in the tree, matched or committed; all of them are pinned.
+    /// Tokens that it pins in the tree: what it matched or committed, less the last, fewer than a page, where they lie in a
+    /// page of another lease.
     pub fn committed(&self) -> usize {
         self.committed
     }
@@ -314,12 +321,17 @@ impl Lease {
         &self.pages
     }
 
+    /// Pages that the tree owns or owned.
+    pub(crate) fn n_cached(&self) -> usize {
+        self.committed.div_ceil(PAGE)
+    }
+
     /// Tokens that the pages have room for.
     pub fn capacity(&self) -> usize {
         self.pages.len() * PAGE
     }
 
-    /// The copy to perform before the first step of this sequence; `None` once something was committed.
+    /// The copy to perform for it.
     pub fn copy(&self) -> Option<CopyRows> {
         self.copy
     }

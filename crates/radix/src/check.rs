@@ -26,7 +26,7 @@ impl PrefixCache {
         let free = self.pool.free().iter().map(|&page| (page, "the free list"));
         let cached = self.tree.walk().flat_map(|(id, _)| self.tree[id].owned().iter().map(|&page| (page, "the tree")));
         let leased =
-            leases.iter().flat_map(|l| l.pages[l.gone.max(l.n_cached)..].iter().map(|&page| (page, "a lease")));
+            leases.iter().flat_map(|l| l.pages[l.gone.max(l.n_cached())..].iter().map(|&page| (page, "a lease")));
         let mut places = HashMap::new();
         for (page, place) in free.chain(cached).chain(leased) {
             let other = places.insert(page, place);
@@ -53,16 +53,16 @@ impl PrefixCache {
         assert_eq!(parent.children.get(first), Some(&id), "{id:?} is not its parent's child");
         assert_eq!(node.start, parent.end(), "{id:?} does not start where its parent ends");
         assert_eq!(node.namespace, parent.namespace, "{id:?} is not in its parent's namespace");
-        assert_eq!(node.pages.len(), node.end().div_ceil(PAGE) - node.start / PAGE, "{id:?} has too many or few pages");
+        assert!(
+            (0..=1).contains(&(node.pages.len() as isize - node.n_whole() as isize)),
+            "{id:?} has too many or few pages"
+        );
         let (gone, held) = node.pages.split_at(node.gone);
         assert!(gone.iter().all(|&page| page == PageId::GONE), "{id:?} lists pages that are gone");
         assert!(held.iter().all(|&page| page != PageId::GONE), "{id:?} has lost pages that it counts");
-        assert!(node.gone == 0 || !node.borrows, "{id:?} borrows a page and has lost its first ones");
-        if node.borrows {
-            assert_ne!(node.start % PAGE, 0, "{id:?} borrows a page but starts at its boundary");
-            let owner = self.ancestors(id).skip(1).find(|&above| self.tree[above].owned().contains(&node.pages[0]));
-            assert!(owner.is_some(), "{id:?} borrows page {} from no ancestor", node.pages[0].0);
-        }
+        let (ends_inside, is_leaf) = (!node.end().is_multiple_of(PAGE), node.children.is_empty());
+        assert!(node.tail().is_some() || !ends_inside || !is_leaf, "{id:?} is a leaf without a tail");
+        assert!(ends_inside || node.tail().is_none(), "{id:?} has a tail but ends at a boundary");
     }
 
     fn check_totals(&self) {
@@ -83,7 +83,8 @@ impl PrefixCache {
         assert_eq!(self.tree.walk().count(), self.tree.len(), "nodes are lost in the arena");
     }
 
-    /// Each node counts the leases whose path includes it and that see it.
+    /// Each node counts the leases whose path includes it and that see it. One of them ends where a pinned tail ends, or one
+    /// at all has to where others go on below.
     fn check_pins(&self, leases: &[&Lease]) {
         let mut pins: HashMap<NodeId, u32> = HashMap::new();
         for lease in leases {
@@ -97,25 +98,31 @@ impl PrefixCache {
         }
         for (id, _) in self.tree.walk() {
             let counted = pins.get(&id).copied().unwrap_or(0);
-            assert_eq!(self.tree[id].leases, counted, "{id:?} has leases (left) other than those given (right)");
+            let node = &self.tree[id];
+            assert_eq!(node.leases, counted, "{id:?} has leases (left) other than those given (right)");
+            let writers = leases.iter().filter(|lease| lease.node == id).count();
+            let shared = node.tail().is_some() && (node.leases > 0 || !node.children.is_empty());
+            assert!(!shared || writers == 1, "the tail of {id:?} has {writers} writers");
         }
     }
 
-    /// The cached part of a page table is owned on the lease's path, and full pages are the path's own table.
+    /// The cached part of a page table is the path's own table, with the tail of its end.
     fn check_lease(&self, lease: &Lease) {
-        assert_eq!(self.tree[lease.node].end(), lease.committed, "{lease:?} is pinned elsewhere than it ends");
-        let (gone, n_full) = (lease.gone, lease.committed / PAGE);
+        let node = &self.tree[lease.node];
+        assert_eq!(node.end(), lease.committed, "{lease:?} is pinned elsewhere than it ends");
+        let gone = lease.gone;
         assert!(lease.pinned_from <= gone, "{lease:?} holds pages that it does not pin");
         assert!(lease.pages[..gone].iter().all(|&page| page == PageId::GONE), "{lease:?} holds what it gave back");
         assert!(!lease.pages[gone..].contains(&PageId::GONE), "{lease:?} has lost pages that it sees");
-        assert!(lease.n_cached >= n_full && lease.n_cached <= lease.committed.div_ceil(PAGE), "{lease:?} miscounts");
-        let mut table = vec![PageId::GONE; n_full];
-        self.tree.read_table(lease.node, gone, &mut table);
-        assert_eq!(lease.pages[..n_full], table, "a lease's table (left) is not its path's (right)");
-        for page in &lease.pages[n_full.max(gone)..lease.n_cached.max(gone)] {
-            let owner = self.ancestors(lease.node).find(|&id| self.tree[id].owned().contains(page));
-            assert!(owner.is_some(), "page {} of {lease:?} is not owned on its path", page.0);
-        }
+        let mut table = vec![PageId::GONE; lease.committed / PAGE];
+        self.tree.read_table(lease.node, 0, &mut table);
+        table.extend(node.tail());
+        let seen = gone.min(table.len())..;
+        assert_eq!(
+            lease.pages[..lease.n_cached()][seen.clone()],
+            table[seen],
+            "a lease's table (left), its path's (right)"
+        );
     }
 
     /// Whether `tokens` begin with the tokens on the path to `id`.
@@ -129,8 +136,8 @@ impl PrefixCache {
     }
 }
 
-/// The tree as text: one line per node with its first position, its tokens (`1-20` for 1, 2 … 20), its pages (`^3` is
-/// an ancestor's page 3, `-` a lost one) and the number of leases on it.
+/// The tree as text: one line per node with its first position, its tokens (`1-20` for 1, 2 … 20), its pages (`-` is a lost
+/// one) and the number of leases on it.
 impl fmt::Display for PrefixCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (depth, node) in self.nodes() {
@@ -138,7 +145,7 @@ impl fmt::Display for PrefixCache {
                 write!(f, "namespace {}", node.namespace)?;
             } else {
                 write!(f, "{:indent$}{}: {}", "", node.start, token_text(&node.tokens), indent = 2 * depth)?;
-                write!(f, " [{}{}]", if node.borrows { "^" } else { "" }, page_text(&node.pages))?;
+                write!(f, " [{}]", page_text(&node.pages))?;
             }
             match node.leases {
                 0 => writeln!(f)?,

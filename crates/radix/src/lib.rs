@@ -6,8 +6,9 @@
 //! 1. *One writer.* A page is written only by the lease that took it off the free list, each row once, in order.
 //!    A lease may keep filling the last page it committed; rows past a node's end belong to nobody until committed.
 //!    Everyone else copies such a page before writing ([`Lease::copy`]).
-//! 2. *Pinned paths.* What a lease has matched or committed stays where it is until the lease is released or, under a
-//!    window, has [passed](PrefixCache::pass) it.
+//! 2. *Pinned paths.* The whole pages that a lease has matched or committed stay where they are until the lease is released
+//!    or, under a window, has [passed](PrefixCache::pass) them. They are one for each place, so that a lease that is alone
+//!    gets by with the pages that its tokens fill.
 //! 3. *Exact spelling.* The page table of a path holds the rows of exactly the tokens on that path.
 //!
 //! The cache only keeps the books: it does no I/O, reads no clock and never touches the rows. It has four verbs:

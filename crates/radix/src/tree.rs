@@ -1,18 +1,15 @@
 //! The radix tree: nodes in an arena, each a run of tokens and the pages that hold them.
 //!
-//! **The law.** A node lists, in order, every page its tokens lie in. It owns them all, except that the first belongs
-//! to an ancestor when the node `borrows` it, which only a node that starts inside a page can do. An ancestor outlives
-//! its descendants, so no page is listed after it is freed. The page table of a path is: for each node from the root,
-//! cut the table at `start / 16`, then append the node's pages.
+//! **The law.** A node owns the pages whose last row lies in its run. Where a run ends inside a page, the node owns that one
+//! too if nothing hangs below it or if a lease still writes there: its tail. Whoever goes on below copied the page's first
+//! rows or wrote them, so the pages below hold them as well. Hence every place of a path has one page, and the page table
+//! of a path is the pages of its nodes, one after the other.
 //!
 //! Under a window, a node that no lease sees may lose pages though other nodes hang below it, the first of its run first:
 //! they are listed as [`PageId::GONE`] then, and a match must end where its window is whole.
-//!
-//! Why a node may start inside a page on either side of that choice: the lease that filled the page goes on in it
-//! (borrows), anyone else had to copy the page's first rows and brings the copy (owns).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::mem;
 use std::ops::{Index, IndexMut};
@@ -31,15 +28,13 @@ pub struct Node {
     /// `None` for the root of a namespace, which has no tokens and no pages.
     pub(crate) parent: Option<NodeId>,
     /// By first token.
-    pub(crate) children: HashMap<Token, NodeId>,
+    pub(crate) children: BTreeMap<Token, NodeId>,
     /// Position of the first token.
     pub start: usize,
     /// The run.
     pub tokens: Vec<Token>,
-    /// Pages `start / 16 .. end.div_ceil(16)` of the path's table.
+    /// Pages `start / 16 .. end / 16` of the path's table, perhaps a tail after them.
     pub pages: Vec<PageId>,
-    /// Whether the first page is an ancestor's.
-    pub borrows: bool,
     /// How many of `pages`, the first ones, are gone.
     pub(crate) gone: usize,
     /// Leases whose path runs through this node or ends in it, and whose window reaches it.
@@ -56,9 +51,19 @@ impl Node {
         self.start + self.tokens.len()
     }
 
-    /// The pages without a borrowed one and those that are gone.
+    /// The pages without those that are gone.
     pub fn owned(&self) -> &[PageId] {
-        &self.pages[self.gone.max(usize::from(self.borrows))..]
+        &self.pages[self.gone..]
+    }
+
+    /// Pages whose last row lies in the run.
+    pub(crate) fn n_whole(&self) -> usize {
+        self.end() / PAGE - self.start / PAGE
+    }
+
+    /// The page that the run ends inside, if this node owns it.
+    pub(crate) fn tail(&self) -> Option<PageId> {
+        self.pages.get(self.n_whole()).copied()
     }
 
     /// Tokens whose rows are there.
@@ -72,42 +77,25 @@ impl Node {
         self.owned().len() * usize::from(self.leases > 0)
     }
 
-    /// Whether tokens whose rows begin in `page` may be added to this run itself: the only lease here is the one that
-    /// adds them, and they go on in the very page where the run ends.
-    fn can_grow(&self, page: PageId) -> bool {
-        let alone = self.parent.is_some() && self.children.is_empty() && self.leases == 1;
-        alone && (self.end().is_multiple_of(PAGE) || self.pages.last() == Some(&page))
-    }
-
-    fn grow(&mut self, tokens: &[Token], pages: &[PageId]) {
-        let listed = usize::from(!self.end().is_multiple_of(PAGE));
-        self.pages.extend_from_slice(&pages[listed..]);
-        self.tokens.extend_from_slice(tokens);
-    }
-
-    /// Cuts this node off at `position`, a page of both parts being borrowed by the lower one, and returns the upper
-    /// part without links. The lower part keeps its identity, because leases end there.
+    /// Cuts this node off at `position` and returns the upper part without links. The lower part keeps its identity,
+    /// because leases end there.
     fn cut_head(&mut self, position: usize) -> Node {
         let tail = self.tokens.split_off(position - self.start);
-        let first_page = self.start / PAGE;
-        let tail_pages = self.pages.split_off(position / PAGE - first_page);
-        let mut pages = mem::replace(&mut self.pages, tail_pages);
-        let inside_page = !position.is_multiple_of(PAGE);
-        let gone = self.gone;
-        self.gone = gone.saturating_sub(pages.len());
-        pages.extend(self.pages.first().filter(|_| inside_page));
+        let tail_pages = self.pages.split_off(position / PAGE - self.start / PAGE);
+        let pages = mem::replace(&mut self.pages, tail_pages);
+        let gone = self.gone.min(pages.len());
+        self.gone -= gone;
         Node {
             namespace: self.namespace,
             parent: self.parent,
             start: mem::replace(&mut self.start, position),
             tokens: mem::replace(&mut self.tokens, tail),
-            gone: gone.min(pages.len()),
+            gone,
             pages,
-            borrows: mem::replace(&mut self.borrows, inside_page && self.gone == 0),
             leases: self.leases,
             hits: self.hits,
             last_used: self.last_used,
-            children: HashMap::new(),
+            children: BTreeMap::new(),
         }
     }
 
@@ -122,8 +110,7 @@ impl Node {
     /// Loses the first `n_pages` of the pages it owns; the tokens stay.
     fn lose(&mut self, n_pages: usize) -> Vec<PageId> {
         let lost = self.owned()[..n_pages].to_vec();
-        self.gone = self.pages.len() - self.owned().len() + n_pages;
-        self.borrows = false;
+        self.gone += n_pages;
         self.pages[..self.gone].fill(PageId::GONE);
         lost
     }
@@ -146,7 +133,7 @@ pub(crate) type Age = (u64, Reverse<usize>, NodeId);
 pub(crate) struct Tree {
     nodes: Vec<Node>,
     vacant: Vec<NodeId>,
-    roots: HashMap<u64, NodeId>,
+    roots: BTreeMap<u64, NodeId>,
     /// Every evictable node.
     lru: BTreeSet<Age>,
     totals: Totals,
@@ -171,7 +158,7 @@ impl IndexMut<NodeId> for Tree {
 impl Tree {
     /// `window` is at least 2, so that the last token of a path is always in it.
     pub fn new(window: usize) -> Self {
-        let (nodes, vacant, roots, lru) = (Vec::new(), Vec::new(), HashMap::new(), BTreeSet::new());
+        let (nodes, vacant, roots, lru) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeSet::new());
         Tree { nodes, vacant, roots, lru, totals: Totals::default(), time: 0, window: window.max(2) }
     }
 
@@ -232,20 +219,38 @@ impl Tree {
     }
 
     /// The longest part of a match of `len` tokens, which ends in or at the end of `node`, whose window is whole.
-    pub fn usable(&self, mut node: NodeId, mut len: usize) -> (NodeId, usize) {
-        // Of the path's pages, those from `seen` on are there.
-        let (mut at, mut seen) = (node, len.div_ceil(PAGE));
-        while let Some(parent) = self[at].parent.filter(|_| self.first_seen(len) < seen) {
-            let Node { start, gone, .. } = self[at];
-            let first = start / PAGE;
-            if gone > 0 && self.first_seen(len) < seen.min(first + gone) {
-                (node, len, seen) = (parent, start, start.div_ceil(PAGE));
-            } else {
-                seen = first;
-            }
-            at = parent;
+    pub fn usable(&self, node: NodeId, len: usize) -> (NodeId, usize) {
+        let seen = self.first_seen(len)..len / PAGE;
+        let lacks = |&id: &NodeId| {
+            let (first, gone) = (self[id].start / PAGE, self[id].gone);
+            first.max(seen.start) < (first + gone).min(seen.end)
+        };
+        let shorter = if !len.is_multiple_of(PAGE) && self.page_at(node, len / PAGE).is_none() {
+            self[node].start.max(len - len % PAGE)
+        } else if let Some(id) = self.path(node).find(lacks) {
+            self[id].start
+        } else {
+            return (node, len);
+        };
+        self.usable(self.containing(node, shorter), shorter)
+    }
+
+    /// A page that holds the rows of page `place` up to the end of a match in or at the end of `id`; `None` if it is gone.
+    pub fn page_at(&self, id: NodeId, place: usize) -> Option<PageId> {
+        match self[id].pages.get(place - self[id].start / PAGE) {
+            Some(&page) => Some(page).filter(|&page| page != PageId::GONE),
+            None => self[id].children.values().find_map(|&child| self.page_at(child, place)),
         }
-        (node, len)
+    }
+
+    /// The node on the path to `id` in or at the end of which `position` lies.
+    fn containing(&self, id: NodeId, position: usize) -> NodeId {
+        self.path(id).find(|&id| self[id].start < position || self[id].parent.is_none()).expect("a path has a root")
+    }
+
+    /// Makes a node of the path to `id` end at `position`. Returns it.
+    pub fn end_at(&mut self, id: NodeId, position: usize) -> NodeId {
+        self.split(self.containing(id, position), position)
     }
 
     /// The deepest node on the path to `id` that ends before page `first`; one is split if need be. `None` for page 0.
@@ -255,7 +260,7 @@ impl Tree {
     }
 
     /// Makes a node end at `position`, splitting `id` if that lies inside it. Returns the node that ends there.
-    pub fn split(&mut self, id: NodeId, position: usize) -> NodeId {
+    fn split(&mut self, id: NodeId, position: usize) -> NodeId {
         if position == self[id].end() {
             return id;
         }
@@ -270,12 +275,17 @@ impl Tree {
         upper
     }
 
-    /// Adds `tokens` after `id`, where one lease, the caller's, is known to end, by growing that run or as a child.
-    /// `pages` are all they lie in; `borrows` says that the first is an ancestor's already. Returns the node they end.
-    pub fn append(&mut self, id: NodeId, tokens: &[Token], pages: &[PageId], borrows: bool) -> NodeId {
-        if self[id].can_grow(pages[0]) {
-            self.update(id, |node| node.grow(tokens, pages));
-            return id;
+    /// Adds `tokens` after `id`, which the caller's lease pins, with `pages` that end in them or are their tail: to that run
+    /// itself if nobody else ends there, so that its tail is left to nobody and returned, or as a child. Returns the node that
+    /// the tokens end.
+    pub fn append(&mut self, id: NodeId, tokens: &[Token], pages: &[PageId]) -> (NodeId, Option<PageId>) {
+        if self[id].parent.is_some() && self[id].children.is_empty() && self[id].leases == 1 {
+            let tail = self.take_tail(id);
+            self.update(id, |node| {
+                node.tokens.extend_from_slice(tokens);
+                node.pages.extend_from_slice(pages);
+            });
+            return (id, tail);
         }
         let child = self.insert(Node {
             namespace: self[id].namespace,
@@ -283,11 +293,17 @@ impl Tree {
             start: self[id].end(),
             tokens: tokens.to_vec(),
             pages: pages.to_vec(),
-            borrows,
             ..Node::default()
         });
         self.update(id, |node| node.children.insert(tokens[0], child));
-        child
+        (child, None)
+    }
+
+    /// Takes the tail of a node out of the tree.
+    pub fn take_tail(&mut self, id: NodeId) -> Option<PageId> {
+        let tail = self[id].tail()?;
+        self.update(id, |node| node.pages.pop());
+        Some(tail)
     }
 
     /// Counts one more lease on each node from `id` up to, but without, `above`; up to the root for `None`.
@@ -326,29 +342,21 @@ impl Tree {
         let (mut end, mut next) = (table.len(), Some(id));
         while let Some(node) = next.map(|id| &self[id]).filter(|_| first < end) {
             let node_first = node.start / PAGE;
-            let from = node_first.max(first);
+            let from = node_first.max(first).min(end);
             table[from..end].copy_from_slice(&node.pages[from - node_first..][..end - from]);
             (end, next) = (from, node.parent);
         }
     }
 
-    /// Fills what is gone from the nodes below `above` down to `id` with the pages of a lease that has computed their
-    /// tokens. Of its `table`, the tree owns the first `n_cached`; returns the others that it owns now.
-    pub fn fill(&mut self, id: NodeId, above: NodeId, table: &[PageId], mut n_cached: usize) -> Vec<PageId> {
-        let mut taken = Vec::new();
-        let mut below: Vec<_> = self.path(id).take_while(|&id| id != above).collect();
-        below.retain(|&id| self[id].gone > 0);
-        for id in below.into_iter().rev() {
-            let pages = self[id].start / PAGE..self[id].start / PAGE + self[id].gone;
+    /// Fills what is gone from the nodes below `above` down to `id` with the pages of a lease that has computed their tokens.
+    pub fn fill(&mut self, id: NodeId, above: NodeId, table: &[PageId]) {
+        let path = self.path(id).take_while(|&id| id != above).filter(|&id| self[id].gone > 0);
+        for id in path.collect::<Vec<_>>() {
             self.update(id, |node| {
-                node.pages[..node.gone].copy_from_slice(&table[pages.clone()]);
-                (node.gone, node.borrows) = (0, pages.start < n_cached);
+                let gone = mem::take(&mut node.gone);
+                node.pages[..gone].copy_from_slice(&table[node.start / PAGE..][..gone]);
             });
-            n_cached = n_cached.max(pages.start);
-            taken.extend(&table[n_cached..pages.end.max(n_cached)]);
-            n_cached = n_cached.max(pages.end);
         }
-        taken
     }
 
     /// Frees up to `n_pages` pages of the nodes used longest ago: of leaves from their tails, of others, which the window
@@ -362,35 +370,11 @@ impl Tree {
             match self[id].children.is_empty() {
                 true if wanted == n_owned => pool.give(self.remove(id).owned()),
                 true => pool.give(&self.update(id, |node| node.cut_tail(wanted))),
-                false => pool.give(&self.lose(id, wanted)),
+                false => pool.give(&self.update(id, |node| node.lose(wanted))),
             }
             freed += wanted;
         }
         freed
-    }
-
-    /// Takes the first pages that a node owns; those below it that go on in its last page lose that too.
-    fn lose(&mut self, id: NodeId, n_pages: usize) -> Vec<PageId> {
-        let lost = self.update(id, |node| node.lose(n_pages));
-        if let ([], Some(&last)) = (self[id].owned(), lost.last()) {
-            self.forget(id, self[id].end() / PAGE, last);
-        }
-        lost
-    }
-
-    /// Nodes below `id` that start inside the page of this index no longer borrow `page`.
-    fn forget(&mut self, id: NodeId, index: usize, page: PageId) {
-        let inside = |&id: &NodeId| self[id].start / PAGE == index && !self[id].start.is_multiple_of(PAGE);
-        let children: Vec<_> = self[id].children.values().copied().filter(inside).collect();
-        for child in children {
-            if self[child].borrows && self[child].pages[0] == page {
-                self.update(child, |node| {
-                    (node.gone, node.borrows) = (1, false);
-                    node.pages[0] = PageId::GONE;
-                });
-            }
-            self.forget(child, index, page);
-        }
     }
 
     /// The path from `id` up to the root.
@@ -400,14 +384,10 @@ impl Tree {
 
     /// Ids and depths of all nodes, parents before children, in order of namespace and token.
     pub fn walk(&self) -> impl Iterator<Item = (NodeId, usize)> + '_ {
-        let mut roots: Vec<_> = self.roots.iter().collect();
-        roots.sort_unstable_by(|a, b| b.cmp(a));
-        let mut stack: Vec<_> = roots.into_iter().map(|(_, &root)| (root, 0)).collect();
+        let mut stack: Vec<_> = self.roots.values().rev().map(|&root| (root, 0)).collect();
         iter::from_fn(move || {
             let (id, depth) = stack.pop()?;
-            let mut children: Vec<_> = self[id].children.iter().collect();
-            children.sort_unstable_by(|a, b| b.cmp(a));
-            stack.extend(children.into_iter().map(|(_, &child)| (child, depth + 1)));
+            stack.extend(self[id].children.values().rev().map(|&child| (child, depth + 1)));
             Some((id, depth))
         })
     }
@@ -423,14 +403,32 @@ impl Tree {
     }
 
     fn remove(&mut self, leaf: NodeId) -> Node {
+        debug_assert_eq!(self[leaf].leases, 0, "{leaf:?} is pinned");
         self.uncount(leaf);
         let node = mem::take(&mut self[leaf]);
         self.vacant.push(leaf);
         match node.parent {
-            Some(parent) => self.update(parent, |above| above.children.remove(&node.tokens[0])),
-            None => self.roots.remove(&node.namespace),
-        };
+            Some(parent) => {
+                self.update(parent, |above| above.children.remove(&node.tokens[0]));
+                self.trim(parent);
+            }
+            None => drop(self.roots.remove(&node.namespace)),
+        }
         node
+    }
+
+    /// Drops the last tokens of a leaf if the page that held them went with what hung below.
+    fn trim(&mut self, id: NodeId) {
+        let Node { start, .. } = self[id];
+        let end = self[id].end() / PAGE * PAGE;
+        if end == self[id].end() || !self[id].children.is_empty() || self[id].tail().is_some() {
+            return;
+        }
+        if end > start {
+            self.update(id, |node| node.tokens.truncate(end - start));
+        } else {
+            self.remove(id);
+        }
     }
 
     /// Changes a node while what is kept about all nodes (`totals`, `lru`) stays true.

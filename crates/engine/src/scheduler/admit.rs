@@ -3,7 +3,7 @@
 use super::{Policy, Scheduler};
 use crate::batch::CopyRows;
 use crate::sequence::Sequence;
-use sglang_radix::{Lease, PAGE};
+use sglang_radix::{Lease, PageId, PAGE};
 use std::cmp::Reverse;
 
 /// A sequence that was passed over this often goes before all matches.
@@ -82,30 +82,29 @@ impl Scheduler {
     }
 
     /// The longest cached prefix, and pages for `n_tokens` in all, or as many as a window and a step need; `None` if there
-    /// are too few.
+    /// are too few, or if a copy would go where another copy of this step still reads.
     fn lease(&mut self, namespace: u64, reusable: &[u32], n_tokens: usize) -> Option<Lease> {
         let mut lease = self.cache.acquire(namespace, reusable);
-        let held = lease.matched().saturating_add(self.limits.reach()).saturating_add(self.limits.chunk);
-        if self.cache.extend(&mut lease, n_tokens.min(held)).is_ok() {
+        let held = lease.matched().max(self.limits.reach()).saturating_add(self.limits.chunk);
+        let read = |to: PageId| self.copies.iter().any(|pending| pending.from == to.0);
+        let clear = !lease.copy().is_some_and(|copy| read(copy.to));
+        if clear && self.cache.extend(&mut lease, n_tokens.min(held)).is_ok() {
             return Some(lease);
         }
         self.cache.release(lease);
         None
     }
 
-    /// Gives a sequence pages for its prompt and the start of its output, or hands it back.
+    /// Gives a sequence pages for its prompt and the start of its output, or hands it back. One that is alone always starts:
+    /// it pins as many pages as its tokens fill.
     fn start(&mut self, mut sequence: Sequence) -> Result<(), Box<Sequence>> {
         let alone = self.running.is_empty();
         let ahead = if alone { 0 } else { sequence.n_remaining().min(self.limits.ahead) };
         let n_tokens = sequence.tokens.len() + ahead;
         let reusable = if self.limits.reuse { sequence.reusable() } else { &[] };
-        let mut lease = self.lease(sequence.namespace(), reusable, n_tokens);
-        if lease.is_none() && alone {
-            // A cached path may pin more pages than its tokens fill, where several copies of one page follow each
-            // other. Without it everything can be evicted, so a lone sequence always starts.
-            lease = self.lease(sequence.namespace(), &[], n_tokens);
-        }
-        let Some(lease) = lease else { return Err(Box::new(sequence)) };
+        let Some(lease) = self.lease(sequence.namespace(), reusable, n_tokens) else {
+            return Err(Box::new(sequence));
+        };
         self.copies.extend(lease.copy().map(|copy| CopyRows { from: copy.from.0, to: copy.to.0, rows: copy.rows }));
         let is_new = sequence.is_new();
         sequence.start(lease);

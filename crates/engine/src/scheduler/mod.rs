@@ -64,7 +64,8 @@ impl Limits {
     }
 
     /// Pages with which a sequence of any length gets by alone, where attention has a window: the window and the eighth
-    /// behind it that is given back at once, a step, a page begun at either end, and a copied page with its source.
+    /// behind it that is given back at once, a step, a page begun at either end, and one more at either end as long as its
+    /// last tokens lie in another's page, so that it pins and passes only what is before them.
     pub fn least_pages(window: usize, chunk: usize) -> usize {
         (window + chunk).div_ceil(sglang_radix::PAGE) + window.div_ceil(8 * sglang_radix::PAGE) + 4
     }
@@ -281,8 +282,6 @@ impl Scheduler {
     /// Keeps what is computed and gives back the pages that nobody else holds.
     fn release(&mut self, sequence: &mut Sequence) {
         let Some(mut lease) = sequence.lease.take() else { return };
-        // A copy into a page that is given back must not happen.
-        self.copies.retain(|pending| lease.copy().map(|copy| copy.to.0) != Some(pending.to));
         if self.limits.reuse {
             self.cache.commit(&mut lease, &sequence.tokens[..sequence.computed]);
         }

@@ -48,13 +48,9 @@ impl Scheduler {
         let order = |&i: &usize| (self.running[i].priority(), Reverse(i));
         let i = (0..self.running.len()).min_by_key(order);
         let i = i.expect("without a sequence no page is wanted");
+        debug_assert!(self.running.len() > 1, "pages for a lone sequence were promised when it was accepted");
         let mut sequence = self.running.remove(i);
         self.release(&mut sequence);
-        if self.running.is_empty() {
-            // Its path went through copies of pages that others had left, and they took more than its window. Pages for
-            // a lone sequence were promised when it was accepted: they suffice where it finds nothing.
-            self.flush();
-        }
         sequence.computed = 0;
         self.totals.retracted += 1;
         self.waiting.insert(0, sequence);

@@ -218,7 +218,10 @@ impl Tally {
 /// The answers to a batch; none to an empty one, as in the engine.
 pub fn run(runner: &mut dyn Runner, batch: &Batch) -> Answers {
     if batch.is_empty() {
+        assert!(batch.copies.is_empty(), "copies that nobody performs");
         return Answers::default();
     }
+    let read = |page: u32| batch.copies.iter().any(|copy| copy.from == page);
+    assert!(!batch.copies.iter().any(|copy| read(copy.to)), "a copy goes where another reads: {:?}", batch.copies);
     runner.run(batch).unwrap()
 }

@@ -41,8 +41,8 @@ fn what_was_committed_is_found_and_a_match_inside_a_page_is_copied() {
         match 18
         b: matched 18, pages [0, 2], copy 2 rows 1->2
         namespace 0 leases 1
-          0: 1-18 [0 1] leases 1
-            18: 19 20 [^1]
+          0: 1-16 [0] leases 1
+            16: 17-20 [1]
         free 1 cached 2 leased 1",
     );
 }
@@ -119,12 +119,77 @@ fn what_a_window_has_passed_is_lost_and_filled_again() {
         match 60
         b: matched 0, pages []
         namespace 0 leases 1
-          0: 1-34 [1 0 2] leases 1
-            34: 35-48 [^2]
+          0: 1-34 [1 0] leases 1
+            34: 35-48 [2]
               48: 49-80 [3 4] leases 1
             34: 99 [5] leases 1
         free 2 cached 6 leased 0
         a: pages [-, -, -, 3, 4]",
+    );
+}
+
+/// Each prompt is one token longer than the one before: the page that they end in is copied each time, and each time the copy
+/// takes the place of what it was copied from.
+#[test]
+fn a_place_of_a_path_has_one_page() {
+    check(
+        3,
+        "
+        cache 1-17
+        cache 1-18
+        cache 1-20
+        acquire a 1-22
+        write a 1-23
+        show
+        extend a 48
+        write a 1-48
+        show",
+        "
+        a: matched 20, pages [0, 2], copy 4 rows 1->2
+        namespace 0 leases 1
+          0: 1-16 [0] leases 1
+            16: 17-23 [2] leases 1
+        free 1 cached 2 leased 0
+        namespace 0 leases 1
+          0: 1-16 [0] leases 1
+            16: 17-48 [2 1] leases 1
+        free 0 cached 3 leased 0",
+    );
+}
+
+#[test]
+fn a_leaf_loses_the_tokens_whose_page_went_with_the_run_below() {
+    check(
+        4,
+        "
+        cache 1-40
+        acquire a 1-20 50
+        write a 1-20 50
+        release a
+        show
+        evict 1
+        show
+        evict 2
+        show",
+        "
+        a: matched 20, pages [0, 3], copy 4 rows 1->3
+        namespace 0
+          0: 1-16 [0]
+            16: 17-20 []
+              20: 21-40 [1 2]
+              20: 50 [3]
+        free 0 cached 4 leased 0
+        evicted 1
+        namespace 0
+          0: 1-16 [0]
+            16: 17-20 []
+              20: 21-32 [1]
+              20: 50 [3]
+        free 1 cached 3 leased 0
+        evicted 2
+        namespace 0
+          0: 1-16 [0]
+        free 3 cached 1 leased 0",
     );
 }
 
@@ -168,9 +233,10 @@ fn the_creator_goes_on_in_its_committed_page_and_others_copy() {
         a: matched 0, pages []
         b: matched 20, pages [0, 2], copy 4 rows 1->2
         namespace 0 leases 2
-          0: 1-20 [0 1] leases 2
-            20: 21 22 [^1] leases 1
-            20: 50 [2] leases 1
+          0: 1-16 [0] leases 2
+            16: 17-20 [] leases 2
+              20: 21 22 [1] leases 1
+              20: 50 [2] leases 1
         free 5 cached 3 leased 0
         a: pages [0, 1]
         b: pages [0, 2]",
@@ -197,7 +263,8 @@ fn full_pages_computed_twice_are_stored_once() {
         b: pages [3, 4, 5]
         b: pages [0, 1, 5]
         namespace 0 leases 2
-          0: 1-40 [0 1 2] leases 2
+          0: 1-32 [0 1] leases 2
+            32: 33-40 [2] leases 1
         free 4 cached 3 leased 1",
     );
 }
@@ -224,15 +291,16 @@ fn the_last_page_stays_private_where_the_tree_has_anothers() {
         b: matched 0, pages []
         b: pages [0, 3]
         namespace 0 leases 2
-          0: 1-20 [0 1] leases 2
-            20: 70-75 [3] leases 1
+          0: 1-16 [0] leases 2
+            16: 17-20 [1] leases 2
+              20: 70-75 [3] leases 1
         free 5 cached 3 leased 0
-        c: matched 24, pages [0, 2], copy 8 rows 3->2",
+        c: matched 24, pages [0, 1], copy 8 rows 3->1",
     );
 }
 
 #[test]
-fn a_page_already_in_the_tree_is_borrowed_past_another_leases_copy() {
+fn a_page_goes_down_to_the_run_that_its_writer_goes_on_in() {
     check(
         8,
         "
@@ -254,22 +322,24 @@ fn a_page_already_in_the_tree_is_borrowed_past_another_leases_copy() {
         a: matched 0, pages []
         b: matched 20, pages [0, 2], copy 4 rows 1->2
         namespace 0 leases 2
-          0: 1-20 [0 1] leases 2
-            20: 21 22 [2] leases 2
+          0: 1-16 [0] leases 2
+            16: 17-20 [1] leases 2
+              20: 21 22 [2] leases 1
         free 5 cached 3 leased 0
         namespace 0 leases 2
-          0: 1-20 [0 1] leases 2
-            20: 21 22 [2] leases 2
-              22: 70-75 [^1] leases 1
+          0: 1-16 [0] leases 2
+            16: 17-20 [] leases 2
+              20: 21 22 [2] leases 2
+                22: 70-75 [1] leases 1
         free 5 cached 3 leased 0
-        c: matched 25, pages [0, 3], copy 9 rows 1->3
-        evicted 3
+        c: matched 25, pages [0, 2], copy 9 rows 1->2
+        evicted 2
         free 8 cached 0 leased 0",
     );
 }
 
 #[test]
-fn a_full_page_replaces_the_creators_own_page_in_the_tree() {
+fn a_whole_page_replaces_the_creators_own_page_in_the_tree() {
     check(
         8,
         "
@@ -286,23 +356,27 @@ fn a_full_page_replaces_the_creators_own_page_in_the_tree() {
         b: matched 20, pages [0, 3], copy 4 rows 1->3
         a: pages [0, 3, 2]
         namespace 0 leases 2
-          0: 1-20 [0 1] leases 2
-            20: 21-34 [3 4] leases 2
-              34: 35 36 [2] leases 1
-        free 3 cached 5 leased 0",
+          0: 1-16 [0] leases 2
+            16: 17-20 [] leases 2
+              20: 21-34 [3 4] leases 2
+                34: 35 36 [2] leases 1
+        free 4 cached 4 leased 0",
     );
 }
 
 #[test]
-fn a_split_inside_a_page_leaves_the_page_above() {
+fn a_split_inside_a_page_leaves_the_page_below() {
     check(
         8,
         "
         acquire a 1-30
         write a 1-30
         acquire b 1-20 60
+        write b 1-20 60
         acquire c 1-25 70
+        write c 1-25 70
         acquire d 1-18 80
+        write d 1-18 80
         show",
         "
         a: matched 0, pages []
@@ -310,11 +384,15 @@ fn a_split_inside_a_page_leaves_the_page_above() {
         c: matched 25, pages [0, 3], copy 9 rows 1->3
         d: matched 18, pages [0, 4], copy 2 rows 1->4
         namespace 0 leases 4
-          0: 1-18 [0 1] leases 4
-            18: 19 20 [^1] leases 3
-              20: 21-25 [^1] leases 2
-                25: 26-30 [^1] leases 1
-        free 3 cached 2 leased 3",
+          0: 1-16 [0] leases 4
+            16: 17 18 [] leases 4
+              18: 19 20 [] leases 3
+                20: 21-25 [] leases 2
+                  25: 26-30 [1] leases 1
+                  25: 70 [3] leases 1
+                20: 60 [2] leases 1
+              18: 80 [4] leases 1
+        free 3 cached 5 leased 0",
     );
 }
 
@@ -325,17 +403,17 @@ fn a_split_does_not_move_the_lease_that_ends_below() {
         "
         acquire a 1-30
         write a 1-30
-        acquire b 1-5
+        acquire b 1-20
         release b
         commit a 1-31
         write a 1-34
         show",
         "
         a: matched 0, pages []
-        b: matched 5, pages [2], copy 5 rows 0->2
+        b: matched 20, pages [0, 2], copy 4 rows 1->2
         namespace 0 leases 1
-          0: 1-5 [0] leases 1
-            5: 6-34 [^0 1 2] leases 1
+          0: 1-16 [0] leases 1
+            16: 17-34 [1 2] leases 1
         free 5 cached 3 leased 0",
     );
 }
@@ -360,13 +438,14 @@ fn a_commit_that_ends_inside_a_run_splits_it() {
         b: matched 0, pages []
         b: pages [0, 4, 5]
         namespace 0 leases 1
-          0: 1-24 [0 1] leases 1
-            24: 25-40 [^1 2]
+          0: 1-16 [0] leases 1
+            16: 17-40 [1 2]
         free 3 cached 3 leased 2
         namespace 0 leases 1
-          0: 1-24 [0 1] leases 1
-            24: 25-40 [^1 2]
-            24: 50 [4] leases 1
+          0: 1-16 [0] leases 1
+            16: 17-24 [] leases 1
+              24: 25-40 [1 2]
+              24: 50 [4] leases 1
         free 3 cached 4 leased 1",
     );
 }
@@ -385,14 +464,13 @@ fn a_match_is_cut_back_where_no_page_can_be_had() {
         b: matched 16, pages [0]
         namespace 0 leases 2
           0: 1-16 [0] leases 2
-            16: 17 18 [1] leases 1
-              18: 19 20 [^1] leases 1
+            16: 17-20 [1] leases 1
         free 0 cached 2 leased 0",
     );
 }
 
 #[test]
-fn a_fresh_page_is_never_taken_from_what_was_just_matched() {
+fn what_was_matched_inside_a_page_stays_where_its_page_is_evicted_for_the_copy() {
     check(
         3,
         "
@@ -401,9 +479,10 @@ fn a_fresh_page_is_never_taken_from_what_was_just_matched() {
         acquire c 1-18
         show",
         "
-        c: matched 18, pages [0, 2], copy 2 rows 1->2
+        c: matched 18, pages [0, 1]
         namespace 0 leases 1
-          0: 1-18 [0 1] leases 1
+          0: 1-16 [0] leases 1
+          0: 50-60 [2]
         free 0 cached 2 leased 1",
     );
 }
@@ -519,14 +598,13 @@ fn a_namespace_is_stored_found_and_evicted_on_its_own() {
         match 20
         match 22
         match 0
-        a: matched 22, pages [2, 5], copy 6 rows 4->5
-        evicted 2
+        a: matched 22, pages [2, 3], copy 6 rows 4->3
+        evicted 3
         namespace 7 leases 1
-          0: 1-20 [2 3] leases 1
-            20: 30 31 [4] leases 1
-        free 4 cached 3 leased 1
+          0: 1-16 [2] leases 1
+        free 6 cached 1 leased 1
         match 0
-        match 20",
+        match 16",
     );
 }
 
@@ -557,8 +635,8 @@ fn a_node_counts_the_matches_that_ran_through_it() {
         cache 1-20 50
         hits",
         "
-        hits 0:3 0:2 20:1
-        hits 0:4 0:3 20:1 20:0",
+        hits 0:3 0:2 16:2 32:1
+        hits 0:4 0:3 16:3 20:3 32:1 20:0",
     );
 }
 
@@ -598,12 +676,13 @@ fn clear_drops_all_but_what_is_leased() {
         a: matched 0, pages []
         b: matched 20, pages [0, 3], copy 4 rows 1->3
         c: matched 0, pages []
-        evicted 1
+        evicted 2
         namespace 0 leases 1
-          0: 1-20 [0 1] leases 1
-            20: 90 91 [3] leases 1
-        free 5 cached 3 leased 0
-        evicted 3
+          0: 1-16 [0] leases 1
+            16: 17-20 [] leases 1
+              20: 90 91 [3] leases 1
+        free 6 cached 2 leased 0
+        evicted 2
         free 8 cached 0 leased 0",
     );
 }
