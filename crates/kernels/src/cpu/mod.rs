@@ -172,7 +172,7 @@ impl Device for Cpu {
 
     fn store_kv(&mut self, qkv: &Slab<f32>, heads: Heads, kv: &mut Kv, layer: usize, spans: &[Span]) -> Result<()> {
         shape::spans(kv.shape, heads, layer, spans, qkv.len() / heads.row().max(1))?;
-        kv.store(self.isa, qkv, heads, layer, spans);
+        kv.store(self.isa, &mut self.pool, qkv, heads, layer, spans);
         Ok(())
     }
 

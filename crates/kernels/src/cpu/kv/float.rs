@@ -3,10 +3,11 @@
 //! The law: a block is S vectors of keys (vector d holds dimension d of the page's 16 tokens, so that 16 scores come out
 //! of one register), then 16 rows of values, padded with zeros to whole vectors.
 
-use super::Blocks;
+use super::{apart, Blocks, Put};
 use crate::cpu::simd::{Element, Simd, LANES};
 use crate::cpu::slab::{Plain, Slab};
 use crate::device::{KvShape, Result, PAGE};
+use std::ops::Range;
 
 /// Blocks of `S + 16 · ⌈S / 16⌉` vectors.
 pub struct Floats<E: Plain> {
@@ -41,11 +42,18 @@ impl<E: Element + Plain> Floats<E> {
     }
 }
 
-impl<E: Element + Plain> Blocks for Floats<E> {
+/// Some of the blocks.
+pub struct Some<'a, E> {
+    size: usize,
+    vectors: &'a mut [[E; LANES]],
+}
+
+impl<E: Element + Plain> Put for Some<'_, E> {
     #[inline(always)]
-    fn put<S: Simd>(&mut self, s: S, block: usize, row: usize, key: &[f32], value: &[f32]) {
-        let (len, count) = (self.len(), self.value_vectors());
-        let (keys, values) = self.vectors[block * len..][..len].split_at_mut(self.size);
+    fn put<S: Simd>(&mut self, s: S, index: usize, row: usize, key: &[f32], value: &[f32]) {
+        let count = self.size.div_ceil(LANES);
+        let len = self.size + PAGE * count;
+        let (keys, values) = self.vectors[index * len..][..len].split_at_mut(self.size);
         for (k, keys) in key.chunks(LANES).zip(keys.chunks_mut(LANES)) {
             let k = E::narrow_all(s, s.load_part(k));
             keys.iter_mut().zip(k).for_each(|(vector, k)| vector[row] = k);
@@ -53,6 +61,18 @@ impl<E: Element + Plain> Blocks for Floats<E> {
         for (v, vector) in value.chunks(LANES).zip(&mut values[row * count..]) {
             *vector = E::narrow_all(s, s.load_part(v));
         }
+    }
+}
+
+impl<E: Element + Plain> Blocks for Floats<E> {
+    type Some<'a>
+        = Some<'a, E>
+    where
+        E: 'a;
+
+    fn some<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Some<'a, E>> {
+        let (size, len) = (self.size, self.len());
+        apart(&mut self.vectors, len, ranges).into_iter().map(|vectors| Some { size, vectors }).collect()
     }
 
     fn copy(&mut self, from: usize, to: usize, rows: usize) {

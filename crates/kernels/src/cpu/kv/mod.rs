@@ -6,11 +6,13 @@
 pub mod float;
 pub mod quant;
 
+use super::pool::Pool;
 use super::simd::{Isa, Kernel, Simd, LANES};
 use crate::device::{CopyRows, Heads, KvFormat, KvShape, Result, Span, PAGE};
 use float::Floats;
 use half::{bf16, f16};
 use quant::Quants;
+use std::ops::Range;
 
 const _: () = assert!(PAGE == LANES);
 
@@ -48,10 +50,32 @@ pub(super) use with_pages;
 
 /// Blocks of 16 tokens, one per layer, page and head, numbered by [`number`].
 pub trait Blocks: Send {
-    /// Puts one token's key and value into row `row` of a block.
-    fn put<S: Simd>(&mut self, s: S, block: usize, row: usize, key: &[f32], value: &[f32]);
+    /// Some blocks, to write.
+    type Some<'a>: Put + Send
+    where
+        Self: 'a;
+    /// The blocks of each of these ranges, which ascend and are apart.
+    fn some<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Self::Some<'a>>;
     /// Copies the first `rows` rows of block `from` to block `to`.
     fn copy(&mut self, from: usize, to: usize, rows: usize);
+}
+
+/// Blocks that one thread writes.
+pub trait Put {
+    /// Puts one token's key and value into row `row` of the block at `index`.
+    fn put<S: Simd>(&mut self, s: S, index: usize, row: usize, key: &[f32], value: &[f32]);
+}
+
+/// The values of each of these ranges of blocks of `len` values.
+fn apart<'a, T>(mut values: &'a mut [T], len: usize, ranges: &[Range<usize>]) -> Vec<&'a mut [T]> {
+    let mut passed = 0;
+    let mut take = |range: &Range<usize>| {
+        let (_, from) = std::mem::take(&mut values).split_at_mut((range.start - passed) * len);
+        let (taken, rest) = from.split_at_mut(range.len() * len);
+        (values, passed) = (rest, range.end);
+        taken
+    };
+    ranges.iter().map(&mut take).collect()
 }
 
 /// The number of a block.
@@ -78,10 +102,17 @@ impl Kv {
         Ok(Kv { shape, pages })
     }
 
-    /// Writes the k and v parts of fused rows.
-    pub fn store(&mut self, isa: Isa, qkv: &[f32], heads: Heads, layer: usize, spans: &[Span]) {
-        let shape = &self.shape;
-        with_pages!(&mut self.pages, blocks => isa.run(Store { qkv, heads, layer, spans, shape, blocks }));
+    /// Writes the k and v parts of fused rows; the threads share the pages.
+    pub fn store(&mut self, isa: Isa, pool: &mut Pool, qkv: &[f32], heads: Heads, layer: usize, spans: &[Span]) {
+        let mut rows: Vec<Place> = spans.iter().flat_map(Place::of).collect();
+        rows.sort_by_key(|place| place.page);
+        let pages: Vec<&[Place]> = rows.chunk_by(|a, b| a.page == b.page).collect();
+        let first = |rows: &&[Place]| number(&self.shape, layer, rows[0].page, 0);
+        let blocks: Vec<_> = pages.iter().map(first).map(|first| first..first + heads.kv).collect();
+        with_pages!(&mut self.pages, all => {
+            let mut stores: Vec<_> = all.some(&blocks).into_iter().zip(pages).collect();
+            pool.each(&mut stores, |_, (blocks, rows)| isa.run(Store { qkv, heads, rows, blocks }));
+        });
     }
 
     /// Copies the first rows of pages, in every layer.
@@ -101,31 +132,41 @@ fn copy_rows(blocks: &mut impl Blocks, shape: &KvShape, copies: &[CopyRows]) {
     }
 }
 
-struct Store<'a, B: Blocks> {
+/// Where a row of the step is kept.
+struct Place {
+    /// Of the step.
+    row: usize,
+    page: u32,
+    /// In the page.
+    slot: usize,
+}
+
+impl Place {
+    fn of(span: &Span) -> impl Iterator<Item = Place> + '_ {
+        let place = |(row, position)| Place { row, page: span.pages[position / PAGE], slot: position % PAGE };
+        span.rows.clone().zip(span.position..).map(place)
+    }
+}
+
+/// Rows of the step into the blocks of one page.
+struct Store<'a, B> {
     qkv: &'a [f32],
     heads: Heads,
-    layer: usize,
-    spans: &'a [Span],
-    shape: &'a KvShape,
+    rows: &'a [Place],
     blocks: &'a mut B,
 }
 
-impl<B: Blocks> Kernel for Store<'_, B> {
+impl<B: Put> Kernel for Store<'_, B> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Heads { q, kv, size } = self.heads;
-        for span in self.spans {
-            for (i, t) in span.rows.clone().enumerate() {
-                let position = span.position + i;
-                let page = span.pages[position / PAGE];
-                let row = &self.qkv[t * self.heads.row() + q * size..][..2 * kv * size];
-                for head in 0..kv {
-                    let (key, value) = (&row[head * size..][..size], &row[(kv + head) * size..][..size]);
-                    let block = number(self.shape, self.layer, page, head);
-                    self.blocks.put(s, block, position % PAGE, key, value);
-                }
+        for place in self.rows {
+            let (keys, values) =
+                self.qkv[place.row * self.heads.row()..][q * size..][..2 * kv * size].split_at(kv * size);
+            for (head, (key, value)) in keys.chunks_exact(size).zip(values.chunks_exact(size)).enumerate() {
+                self.blocks.put(s, head, place.slot, key, value);
             }
         }
     }

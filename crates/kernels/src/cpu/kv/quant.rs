@@ -4,11 +4,12 @@
 //! numbers fits 32 bits (5,792 for heads of 64: a 25,000th of the range is the error, a third of what f16 costs at worst).
 //! So scores are exact sums of integers. A value that is not finite makes its scale NaN, and with it what is computed.
 
-use super::Blocks;
+use super::{apart, Blocks, Put};
 use crate::cpu::simd::{Simd, LANES};
 use crate::cpu::slab::{Plain, Slab};
 use crate::cpu::steps::Steps;
 use crate::device::{KvShape, Result, PAGE};
+use std::ops::Range;
 
 /// Numbers of a vector: 16 pairs.
 pub const WIDE: usize = 2 * LANES;
@@ -114,28 +115,46 @@ impl<E: Quant> Quants<E> {
     }
 }
 
-impl<E: Quant> Blocks for Quants<E> {
+/// Some of the blocks.
+pub struct Some<'a, E> {
+    size: usize,
+    range: f32,
+    vectors: &'a mut [[E; WIDE]],
+    scales: &'a mut [[[f32; LANES]; 2]],
+}
+
+impl<E: Quant> Put for Some<'_, E> {
     #[inline(always)]
-    fn put<S: Simd>(&mut self, s: S, block: usize, row: usize, key: &[f32], value: &[f32]) {
-        let (len, count) = (self.len(), self.value_vectors());
-        let (keys, values) = self.vectors[block * len..][..len].split_at_mut(self.size.div_ceil(2));
+    fn put<S: Simd>(&mut self, s: S, index: usize, row: usize, key: &[f32], value: &[f32]) {
+        let count = self.size.div_ceil(LANES);
+        let len = self.size.div_ceil(2) + PAGE / 2 * count;
+        let (keys, values) = self.vectors[index * len..][..len].split_at_mut(self.size.div_ceil(2));
         let (key, value) = (Steps::of(s, key, self.range), Steps::of(s, value, self.range));
         for (x, keys) in key.x.chunks(LANES).zip(keys.chunks_mut(LANES / 2)) {
             for (vector, pair) in keys.iter_mut().zip(key.pairs(s, x)) {
-                let [a, b] = both(pair);
-                vector[2 * row] = E::of(a);
-                vector[2 * row + 1] = E::of(b);
+                vector.as_chunks_mut().0[row] = both(pair);
             }
         }
         for (x, vector) in value.x.chunks(LANES).zip(&mut values[row / 2 * count..]) {
-            for (i, pair) in value.pairs(s, x).into_iter().enumerate() {
-                let [a, b] = both(pair);
-                vector[4 * i + row % 2] = E::of(a);
-                vector[4 * i + 2 + row % 2] = E::of(b);
+            for (two, pair) in vector.as_chunks_mut::<4>().0.iter_mut().zip(value.pairs(s, x)) {
+                [two[row % 2], two[2 + row % 2]] = both(pair);
             }
         }
-        self.scales[block][0][row] = key.step;
-        self.scales[block][1][row] = value.step;
+        self.scales[index][0][row] = key.step;
+        self.scales[index][1][row] = value.step;
+    }
+}
+
+impl<E: Quant> Blocks for Quants<E> {
+    type Some<'a>
+        = Some<'a, E>
+    where
+        E: 'a;
+
+    fn some<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Some<'a, E>> {
+        let (size, range, len) = (self.size, self.range, self.len());
+        let blocks = apart(&mut self.vectors, len, ranges).into_iter().zip(apart(&mut self.scales, 1, ranges));
+        blocks.map(|(vectors, scales)| Some { size, range, vectors, scales }).collect()
     }
 
     fn copy(&mut self, from: usize, to: usize, rows: usize) {
@@ -164,6 +183,6 @@ impl<E: Quant> Blocks for Quants<E> {
 
 /// The two numbers of a pair.
 #[inline(always)]
-fn both(pair: i32) -> [i16; 2] {
-    [pair as i16, (pair >> 16) as i16]
+fn both<E: Quant>(pair: i32) -> [E; 2] {
+    [E::of(pair as i16), E::of((pair >> 16) as i16)]
 }

@@ -166,6 +166,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Up to 16 values, then zeros.
     #[inline(always)]
     fn load_part(self, x: &[f32]) -> Self::F {
+        if let Some(whole) = x.first_chunk() {
+            return self.load(whole);
+        }
         let mut lanes = [0.0; LANES];
         lanes[..x.len()].copy_from_slice(x);
         self.load(&lanes)
