@@ -170,7 +170,7 @@ impl World {
         assert!(matched == found || cut_back, "{found} tokens are known, {matched} were acquired");
         self.n_acquired += 1;
         let number = self.n_acquired;
-        if matched % PAGE > 0 {
+        if !matched.is_multiple_of(PAGE) {
             self.take_begun(&lease, number);
         }
         let (n_written, passed) = (matched, self.first_seen(matched));
