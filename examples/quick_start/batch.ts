@@ -12,7 +12,7 @@ async function main(): Promise<void> {
   // #region run
   const states = await textQa.runBatch(
     questions.map((question) => ({ question })),
-    { progress: true },
+    { progress: true, temperature: 0 },
   );
   for (const state of states) console.log(state.text());
   // #endregion run

@@ -12,7 +12,7 @@ export const controlFlow = fn(async (s, { question }: { question: string }) => {
 
 async function main(): Promise<void> {
   // #region run
-  const { vars } = await controlFlow.run({ question: 'What is 6 times 7?' });
+  const { vars } = await controlFlow.run({ question: 'What is 6 times 7?' }, { temperature: 0 });
   console.log(`${vars.tool}:${vars.expression ?? vars.url}`);
   // #endregion run
 }

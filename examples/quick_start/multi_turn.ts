@@ -14,10 +14,10 @@ export const multiTurn = fn((s, q: { q1: string; q2: string }) =>
 
 async function main(): Promise<void> {
   // #region run
-  const state = await multiTurn.run({
-    q1: 'What is the capital of the United States?',
-    q2: 'List two local attractions.',
-  });
+  const state = await multiTurn.run(
+    { q1: 'What is the capital of the United States?', q2: 'List two local attractions.' },
+    { temperature: 0 },
+  );
   for (const { role, content } of state.messages()) console.log(`${role}: ${content}`);
   // #endregion run
 }

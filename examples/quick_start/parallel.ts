@@ -15,7 +15,7 @@ export const tipSuggestion = fn(async (s) => {
 // #endregion program
 
 async function main(): Promise<void> {
-  console.log((await tipSuggestion.run()).text());
+  console.log((await tipSuggestion.run({}, { temperature: 0 })).text());
 }
 
 await runAsMain(import.meta.url, main);
