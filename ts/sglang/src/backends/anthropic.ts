@@ -4,7 +4,7 @@
  */
 import { SglangError } from '../engine/errors.ts';
 import { contentText } from '../lang/prompt.ts';
-import type { UnsupportedOptions } from './api-options.ts';
+import { modelName, type UnsupportedOptions } from './api-options.ts';
 import type { Content, GenerateOptions, GenMeta, Turn } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
 import { base64Parts, imageUrl } from './image-source.ts';
@@ -45,7 +45,11 @@ export class Anthropic extends SchemaBackend {
     readonly model: string,
     options: AnthropicOptions = {},
   ) {
-    super(`${model}: Anthropic's API`, ['temperature', 'topP', 'topK', 'stop', 'jsonSchema'], options);
+    super(
+      `${modelName(model, 'Anthropic')}: Anthropic's API`,
+      ['temperature', 'topP', 'topK', 'stop', 'jsonSchema'],
+      options,
+    );
     const { baseURL = process.env.ANTHROPIC_BASE_URL || ANTHROPIC_URL, apiKey = process.env.ANTHROPIC_API_KEY } =
       options;
     if (!apiKey && baseURL === ANTHROPIC_URL) {

@@ -4,11 +4,18 @@
  * such may be left out.
  */
 import { SglangError } from '../engine/errors.ts';
+import { shown } from '../lang/options.ts';
 import type { GenerateOptions, SelectMethod } from './backend.ts';
 
 export interface UnsupportedOptions {
   /** Leave out sampling options that the API does not have, in place of an error. Default false. */
   ignoreUnsupported?: boolean;
+}
+
+/** The name of a model, which comes first. */
+export function modelName(model: unknown, api: string): string {
+  if (typeof model === 'string' && model !== '') return model;
+  throw new TypeError(`new ${api}(model, options): expected the name of a model, got ${shown(model)}`);
 }
 
 /** What changes nothing. */

@@ -3,6 +3,7 @@
  * where repeating may help (429, 5xx, no connection); every failure is an error that names the URL.
  */
 import { SglangError, type SglangErrorCode } from '../engine/errors.ts';
+import { shown } from '../lang/options.ts';
 import { pause, RateLimit, type RateLimits } from './rate-limit.ts';
 import { sseData } from './sse-parser.ts';
 
@@ -27,6 +28,8 @@ export class HttpServer {
   readonly #limit: RateLimit;
 
   constructor(address: string, { apiKey, headers, maxRetries = 2, retryDelay = 500, ...limits }: HttpOptions = {}) {
+    if (!/^https?:\/\/./.test(address))
+      throw new TypeError(`expected the URL of a server, such as http://localhost:30000, got ${shown(address)}`);
     this.#address = address.replace(/\/+$/, '');
     this.#headers = { ...(apiKey && { authorization: `Bearer ${apiKey}` }), ...headers };
     this.#maxRetries = maxRetries;

@@ -4,7 +4,7 @@
  */
 import { SglangError } from '../engine/errors.ts';
 import { contentText, plainText } from '../lang/prompt.ts';
-import type { UnsupportedOptions } from './api-options.ts';
+import { modelName, type UnsupportedOptions } from './api-options.ts';
 import type { Content, Delta, GenerateOptions, Turn } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
@@ -65,7 +65,7 @@ export class OpenAI extends SchemaBackend {
   ) {
     const { isChatModel = !COMPLETION_MODELS.test(model), extensions = false } = options;
     const supported = [...SAMPLING, ...(isChatModel ? SCHEMA : []), ...(extensions ? EXTENSIONS : [])];
-    super(`${model}: OpenAI's API`, supported, options);
+    super(`${modelName(model, 'OpenAI')}: OpenAI's API`, supported, options);
     const { baseURL = process.env.OPENAI_BASE_URL || OPENAI_URL, apiKey = process.env.OPENAI_API_KEY } = options;
     this.#isOpenAI = baseURL.replace(/\/+$/, '') === OPENAI_URL;
     if (!apiKey && this.#isOpenAI) {

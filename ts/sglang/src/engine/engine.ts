@@ -117,6 +117,8 @@ export class Engine implements EngineLike, Backend {
 
   /** Finds the model (downloading a named one if need be), loads it and starts the engine. */
   static async create(options: EngineOptions): Promise<Engine> {
+    if (typeof options?.modelPath !== 'string')
+      throw new TypeError("Engine.create takes an object, such as { modelPath: 'smollm2-135m-instruct' }");
     const { modelPath, onProgress = () => {}, signal, chatTemplate, randomSeed, tokenizerPath, ...others } = options;
     const { quantization, dtype, revision, mmproj, ...rest } = others;
     const part = mmproj === undefined ? 'model' : 'language';

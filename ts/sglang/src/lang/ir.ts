@@ -25,6 +25,13 @@ class Expression {
   constructor(readonly node: Node) {
     Object.freeze(this);
   }
+
+  /** Called where somebody forgot the tag before a template. */
+  toString(): never {
+    throw new TypeError(
+      'an expression is no text: write s.user`…${gen("x")}`, without parentheses, or s.user("…", gen("x"))',
+    );
+  }
 }
 
 /** Wraps a node as an expression that binds `Vars`. */

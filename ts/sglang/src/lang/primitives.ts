@@ -4,29 +4,35 @@ import { SglangError } from '../engine/errors.ts';
 import type { ImageInput } from '../engine/types.ts';
 import { constraintOf } from './constraint.ts';
 import { expr, nodesOf } from './ir.ts';
-import { checkOptions } from './options.ts';
-import type { BlockRole, Expr, GenOptions, Part, SamplingOptions, SelectOptions, ValueTypes, VarsOf } from './types.ts';
+import { checkOptions, shown } from './options.ts';
+import type {
+  BlockRole,
+  Choices,
+  Expr,
+  GenOptions,
+  Part,
+  SamplingOptions,
+  SelectOptions,
+  ValueTypes,
+  VarsOf,
+} from './types.ts';
 
-type Choices = readonly [string, ...string[]];
+/** The type of a variable by its constraint; `never` is one that was not given. */
+type ValueOf<C, S, T> = [C] extends [never]
+  ? [S] extends [never]
+    ? [T] extends [never]
+      ? string
+      : ValueTypes[T & keyof ValueTypes]
+    : StandardSchemaV1.InferOutput<S & StandardSchemaV1>
+  : (C & Choices)[number];
 
 /** Generates text and binds it to `name`. With `choices` it is `select`. */
-export function gen<const N extends string, const C extends Choices>(
-  name: N,
-  options: SelectOptions & { choices: C },
-): Expr<{ [K in N]: C[number] }>;
-export function gen<const N extends string, S extends StandardSchemaV1>(
-  name: N,
-  options: SamplingOptions & { schema: S },
-): Expr<{ [K in N]: StandardSchemaV1.InferOutput<S> }>;
-export function gen<const N extends string, T extends keyof ValueTypes>(
-  name: N,
-  options: SamplingOptions & { type: T },
-): Expr<{ [K in N]: ValueTypes[T] }>;
-export function gen<const N extends string>(
-  name: N,
-  options?: SamplingOptions & { regex?: RegExp | string; ebnf?: string; lark?: string },
-): Expr<{ [K in N]: string }>;
-export function gen(name: string, options: GenOptions & SelectOptions = {}): Expr<object> {
+export function gen<
+  const N extends string,
+  const C extends Choices = never,
+  S extends StandardSchemaV1 = never,
+  T extends keyof ValueTypes = never,
+>(name: N, options: GenOptions<C, S, T> = {}): Expr<{ [K in N]: ValueOf<C, S, T> }> {
   checkName(name);
   checkOptions('gen', `gen("${name}")`, options);
   const { choices, type: _t, regex: _r, schema: _s, ebnf: _e, lark: _l, ...sampling } = options;
@@ -39,7 +45,7 @@ export function gen(name: string, options: GenOptions & SelectOptions = {}): Exp
       'choices',
     );
   }
-  return select(name, choices, sampling);
+  return select(name, choices, sampling) as Expr<never>;
 }
 
 /** Binds to `name` the one of `choices` that continues the prompt best. */
@@ -67,6 +73,8 @@ export function genString<const N extends string>(name: N, options: SamplingOpti
 
 /** A picture: a path, a URL, a data URL, or the bytes of a file. */
 export function image(source: ImageInput): Expr<{}> {
+  if (typeof source !== 'string' && !(source instanceof URL) && !(source instanceof Uint8Array))
+    throw new TypeError(`image: expected a path, a URL, a data URL or bytes, got ${shown(source)}`);
   return expr({ kind: 'image', image: source });
 }
 

@@ -6,9 +6,9 @@ import type { Backend } from '../backends/backend.ts';
 import { abortable, anySignal } from './abort.ts';
 import { runAll } from './batch.ts';
 import { Scope, type Session } from './interpreter.ts';
-import { checkOptions } from './options.ts';
+import { checkBackend, checkOptions, shown } from './options.ts';
 import { quiet } from './program-error.ts';
-import { scopeOf, stateOf } from './state.ts';
+import { isState, scopeOf, stateOf } from './state.ts';
 import { traceRun } from './trace.ts';
 import type {
   BatchOptions,
@@ -54,7 +54,11 @@ function programOf(body: Body, bound: object): unknown {
 /** What the types refuse, for programs in JavaScript: letters of a text would become arguments. */
 function named(args: unknown): object {
   if (typeof args === 'object' && args !== null && !Array.isArray(args)) return args;
-  const given = Array.isArray(args) ? 'a list' : JSON.stringify(args);
+  const given = Array.isArray(args)
+    ? 'a list'
+    : isState(args)
+      ? 'a state (call program(state, args) to go on with it)'
+      : shown(args);
   throw new TypeError(`a program takes its arguments as one object, such as { question: '…' }; got ${given}`);
 }
 
@@ -67,15 +71,9 @@ class Running implements Run<Vars> {
   readonly #scope: Scope;
   readonly #outcome: Promise<Result<Vars>>;
 
-  constructor(
-    body: Body,
-    args: never,
-    { backend = defaultBackend, signal, trace, ...defaults }: RunOptions,
-    isRow = false,
-  ) {
-    checkOptions('run', 'run', defaults);
-    if (typeof (backend as Partial<Backend>)?.stream !== 'function')
-      throw new TypeError('backend: expected an Engine, a RuntimeEndpoint, an OpenAI or another Backend of sglang');
+  constructor(body: Body, args: never, options: RunOptions, isRow = false) {
+    checkOptions('run', 'run', options);
+    const { backend = defaultBackend, signal, trace, ...defaults } = options;
     const own = this.#controller.signal;
     const { span, end } = traceRun(nameOf(body), args, trace);
     const session = { backend, defaults, span, isRow, signal: anySignal(signal, own) };
@@ -142,6 +140,7 @@ let defaultBackend = noBackend;
 
 /** The backend of every run that names none. */
 export function setDefaultBackend(backend: Backend): void {
+  checkBackend('setDefaultBackend', backend);
   defaultBackend = backend;
 }
 

@@ -27,6 +27,10 @@ export function stateOf(scope: Scope): AnyState {
   return state;
 }
 
+export function isState(value: unknown): boolean {
+  return scopes.has(value as object);
+}
+
 /** The scope of a state; a TypeError for anything else. */
 export function scopeOf(state: unknown): Scope {
   const scope = scopes.get(state as object);
@@ -37,7 +41,7 @@ export function scopeOf(state: unknown): Scope {
 
 function addTurn(scope: Scope, role: BlockRole, args: readonly unknown[]): void {
   const [body] = args;
-  if (typeof body === 'function' && !scopes.has(body)) scope.block(role, (inner) => body(stateOf(inner)));
+  if (typeof body === 'function' && !isState(body)) scope.block(role, (inner) => body(stateOf(inner)));
   else scope.add([{ kind: 'role', role, parts: nodesOf(args) }]);
 }
 

@@ -45,19 +45,31 @@ export interface ValueTypes {
   string: string;
 }
 
-/** `gen`'s options; at most one of `type`, `regex`, `schema`, `ebnf`, `lark` and `choices`. */
-export interface GenOptions extends SamplingOptions {
-  type?: keyof ValueTypes;
+/** The constraints of `gen`. */
+interface Constraints<Choices, Schema, Type> {
+  type: Type;
   /** The whole output matches; no look-around, no back-references. */
-  regex?: RegExp | string;
+  regex: RegExp | string;
   /** Any Standard Schema; its JSON Schema, where it offers one, constrains the output. */
-  schema?: StandardSchemaV1;
+  schema: Schema;
   /** Rules `name ::= …`; the output is derived from `root`. */
-  ebnf?: string;
+  ebnf: string;
   /** A grammar in Lark's notation, rules `name: …`; the output is derived from `start`. */
-  lark?: string;
-  choices?: readonly [string, ...string[]];
+  lark: string;
+  choices: Choices;
 }
+type Without<C> = { [K in keyof C]?: undefined };
+type OneOf<C> = {
+  [K in keyof C]: (K extends 'choices' ? SelectOptions : SamplingOptions) & Pick<C, K> & Without<Omit<C, K>>;
+}[keyof C];
+
+export type Choices = readonly [string, ...string[]];
+/**
+ * `gen`'s options; at most one of `type`, `regex`, `schema`, `ebnf`, `lark` and `choices`. One type for all of them, not
+ * overloads, so that a mistake is told where it is made.
+ */
+export type GenOptions<C = Choices, S = StandardSchemaV1, T = keyof ValueTypes> =
+  OneOf<Constraints<C, S, T>> | (SamplingOptions & Without<Constraints<C, S, T>>);
 
 export interface SelectOptions extends SamplingOptions {
   /** How options are compared. Default `token_length_normalized`. */

@@ -4,7 +4,20 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import test from 'ava';
 import { z } from 'zod';
-import { FakeBackend, ProgramError, SglangError, fn, gen, image, select, type Backend } from '../../src/index.ts';
+import {
+  type Backend,
+  Engine,
+  FakeBackend,
+  fn,
+  gen,
+  image,
+  OpenAI,
+  ProgramError,
+  RuntimeEndpoint,
+  select,
+  setDefaultBackend,
+  SglangError,
+} from '../../src/index.ts';
 
 const boom = new Error('boom');
 const failing = () =>
@@ -111,6 +124,8 @@ test('arguments that are no object are refused at once, in a batch with the plac
   t.throws(() => program.run('What?' as never), { instanceOf: TypeError, message: expected });
   t.throws(() => program.bind('What?' as never), { instanceOf: TypeError, message: expected });
   t.throws(() => program.run([1] as never), { message: /got a list/ });
+  const onState = fn((s) => program.run(s as never) as never);
+  t.regex((await caught(onState.run({}, { backend: failing() }))).message, /got a state \(call program\(state, args\)/);
   const error = await caught(program.runBatch([{ question: 'x' }, 'What?' as never], { backend: failing() }));
   t.regex(error.message, /^item 1: a program takes/);
 });
@@ -123,6 +138,7 @@ test('mistakes that only types would find are told where they are made', async (
   });
   t.throws(() => program.run({}, { backend: 'openai' as never }), { message: /backend: expected an Engine/ });
   t.throws(() => (program.run({}, { backend }) as never as { vars: object }).vars, { message: /\(await run\)\.vars/ });
+  await t.throwsAsync(Engine.create('tiny' as never), { message: /Engine.create takes an object, such as/ });
   const list = { q: 1 } as never;
   t.regex((await caught(program.runBatch(list, { backend }))).message, /runBatch takes a list/);
   t.regex((await caught(program.runBatch([{}], { backend, topp: 1 } as never))).message, /runBatch: .* mean topP\?/);
@@ -133,7 +149,11 @@ const refused: readonly (readonly [what: string, build: () => unknown, message: 
   ['a look-behind', () => gen('x', { regex: '(?<!a)b' }), /look-behind at position 0/],
   ['a back-reference', () => gen('x', { regex: /(a)\1/ }), /back-reference at position 3/],
   ['a named back-reference', () => gen('x', { regex: /(?<n>a)\k<n>/ }), /back-reference at position 7/],
-  ['two constraints', () => gen('x', { regex: /a/, ebnf: 'root ::= "a"' }), /regex and ebnf exclude each other/],
+  [
+    'two constraints',
+    () => gen('x', { regex: /a/, ebnf: 'root ::= "a"' } as never),
+    /regex and ebnf exclude each other/,
+  ],
   ['EBNF as Lark', () => gen('x', { lark: 'root ::= "a"' }), /"::=" is EBNF's/],
   ['choices and a constraint', () => gen('x', { choices: ['a'], type: 'int' } as never), /choices exclude/],
   [
@@ -152,6 +172,54 @@ const refused: readonly (readonly [what: string, build: () => unknown, message: 
   ['no choices', () => select('x', [] as never), /there are none/],
   ['an empty choice', () => select('x', ['a', '']), /choice 2 is ""/],
   ['equal choices', () => select('x', ['a', 'b', 'a']), /choice 3 is "a"/],
+  [
+    'a limit in words',
+    () => gen('x', { maxTokens: '5' as never }),
+    /gen\("x"\): maxTokens: expected a whole number, 0 or more, got "5"/,
+  ],
+  ['a negative limit', () => gen('x', { maxTokens: -1 }), /maxTokens: expected a whole number, 0 or more, got -1/],
+  ['a hot temperature', () => gen('x', { temperature: NaN }), /temperature: expected a number, got NaN/],
+  [
+    'a stop that is no text',
+    () => gen('x', { stop: 5 as never }),
+    /stop: expected a string or a list of strings, got 5/,
+  ],
+  ['a regex that is none', () => gen('x', { regex: 5 as never }), /regex: expected a RegExp or its source, got 5/],
+  [
+    'a JSON Schema',
+    () => gen('x', { schema: { type: 'object' } as never }),
+    /schema: expected a Standard Schema, such as zod's, got \{"type"/,
+  ],
+  [
+    'a controller',
+    () => gen('x', { signal: new AbortController() as never }),
+    /expected an AbortSignal, got an object of AbortController/,
+  ],
+  ['options in words', () => gen('x', 'hot' as never), /gen\("x"\): options are an object, .*, not "hot"/],
+  ['no options', () => select('x', ['a'], null as never), /options are an object, .*, not null/],
+  [
+    'an unknown method',
+    () => select('x', ['a'], { method: 'greedy' as never }),
+    /method: expected token_length_normalized or .*, got "greedy"/,
+  ],
+  ['a picture that is none', () => image(5 as never), /image: expected a path, .*, got 5/],
+  ['an expression in a plain text', () => `${gen('x')}`, /an expression is no text: write s\.user`…/],
+  [
+    'a backend that is none',
+    () => setDefaultBackend('http://x' as never),
+    /setDefaultBackend: backend: expected an Engine, .*, got "http:/,
+  ],
+  ['a backend to come', () => setDefaultBackend(Promise.resolve() as never), /got a promise \(await it first\)/],
+  [
+    'a server without an address',
+    () => new RuntimeEndpoint('localhost:30000'),
+    /expected the URL of a server, .*, got "localhost:30000"/,
+  ],
+  [
+    'an API without a model',
+    () => new OpenAI({ model: 'x' } as never),
+    /new OpenAI\(model, options\): expected the name of a model, got \{"model"/,
+  ],
   ['an empty name', () => gen(''), /a variable's name/],
   ['a schema without JSON form', () => gen('x', { schema: z.date() }), /gen\("x"\): schema: /],
 ];

@@ -117,6 +117,8 @@ expectTypeOf(fn((s) => s`${gen('g', { lark: 'start: "a"' })}`).run())
   .toEqualTypeOf<Readonly<{ g: string }>>();
 // @ts-expect-error one constraint at most
 gen('x', { type: 'int', regex: /a/ });
+// @ts-expect-error nor two notations
+gen('x', { ebnf: 'root ::= "a"', lark: 'start: "a"' });
 // @ts-expect-error there is no such type
 gen('x', { type: 'date' });
 // @ts-expect-error there must be a choice
