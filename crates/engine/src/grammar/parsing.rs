@@ -21,12 +21,7 @@ const USED_SHARE: usize = 25;
 
 /// Sets of tokens that are allowed at one stroke where a lexeme holds all their texts. Those in strings leave out the
 /// line ends that `.` does not match; the last one holds the most.
-pub const SLICES: [&str; 4] = [
-    r#"[\x20\x0A\x0D\x09]+"#,
-    r#"[^"\\\x00-\x1F\x7F\u{2028}\u{2029}]{1,10}"#,
-    r#"[^"\\\x00-\x1F\x7F\u{2028}\u{2029}]{1,30}"#,
-    r#"[^"\\\x00-\x1F\x7F\u{2028}\u{2029}]+"#,
-];
+pub const SLICES: [&str; 1] = [r#"[^"\\\x00-\x1F\x7F\u{2028}\u{2029}]+"#];
 
 /// Makes parsers for one vocabulary.
 pub struct Parsers {

@@ -20,8 +20,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Of the automaton before it is made deterministic.
 const MAX_NFA_BYTES: usize = 8 << 20;
-/// Of the automaton after, and of the sets of states met on the way.
+/// Of the automaton after.
 const MAX_DFA_BYTES: usize = 16 << 20;
+/// Of the sets of states met on the way. The time to find them grows with their size.
+const MAX_SETS_BYTES: usize = 4 << 20;
 /// Of the masks of one pattern that are remembered.
 const MAX_MASK_BYTES: usize = 4 << 20;
 
@@ -118,14 +120,17 @@ fn determinized(tree: &Hir, vocabulary: &Vocabulary) -> Result<Dfa, String> {
         .match_kind(MatchKind::All)
         .accelerate(false)
         .dfa_size_limit(Some(MAX_DFA_BYTES))
-        .determinize_size_limit(Some(MAX_DFA_BYTES));
+        .determinize_size_limit(Some(MAX_SETS_BYTES));
     // Beyond ASCII, Python and JavaScript differ about the boundaries of words.
     let only_ascii = tree.properties().look_set().contains_word();
     for byte in (0..=u8::MAX).filter(|&byte| !vocabulary.spells(byte) || (only_ascii && !byte.is_ascii())) {
         config = config.quit(byte, true);
     }
     let dfa = dense::Builder::new().configure(config).build_from_nfa(&nfa);
-    dfa.map_err(|_| too_large("the deterministic automaton", MAX_DFA_BYTES))
+    dfa.map_err(|_| {
+        let sets = MAX_SETS_BYTES >> 20;
+        format!("{}, or {sets} MiB while it is made", too_large("the deterministic automaton", MAX_DFA_BYTES))
+    })
 }
 
 /// States from which a match can be reached.
