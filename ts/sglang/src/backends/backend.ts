@@ -2,7 +2,7 @@
  * The seam between programs and whatever generates text. A backend sees a prompt as turns of a conversation and
  * answers with a stream of text; everything else (variables, forks, order) is the interpreter's.
  */
-import type { FinishReason, ImageInput, LogprobOptions } from '../engine/types.ts';
+import type { Drawing, FinishReason, ImageInput, LogprobOptions, SamplingParams } from '../engine/types.ts';
 
 export type Role = 'system' | 'user' | 'assistant' | 'tool';
 
@@ -18,25 +18,12 @@ export interface Turn {
   readonly open: boolean;
 }
 
-export interface GenerateOptions extends LogprobOptions {
+type Engines = Drawing & Pick<SamplingParams, 'logitBias' | 'regex' | 'jsonSchema' | 'ebnf' | 'lark'>;
+
+export interface GenerateOptions extends Engines, LogprobOptions {
   maxTokens?: number;
   minTokens?: number;
-  temperature?: number;
-  topP?: number;
-  topK?: number;
-  minP?: number;
-  frequencyPenalty?: number;
-  presencePenalty?: number;
-  repetitionPenalty?: number;
-  logitBias?: Readonly<Record<string, number>>;
   stop?: readonly string[];
-  stopTokenIds?: readonly number[];
-  seed?: number;
-  ignoreEos?: boolean;
-  regex?: string;
-  jsonSchema?: string;
-  ebnf?: string;
-  lark?: string;
   /** What `regex` describes, for backends that have no regex but can ask for such a value by other means. */
   valueType?: 'int' | 'float' | 'bool' | 'string';
   signal?: AbortSignal;

@@ -50,6 +50,14 @@ export interface SamplingParams {
   structuralTag?: string;
 }
 
+/** How tokens are drawn, under the names that the engine, backends and programs have for it. */
+export type Drawing = Pick<
+  SamplingParams,
+  | ('temperature' | 'topP' | 'topK' | 'minP')
+  | ('frequencyPenalty' | 'presencePenalty' | 'repetitionPenalty')
+  | ('stopTokenIds' | 'seed' | 'ignoreEos')
+>;
+
 /** An image of a prompt: a path, URL or data URL, or the file's bytes. */
 export type ImageInput = string | URL | Uint8Array;
 

@@ -4,33 +4,20 @@
  */
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import type { Backend, OutputLogprob, SelectMethod } from '../backends/backend.ts';
+import type { Drawing } from '../engine/types.ts';
 import type { Trace } from './trace.ts';
 
 export type Prettify<T> = { [K in keyof T]: T[K] } & {};
 type UnionToIntersection<U> = (U extends unknown ? (k: U) => void : never) extends (k: infer I) => void ? I : never;
 
 /** How to sample; what is left out has the run's value, then the backend's default. */
-export interface SamplingOptions {
+export interface SamplingOptions extends Drawing {
   /** Most tokens to generate. Default 128. */
   maxTokens?: number;
   /** EOS and stop tokens are not allowed before this many tokens. */
   minTokens?: number;
-  /** 0 is greedy. */
-  temperature?: number;
-  /** Nucleus mass in (0, 1]. */
-  topP?: number;
-  /** Number of most likely tokens kept; -1 keeps all. */
-  topK?: number;
-  /** Tokens below `minP` times the largest probability are dropped. */
-  minP?: number;
-  frequencyPenalty?: number;
-  presencePenalty?: number;
-  repetitionPenalty?: number;
   /** Text that ends the generation; not part of the result. */
   stop?: string | readonly string[];
-  stopTokenIds?: readonly number[];
-  seed?: number;
-  ignoreEos?: boolean;
   signal?: AbortSignal;
   /** Log-probabilities of the generated tokens in `meta(name).logprobs`, with so many alternatives to each. */
   logprobs?: boolean | number;
