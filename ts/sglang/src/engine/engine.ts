@@ -12,7 +12,14 @@ import { SglangError } from './errors.ts';
 import { RunningGeneration } from './generation.ts';
 import { imageFiles } from './image-file.ts';
 import { scoresOf, scoringRequests } from './scoring.ts';
-import { addon, type NativeEngine, type NativeEvent, type NativeLoadOptions, type NativeRequest } from './native.ts';
+import {
+  addon,
+  inWords,
+  type NativeEngine,
+  type NativeEvent,
+  type NativeLoadOptions,
+  type NativeRequest,
+} from './native.ts';
 import type {
   ChatMessage,
   EmbedInput,
@@ -147,15 +154,15 @@ export class Engine implements EngineLike, Backend {
         (progress) => onProgress({ phase: 'load', ...progress }),
         (events) => dispatch(events),
       )
-      .catch((error: Error) => Promise.reject(new SglangError('load_failed', error.message)));
+      .catch((error: Error) => Promise.reject(new SglangError('load_failed', (inWords(error) as Error).message)));
     const engine = new Engine(native, { ...options, chatTemplate, randomSeed });
     dispatch = (events) => engine.#dispatch(events);
     return engine;
   }
 
   generate(request: GenerateRequest): Generation {
-    const { samplingParams = {}, signal } = request;
-    const n = samplingParams.n ?? 1;
+    const { samplingParams, signal } = request;
+    const n = samplingParams?.n ?? 1;
     const ids: number[] = [];
     let cancelled = false;
     const cancel = () => {
@@ -180,7 +187,7 @@ export class Engine implements EngineLike, Backend {
           .then(submitAll)
           .catch((error) => generation.fail(error));
     } catch (error) {
-      generation.fail(error);
+      generation.fail(inWords(error));
       return generation;
     }
     if (signal) abortWith(signal, generation, cancel);
@@ -341,23 +348,21 @@ export class Engine implements EngineLike, Backend {
   }
 
   #toNative(request: GenerateRequest): Omit<NativeRequest, 'id' | 'seed'> & { seed?: number[] } {
-    const s = request.samplingParams ?? {};
-    const { temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty } = s;
-    const maxNewTokens = s.maxNewTokens === Infinity ? UNLIMITED : s.maxNewTokens;
-    const { minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim } = s;
+    const { stop, stopTokenIds, seed, logitBias, maxNewTokens, ...same } = request.samplingParams ?? {};
+    checkCounts({ maxNewTokens: maxNewTokens === Infinity ? 0 : maxNewTokens, minNewTokens: same.minNewTokens });
     return {
+      ...same,
       ...this.#promptOf(request),
       ...logprobsOf(request),
+      maxNewTokens: maxNewTokens === Infinity ? UNLIMITED : maxNewTokens,
       pooling: request.pooling,
-      ...{ temperature, topP, topK, minP, frequencyPenalty, presencePenalty, repetitionPenalty },
-      ...{ maxNewTokens, minNewTokens, ignoreEos, skipSpecialTokens, noStopTrim },
-      constraint: constraintOf(s),
+      constraint: constraintOf(same),
       priority: request.priority,
       namespace: namespaceOf(request),
-      stop: typeof s.stop === 'string' ? [s.stop] : s.stop ? [...s.stop] : undefined,
-      stopTokenIds: s.stopTokenIds ? [...s.stopTokenIds] : undefined,
-      logitBias: biasOf(s),
-      seed: s.seed === undefined ? undefined : halves(s.seed),
+      stop: stop === undefined ? undefined : [stop].flat(),
+      stopTokenIds: stopTokenIds && [...stopTokenIds],
+      logitBias: biasOf(logitBias),
+      seed: seed === undefined ? undefined : halves(seed),
     };
   }
 
@@ -415,7 +420,15 @@ function constraintOf({ regex, jsonSchema, ebnf, lark, structuralTag }: Sampling
   return Object.entries(kinds).find((entry): entry is [string, string] => entry[1] !== undefined);
 }
 
-function biasOf({ logitBias }: SamplingParams) {
+/** The addon would take other numbers for some whole ones. */
+function checkCounts(counts: Record<string, number | undefined>): void {
+  for (const [name, count = 0] of Object.entries(counts)) {
+    if (typeof count !== 'number' || (Number.isInteger(count) && count >= 0 && count < UNLIMITED)) continue;
+    throw new SglangError('bad_request', `${name}: expected a whole number, 0 or more, got ${count}`, name);
+  }
+}
+
+function biasOf(logitBias: SamplingParams['logitBias']) {
   if (!logitBias) return undefined;
   return Object.entries(logitBias).map(([token, logprob]) => {
     if (!/^\d+$/.test(token))

@@ -45,6 +45,15 @@ function isMusl(): boolean {
   return report?.header?.glibcVersionRuntime === undefined;
 }
 
+/** An error of the addon about a value of a wrong type, in the words of JavaScript; any other one as it is. */
+export function inWords(error: unknown): unknown {
+  const { message, code = '' } = error as { message: string; code?: string };
+  const field = /into rust type `.*` on \w+\.(\w+)$/.exec(message)?.[1];
+  if (!field) return error;
+  const expected = code.replace('Expected', '').toLowerCase();
+  return new SglangError('bad_request', `${field}: expected a value of type ${expected}`, field);
+}
+
 let loaded: Addon | undefined;
 
 /** Loads the addon once; where there is none, the error says which platforms have one. */

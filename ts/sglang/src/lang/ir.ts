@@ -66,7 +66,7 @@ function toNode(part: unknown, index: number): Node {
 }
 
 function describe(part: unknown): string {
-  if (part === null || part === undefined) return `${part}`;
+  if (part === null || part === undefined) return `${part} (an argument that is missing or misspelt?)`;
   if (Array.isArray(part)) return 'an array';
   if (typeof (part as { then?: unknown }).then !== 'function') return `of type ${typeof part}`;
   return typeof part === 'function' ? 'a state (await it, then use its variables)' : 'a promise (await it first)';

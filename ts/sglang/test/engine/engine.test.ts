@@ -164,6 +164,24 @@ test.serial('the tree of prefixes: tokens, hits, leases, and text when asked for
   t.true((await engine.radix()).every((node) => node.text === undefined));
 });
 
+test('values of a wrong type are told by the name of their option', async (t) => {
+  const rows: [request: object, message: string][] = [
+    [{ samplingParams: { maxNewTokens: -1 } }, 'maxNewTokens: expected a whole number, 0 or more, got -1'],
+    [{ samplingParams: { maxNewTokens: 1.5 } }, 'maxNewTokens: expected a whole number, 0 or more, got 1.5'],
+    [{ samplingParams: { maxNewTokens: 2 ** 40 } }, `maxNewTokens: expected a whole number, 0 or more, got ${2 ** 40}`],
+    [{ samplingParams: { maxNewTokens: '5' } }, 'maxNewTokens: expected a value of type number'],
+    [{ samplingParams: { minNewTokens: -5 } }, 'minNewTokens: expected a whole number, 0 or more, got -5'],
+    [{ samplingParams: { temperature: 'hot' } }, 'temperature: expected a value of type number'],
+    [{ samplingParams: { stop: 5 } }, 'stop: expected a value of type string'],
+    [{ prompt: 5 }, 'text: expected a value of type string'],
+    [{ returnLogprob: 'yes' }, 'returnLogprob: expected a value of type boolean'],
+  ];
+  for (const [wrong, message] of rows) {
+    const request = { prompt, ...wrong } as GenerateRequest;
+    await t.throwsAsync(async () => engine.generate(request), { code: 'bad_request', message });
+  }
+});
+
 test('a request is told how long it waited; what does not fit the queue is refused', async (t) => {
   const small = await tinyEngine({ maxRunningRequests: 1, maxQueuedRequests: 1, schedulePolicy: 'dfs-weight' });
   const asks = [200, 3, 3].map((maxNewTokens) =>
