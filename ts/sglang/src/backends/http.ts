@@ -38,16 +38,16 @@ export class HttpServer {
   }
 
   async get(path: string, signal?: AbortSignal): Promise<unknown> {
-    return this.#whole(path, { signal, headers: this.#headers }, jsonOf);
+    return this.#parsed(path, await this.#whole(path, { signal, headers: this.#headers }));
   }
 
   async post(path: string, body: unknown, signal?: AbortSignal): Promise<unknown> {
-    return this.#whole(path, this.#posted(body, signal), jsonOf);
+    return this.#parsed(path, await this.#whole(path, this.#posted(body, signal)));
   }
 
   /** A POST whose answer says nothing but that it was done. */
   async command(path: string): Promise<void> {
-    await this.#whole(path, { method: 'POST', headers: this.#headers }, (response) => response.text());
+    await this.#whole(path, { method: 'POST', headers: this.#headers });
   }
 
   /** The data of the answer's server-sent events, parsed, up to `[DONE]`. */
@@ -55,9 +55,9 @@ export class HttpServer {
     const leave = await this.#limit.enter(signal);
     try {
       const response = await this.#send(path, this.#posted(body, signal));
-      for await (const data of sseData(response.body!)) {
+      for await (const data of sseData(bytesOf(response, signal))) {
         if (data === '[DONE]') return;
-        const event = JSON.parse(data);
+        const event = this.#parsed(path, data) as { error?: unknown };
         if (event.error) throw errorOf(response.url, 500, event);
         yield event;
       }
@@ -66,12 +66,20 @@ export class HttpServer {
     }
   }
 
-  async #whole<T>(path: string, init: RequestInit, read: (response: Response) => Promise<T>): Promise<T> {
+  async #whole(path: string, init: RequestInit): Promise<string> {
     const leave = await this.#limit.enter(init.signal ?? undefined);
     try {
-      return await read(await this.#send(path, init));
+      return await textOf(await this.#send(path, init), init.signal ?? undefined);
     } finally {
       leave();
+    }
+  }
+
+  #parsed(path: string, text: string): unknown {
+    try {
+      return JSON.parse(text);
+    } catch {
+      throw new SglangError('bad_request', `${this.#address}${path} did not answer with JSON: ${text.slice(0, 200)}`);
     }
   }
 
@@ -109,21 +117,30 @@ async function reach(url: string, init: RequestInit): Promise<Response | SglangE
     return await fetch(url, init);
   } catch (error) {
     init.signal?.throwIfAborted();
-    const { message, cause } = error as Error;
-    return new SglangError(
-      'engine_closed',
-      `${url} cannot be reached: ${(cause as Error | undefined)?.message || message}`,
-    );
+    return new SglangError('engine_closed', `${url} cannot be reached: ${reasonOf(error)}`);
   }
 }
 
-async function jsonOf(response: Response): Promise<unknown> {
-  const text = await response.text();
+/** `fetch` has the reason of a failure in its cause. */
+function reasonOf(error: unknown): string {
+  const { message, cause } = error as Error;
+  return (cause as Error | undefined)?.message || message;
+}
+
+/** The answer as it comes; an abort is thrown as its reason. */
+async function* bytesOf(response: Response, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array, void> {
   try {
-    return JSON.parse(text);
-  } catch {
-    throw new SglangError('bad_request', `${response.url} did not answer with JSON: ${text.slice(0, 200)}`);
+    yield* response.body as AsyncIterable<Uint8Array>;
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw new SglangError('engine_closed', `${response.url}: the answer broke off: ${reasonOf(error)}`);
   }
+}
+
+async function textOf(response: Response, signal: AbortSignal | undefined): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  for await (const bytes of bytesOf(response, signal)) chunks.push(bytes);
+  return new TextDecoder().decode(Buffer.concat(chunks));
 }
 
 async function bodyOf(response: Response): Promise<unknown> {

@@ -1,4 +1,6 @@
 /** What is repeated, when, and what an error says. */
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import test from 'ava';
 import { HttpServer } from '../../src/backends/http.ts';
 import { SglangError } from '../../src/engine/errors.ts';
@@ -73,6 +75,31 @@ test('keys and headers go along; what is no JSON is said', async (t) => {
   const server = new HttpServer(url, { apiKey: 'k', headers: { 'x-a': 'b' } });
   await t.throwsAsync(server.get('/x'), { message: /did not answer with JSON/ });
   t.like(asked[0]!.headers, { authorization: 'Bearer k', 'x-a': 'b' });
+});
+
+test('what breaks off within an answer is told with its address, an abort as its reason', async (t) => {
+  const server = createServer((request, response) => {
+    response.write(request.url === '/garbage' ? 'data: {"n":\n\n' : 'data: {"n":1}\n\n', () => {
+      if (request.url === '/cut') response.destroy();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => server.closeAllConnections());
+  t.teardown(() => server.close());
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const http = new HttpServer(url, { maxRetries: 0 });
+  const read = async (path: string, signal?: AbortSignal) => {
+    for await (const _ of http.events(path, {}, signal));
+  };
+  await t.throwsAsync(read('/cut'), { message: new RegExp(`^${url}/cut: the answer broke off: `) });
+  await t.throwsAsync(http.post('/cut', {}), { message: new RegExp(`^${url}/cut: the answer broke off: `) });
+  await t.throwsAsync(read('/garbage'), { message: `${url}/garbage did not answer with JSON: {"n":` });
+  for (const hangs of [read, (path: string, signal: AbortSignal) => http.post(path, {}, signal)]) {
+    const stop = new AbortController();
+    const reading = hangs('/hangs', stop.signal);
+    stop.abort(new Error('enough'));
+    await t.throwsAsync(reading, { message: 'enough' });
+  }
 });
 
 test('an error within a stream is thrown after the events before it', async (t) => {
