@@ -261,10 +261,28 @@ fn mixtures_are_described_in_each_spelling() {
     assert_eq!(changed(unsaid).unwrap_err(), "config.json: shared_expert_intermediate_size is missing");
     let keys = [("llama.expert_count", Some(Key::Int(8))), ("llama.expert_used_count", Some(Key::Int(2)))];
     assert_eq!(experts(gguf_changed(&keys).unwrap()), Some((8, 2, true, "mlp")));
-    let some = json!({"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2, "mlp_only_layers": [0]});
-    assert!(changed(some).unwrap_err().contains("experts in some layers only"));
     let many = json!({"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3});
     assert_eq!(changed(many).unwrap_err(), "config.json: 3 of 2 experts for each token make no sense");
+}
+
+/// As transformers has it: layers by a step, counted from 1, less those that are named.
+#[test]
+fn some_layers_have_no_experts() {
+    let dense = |step: Value, only: Value| {
+        let experts = json!({"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32, "num_hidden_layers": 6, "decoder_sparse_step": step, "mlp_only_layers": only});
+        changed(experts).map(|config| config.experts.map(|e| (e.dense, e.dense_ffn)).unwrap())
+    };
+    assert_eq!(dense(json!(1), json!([])), Ok((vec![], 0)));
+    assert_eq!(dense(json!(null), json!([0, 4, 99])), Ok((vec![0, 4], 176)));
+    assert_eq!(dense(json!(2), json!([3])), Ok((vec![0, 2, 3, 4], 176)));
+    assert_eq!(dense(json!(0), json!([])).unwrap_err(), "config.json: decoder_sparse_step must be 1 or more");
+    assert_eq!(
+        dense(json!(1), json!(["a"])).unwrap_err(),
+        "config.json: mlp_only_layers must be a list of whole numbers ≥ 0, not [\"a\"]"
+    );
+    let config = config_of(&fixture("qwen3_moe"));
+    assert_eq!((0..4).map(|layer| config.experts_of(layer).is_some()).collect::<Vec<_>>(), [false, true, false, false]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn tokens(value: &Value) -> Vec<u32> {
 }
 
 /// The tiny checkpoints of language models.
-const TINY: [&str; 7] = ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3"];
+const TINY: [&str; 8] = ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"];
 
 struct Running {
     engine: Engine,
@@ -578,7 +578,7 @@ fn a_window_lets_prompts_be_longer_than_the_cache() {
 
 #[test]
 fn tiny_answers_do_not_depend_on_the_schedule() {
-    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2_moe", "qwen3"] {
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2_moe", "qwen3", "qwen3_moe"] {
         let schedules = [(1, 1), (2, 7), (4, 64), (2, 256)];
         let model_path = fixture(name);
         check_invariance(&float32(model_path.clone()), &schedules);

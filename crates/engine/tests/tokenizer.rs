@@ -67,7 +67,7 @@ fn text() -> impl Strategy<Value = String> {
 
 #[test]
 fn checkpoints_encode_and_decode_as_the_reference_does() {
-    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3"] {
+    for name in ["llama", "llama3", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"] {
         let tokenizer = load(name);
         let reference = json(&format!("{name}/reference.json"));
         for case in reference["cases"].as_array().unwrap() {

@@ -123,17 +123,18 @@ impl<D: Device> Assembly<'_, D> {
             },
             output: self.stacked(&[(named("self_attn.o_proj"), hidden.clone())], &q)?,
             ffn_norm: self.vector(&named("post_attention_layernorm.weight"), c.hidden)?,
-            feed_forward: self.feed_forward(&named("mlp"), &named(""))?,
+            feed_forward: self.feed_forward(index)?,
         })
     }
 
-    /// The network below `dense`, or the experts below the layer, as their names say.
-    fn feed_forward(&mut self, dense: &str, layer: &str) -> Result<FeedForward<D>> {
-        let ffn = self.shard.ffn.clone();
-        let Some(Experts { count, names, shared, .. }) = &self.config.experts else {
-            return Ok(FeedForward::Dense(self.gated(dense, &DENSE, &ffn)?));
+    /// The network of a layer, or its experts, as their names say.
+    fn feed_forward(&mut self, index: usize) -> Result<FeedForward<D>> {
+        let (layer, ffn) = (format!("model.layers.{index}"), self.shard.ffn.clone());
+        let Some(Experts { count, names, shared, .. }) = self.config.experts_of(index) else {
+            let ffn = if self.config.experts.is_some() { &self.shard.dense_ffn } else { &ffn };
+            return Ok(FeedForward::Dense(self.gated(&format!("{layer}.mlp"), &DENSE, ffn)?));
         };
-        let block = format!("{layer}{}", names.block);
+        let block = format!("{layer}.{}", names.block);
         let (experts, hidden) = (Part::all(*count), Part::all(self.config.hidden));
         Ok(FeedForward::Mixture {
             router: self.matrix(&[(&format!("{block}.gate.weight"), experts)], &hidden, false, false)?,

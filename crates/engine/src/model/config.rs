@@ -74,7 +74,7 @@ pub enum Head {
     None,
 }
 
-/// A mixture of experts in every layer.
+/// A mixture of experts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Experts {
     /// Experts E of a layer.
@@ -85,6 +85,10 @@ pub struct Experts {
     pub normalise: bool,
     /// Feed-forward size of one more, which every row goes to as far as a gate lets it (Qwen2's mixtures).
     pub shared: Option<usize>,
+    /// Layers without it, ascending.
+    pub dense: Vec<usize>,
+    /// Feed-forward size of these; 0 where there are none.
+    pub dense_ffn: usize,
     /// What files call them.
     pub names: &'static ExpertNames,
 }
@@ -102,6 +106,7 @@ pub struct ExpertNames {
 pub const DENSE: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 /// The expert for all rows, beside the others.
 pub const SHARED: &str = "shared_expert";
+const MOST_LAYERS: usize = 1 << 12;
 const MIXTRAL: ExpertNames = ExpertNames { block: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
 const QWEN: ExpertNames = ExpertNames { block: "mlp", parts: DENSE };
 
@@ -221,6 +226,11 @@ impl ModelConfig {
         }
     }
 
+    /// The mixture of a layer, if it has one.
+    pub fn experts_of(&self, layer: usize) -> Option<&Experts> {
+        self.experts.as_ref().filter(|experts| !experts.dense.contains(&layer))
+    }
+
     /// Frequencies of the rotary embedding `[S/2]` in radians per position, computed in f32 as transformers does.
     pub fn inv_freq(&self) -> Vec<f32> {
         let size = self.head_size as f32;
@@ -243,7 +253,7 @@ impl ModelConfig {
     fn checked(self) -> std::result::Result<Self, String> {
         let sizes = [
             ("hidden size", self.hidden, 1 << 20),
-            ("number of layers", self.layers, 1 << 12),
+            ("number of layers", self.layers, MOST_LAYERS),
             ("number of heads", self.heads, 1 << 12),
             ("number of key/value heads", self.kv_heads, 1 << 12),
             ("head size", self.head_size, 1 << 12),
@@ -260,14 +270,7 @@ impl ModelConfig {
         if !self.head_size.is_multiple_of(2) {
             return Err(format!("the head size is {}; rotary embedding needs an even one", self.head_size));
         }
-        if let Some(Experts { count, per_token, shared, .. }) = self.experts {
-            if count > 1 << 12 || !(1..=count).contains(&per_token) {
-                return Err(format!("{per_token} of {count} experts for each token make no sense"));
-            }
-            if shared.is_some_and(|ffn| !(1..=1 << 22).contains(&ffn)) {
-                return Err(format!("the feed-forward size of the shared expert makes no sense: {shared:?}"));
-            }
-        }
+        self.experts.as_ref().map_or(Ok(()), Experts::check)?;
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
             return Err(format!("the epsilon of RMSNorm is {}; it must be between 0 and 1", self.norm_eps));
         }
@@ -276,6 +279,22 @@ impl ModelConfig {
         }
         self.rope.check()?;
         Ok(self)
+    }
+}
+
+impl Experts {
+    fn check(&self) -> std::result::Result<(), String> {
+        let Experts { count, per_token, shared, .. } = *self;
+        if count > 1 << 12 || !(1..=count).contains(&per_token) {
+            return Err(format!("{per_token} of {count} experts for each token make no sense"));
+        }
+        if shared.is_some_and(|ffn| !(1..=1 << 22).contains(&ffn)) {
+            return Err(format!("the feed-forward size of the shared expert makes no sense: {shared:?}"));
+        }
+        if !self.dense.is_empty() && !(1..=1 << 22).contains(&self.dense_ffn) {
+            return Err(format!("the feed-forward size of layers without experts makes no sense: {}", self.dense_ffn));
+        }
+        Ok(())
     }
 }
 

@@ -90,7 +90,7 @@ struct Scratch<D: Device> {
 impl<D: Device> Scratch<D> {
     fn new(device: &mut D, config: &ModelConfig, shard: &Shard, heads: Heads, rows: usize) -> Result<Self> {
         let (answered, hidden, vocab) = (head_rows(shard.ranks), config.hidden, config.vocab);
-        let ffn = shard.ffn.len().max(shard.shared_ffn.len());
+        let ffn = shard.ffn.len().max(shard.shared_ffn.len()).max(shard.dense_ffn.len());
         let some_logits = (shard.ranks > 1).then(|| device.buffer(answered * shard.vocab.len()));
         Ok(Scratch {
             x: device.buffer(rows * config.hidden)?,

@@ -5,7 +5,7 @@
 //! that the heads of a rank form groups of one size.
 
 use super::assemble::Precision;
-use super::config::{ExpertNames, Experts, ModelConfig, DENSE, SHARED};
+use super::config::{Experts, ModelConfig, DENSE, SHARED};
 use crate::error::{Error, Result};
 use crate::weights::Source;
 use std::ops::Range;
@@ -59,6 +59,8 @@ pub struct Shard {
     pub ffn: Part,
     /// Of that of the expert for all rows, where there is one.
     pub shared_ffn: Part,
+    /// Of that of layers without experts in a model that has some.
+    pub dense_ffn: Part,
     /// Rows of embedding and head.
     pub vocab: Part,
 }
@@ -73,6 +75,7 @@ impl Shard {
             kv_heads: Part::all(config.kv_heads),
             ffn: Part::all(config.ffn),
             shared_ffn: Part::all(shared_ffn(config)),
+            dense_ffn: Part::all(dense_ffn(config)),
             vocab: Part::all(config.vocab),
         }
     }
@@ -105,48 +108,61 @@ struct Grain {
     ffn: usize,
     /// The same of the expert for all rows.
     shared_ffn: usize,
+    /// The same of layers without experts in a model that has some.
+    dense_ffn: usize,
 }
 
 impl Grain {
     fn of(config: &ModelConfig, source: &dyn Source, precision: Precision) -> Result<Self> {
-        let (mut heads, mut ffn, mut shared) = (1, 1, 1);
+        let (mut heads, mut ffn, mut shared, mut dense) = (1, 1, 1, 1);
         let block = |name: &str, cols| -> Result<usize> {
             Ok(precision.format(source.dtype(&format!("{name}.weight"))?, cols, true).block_len())
         };
         let width = config.heads * config.head_size;
-        for layer in 0..config.layers {
-            let layer = format!("model.layers.{layer}");
+        for index in 0..config.layers {
+            let layer = format!("model.layers.{index}");
             heads = heads.max(block(&format!("{layer}.self_attn.o_proj"), width)?);
-            for down in down_projections(config, &layer) {
-                ffn = ffn.max(block(&down, config.ffn)?);
-            }
-            if let Some(Experts { names, shared: Some(size), .. }) = config.experts {
-                shared = shared.max(block(&format!("{layer}.{}.{SHARED}.{}", names.block, DENSE[2]), size)?);
+            let one = format!("{layer}.mlp.{}", DENSE[2]);
+            match (config.experts_of(index), &config.experts) {
+                (None, None) => ffn = ffn.max(block(&one, config.ffn)?),
+                (None, Some(Experts { dense_ffn, .. })) => dense = dense.max(block(&one, *dense_ffn)?),
+                (Some(Experts { count, names, shared: size, .. }), _) => {
+                    for e in 0..*count {
+                        let down = format!("{layer}.{}.experts.{e}.{}", names.block, names.parts[2]);
+                        ffn = ffn.max(block(&down, config.ffn)?);
+                    }
+                    if let Some(size) = size {
+                        let down = format!("{layer}.{}.{SHARED}.{}", names.block, DENSE[2]);
+                        shared = shared.max(block(&down, *size)?);
+                    }
+                }
             }
         }
         // Block lengths are powers of two, so the largest holds whole ones of the others.
-        Ok(Grain { heads: heads / gcd(heads, config.head_size), ffn, shared_ffn: shared })
+        Ok(Grain { heads: heads / gcd(heads, config.head_size), ffn, shared_ffn: shared, dense_ffn: dense })
     }
 
     fn split(&self, config: &ModelConfig, ranks: usize) -> Option<Vec<Shard>> {
         let ffn = shares(config.ffn, self.ffn, ranks)?;
-        let shared_size = shared_ffn(config);
-        let shared = match shared_size {
-            0 => vec![0..0; ranks],
-            size => shares(size, self.shared_ffn, ranks)?,
+        let perhaps = |size: usize, grain| match size {
+            0 => Some(vec![0..0; ranks]),
+            size => shares(size, grain, ranks),
         };
+        let shared = perhaps(shared_ffn(config), self.shared_ffn)?;
+        let dense = perhaps(dense_ffn(config), self.dense_ffn)?;
         let vocab = shares(config.vocab, 1, ranks)?;
         let group = config.heads / config.kv_heads;
         let heads = split_heads(config.kv_heads, group, self.heads, ranks)?;
         let kv_heads = |heads: &Range<usize>| heads.start / group..heads.end.div_ceil(group);
-        let parts = heads.into_iter().zip(ffn).zip(shared).zip(vocab).enumerate();
-        let shard = |(rank, (((heads, ffn), shared), vocab))| Shard {
+        let parts = heads.into_iter().zip(ffn).zip(shared).zip(dense).zip(vocab).enumerate();
+        let shard = |(rank, ((((heads, ffn), shared), dense), vocab))| Shard {
             rank,
             ranks,
             kv_heads: Part { of: config.kv_heads, taken: kv_heads(&heads) },
             heads: Part { of: config.heads, taken: heads },
             ffn: Part { of: config.ffn, taken: ffn },
-            shared_ffn: Part { of: shared_size, taken: shared },
+            shared_ffn: Part { of: shared_ffn(config), taken: shared },
+            dense_ffn: Part { of: dense_ffn(config), taken: dense },
             vocab: Part { of: config.vocab, taken: vocab },
         };
         Some(parts.map(shard).collect())
@@ -158,14 +174,9 @@ fn shared_ffn(config: &ModelConfig) -> usize {
     config.experts.as_ref().and_then(|experts| experts.shared).unwrap_or(0)
 }
 
-fn down_projections(config: &ModelConfig, layer: &str) -> Vec<String> {
-    match &config.experts {
-        None => vec![format!("{layer}.mlp.{}", DENSE[2])],
-        Some(experts) => {
-            let ExpertNames { block, parts } = experts.names;
-            (0..experts.count).map(|e| format!("{layer}.{block}.experts.{e}.{}", parts[2])).collect()
-        }
-    }
+/// Feed-forward size of layers without experts in a model that has some; 0 where there are none.
+fn dense_ffn(config: &ModelConfig) -> usize {
+    config.experts.as_ref().map_or(0, |experts| experts.dense_ffn)
 }
 
 fn gcd(a: usize, b: usize) -> usize {

@@ -41,6 +41,8 @@ pub fn gguf(name: &str, format: GgmlDType, to: &Path) {
     let config = ModelConfig::of(&files).unwrap();
     let architecture = if config.model_type == "qwen2_moe" {
         "qwen2moe"
+    } else if config.model_type == "qwen3_moe" {
+        "qwen3moe"
     } else if config.qkv_bias {
         "qwen2"
     } else if config.qk_norm {
@@ -56,7 +58,9 @@ pub fn gguf(name: &str, format: GgmlDType, to: &Path) {
     if let Some(experts) = &config.experts {
         let (block, parts) = (experts.names.block, experts.names.parts);
         let each = |layer| (0..3).map(move |i| (layer, parts[i], EXPERTS[i]));
-        for (layer, part, stacked) in (0..config.layers).flat_map(each) {
+        for (layer, part, stacked) in
+            (0..config.layers).filter(|&layer| config.experts_of(layer).is_some()).flat_map(each)
+        {
             let named = |e| format!("model.layers.{layer}.{block}.experts.{e}.{part}.weight");
             let all: Vec<_> = (0..experts.count).map(|e| tensor(&*files.weights, &named(e), "", &config)).collect();
             tensors.push((format!("blk.{layer}.{stacked}.weight"), Tensor::stack(&all, 0).unwrap()));
@@ -108,12 +112,14 @@ fn in_block<'a>(name: &'a str, layers: &str, block: &str) -> (String, &'a str) {
 
 fn values(architecture: &str, config: &ModelConfig) -> Vec<(String, Value)> {
     let number = |key: &str, n: usize| (format!("{architecture}.{key}"), Value::U32(n as u32));
+    let dense_ffn =
+        config.experts.as_ref().filter(|experts| !experts.dense.is_empty()).map(|experts| experts.dense_ffn);
     let mut values = vec![
         ("general.architecture".to_owned(), Value::String(architecture.into())),
         number("block_count", config.layers),
         number("context_length", config.context),
         number("embedding_length", config.hidden),
-        number("feed_forward_length", config.ffn),
+        number("feed_forward_length", dense_ffn.unwrap_or(config.ffn)),
         number("attention.head_count", config.heads),
         number("attention.head_count_kv", config.kv_heads),
         number("attention.key_length", config.head_size),
@@ -125,7 +131,7 @@ fn values(architecture: &str, config: &ModelConfig) -> Vec<(String, Value)> {
     if let Some(experts) = &config.experts {
         values.extend([number("expert_count", experts.count), number("expert_used_count", experts.per_token)]);
         values.extend(experts.shared.map(|ffn| number("expert_shared_feed_forward_length", ffn)));
-        values.extend(experts.shared.map(|_| number("expert_feed_forward_length", config.ffn)));
+        values.extend(experts.shared.or(dense_ffn).map(|_| number("expert_feed_forward_length", config.ffn)));
     }
     values
 }

@@ -1,7 +1,7 @@
 //! [`ModelConfig`] from the keys of a GGUF file; what the keys leave open is told by which tensors there are.
 //! Source of names and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, gguf-py `constants.py`.
 
-use super::{Embedding, Experts, Family, Head, ModelConfig, Rope, RopeScaling, QWEN};
+use super::{Embedding, Experts, Family, Head, ModelConfig, Rope, RopeScaling, DENSE, MOST_LAYERS, QWEN};
 use crate::weights::{Metadata, Source};
 use crate::Result;
 
@@ -49,7 +49,7 @@ impl ModelConfig {
             kv_heads: keys.size("attention.head_count_kv")?.unwrap_or(heads),
             head_size,
             ffn: keys.size("expert_feed_forward_length")?.map_or_else(|| keys.need_size("feed_forward_length"), Ok)?,
-            experts: experts(&keys, family)?,
+            experts: experts(&keys, family, weights)?,
             vocab: weights.tensor("model.embed_tokens.weight")?.shape[0],
             context: keys.need_size("context_length")?,
             norm_eps: metadata.need(&eps, metadata.float(&eps)?)?,
@@ -68,8 +68,8 @@ impl ModelConfig {
     }
 }
 
-/// A llama with experts is what its publisher calls Mixtral.
-fn experts(keys: &Keys, family: &Family) -> Result<Option<Experts>> {
+/// A llama with experts is what its publisher calls Mixtral. Layers without experts are those that have one network.
+fn experts(keys: &Keys, family: &Family, weights: &dyn Source) -> Result<Option<Experts>> {
     match keys.size("expert_count")?.unwrap_or(0) {
         0 if family.experts.is_none() => Ok(None),
         count => {
@@ -77,7 +77,11 @@ fn experts(keys: &Keys, family: &Family) -> Result<Option<Experts>> {
             let normalise = keys.metadata.flag(&keys.name("expert_weights_norm"))?.unwrap_or(!family.shared_expert);
             let shared = || keys.need_size("expert_shared_feed_forward_length");
             let shared = family.shared_expert.then(shared).transpose()?;
-            Ok(Some(Experts { count, per_token, normalise, shared, names: &QWEN }))
+            let layers = keys.need_size("block_count")?.min(MOST_LAYERS);
+            let is_dense = |layer: &usize| weights.has(&format!("model.layers.{layer}.mlp.{}.weight", DENSE[0]));
+            let dense: Vec<_> = (0..layers).filter(is_dense).collect();
+            let dense_ffn = if dense.is_empty() { 0 } else { keys.need_size("feed_forward_length")? };
+            Ok(Some(Experts { count, per_token, normalise, shared, dense, dense_ffn, names: &QWEN }))
         }
     }
 }

@@ -2,7 +2,9 @@
 //! (`rope_theta`, `rope_scaling`) and the new one (`rope_parameters`).
 //! Source of names and defaults: transformers, `configuration_{llama,mistral,qwen2,qwen3}.py`, `modeling_rope_utils.py`.
 
-use super::{vision, Embedding, ExpertNames, Experts, Family, Head, ModelConfig, Rope, RopeScaling, MIXTRAL};
+use super::{
+    vision, Embedding, ExpertNames, Experts, Family, Head, ModelConfig, Rope, RopeScaling, MIXTRAL, MOST_LAYERS,
+};
 use crate::weights::{llava, read_json};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -54,7 +56,7 @@ fn read(config: &Fields, generation: Option<Fields>) -> Parsed<ModelConfig> {
         kv_heads: config.size("num_key_value_heads")?.unwrap_or(heads),
         head_size: config.size("head_dim")?.or(hidden.checked_div(heads)).unwrap_or(0),
         ffn: config.size("moe_intermediate_size")?.map_or_else(|| config.need_size("intermediate_size"), Ok)?,
-        experts: family.experts.map(|names| experts(config, family, names)).transpose()?,
+        experts: family.experts.map(|names| experts(config, family, names, layers)).transpose()?,
         vocab: config.need_size("vocab_size")?,
         context: config.need_size("max_position_embeddings")?,
         norm_eps: config.float("rms_norm_eps")?.unwrap_or(1e-6),
@@ -84,16 +86,22 @@ fn refuse_unknown(config: &Fields) -> Parsed<()> {
     Ok(())
 }
 
-/// The mixture, which must be in every layer.
-fn experts(config: &Fields, family: &Family, names: &'static ExpertNames) -> Parsed<Experts> {
-    let dense_layers = config.0["mlp_only_layers"].as_array().is_some_and(|layers| !layers.is_empty());
-    if dense_layers || config.size("decoder_sparse_step")?.is_some_and(|step| step != 1) {
-        return Err("experts in some layers only (mlp_only_layers, decoder_sparse_step) are not supported".into());
+/// The mixture: it is in each layer whose number, counted from 1, is a multiple of the step, and that is not named as one
+/// without.
+fn experts(config: &Fields, family: &Family, names: &'static ExpertNames, layers: usize) -> Parsed<Experts> {
+    let without = config.sizes("mlp_only_layers")?.unwrap_or_default();
+    let step = config.size("decoder_sparse_step")?.unwrap_or(1);
+    if step == 0 {
+        return Err("decoder_sparse_step must be 1 or more".into());
     }
+    let is_dense = |layer: &usize| without.contains(layer) || !(layer + 1).is_multiple_of(step);
+    let dense: Vec<_> = (0..layers.min(MOST_LAYERS)).filter(is_dense).collect();
+    let dense_ffn = if dense.is_empty() { 0 } else { config.need_size("intermediate_size")? };
     let count = config.size("num_local_experts")?.map_or_else(|| config.need_size("num_experts"), Ok)?;
     let normalise = config.flag("norm_topk_prob")?.unwrap_or(*names == MIXTRAL);
     let shared = family.shared_expert.then(|| config.need_size("shared_expert_intermediate_size")).transpose()?;
-    Ok(Experts { count, per_token: config.need_size("num_experts_per_tok")?, normalise, shared, names })
+    let per_token = config.need_size("num_experts_per_tok")?;
+    Ok(Experts { count, per_token, normalise, shared, dense, dense_ffn, names })
 }
 
 /// The window, where all layers have it; transformers lets some layers have it and others not.
@@ -166,6 +174,11 @@ impl<'a> Fields<'a> {
     fn texts(&self, key: &str) -> Parsed<Option<Vec<String>>> {
         let text = |v: &Value| Some(v.as_str()?.to_owned());
         self.read(key, "a list of texts", |v| v.as_array()?.iter().map(text).collect())
+    }
+
+    fn sizes(&self, key: &str) -> Parsed<Option<Vec<usize>>> {
+        let size = |v: &Value| usize::try_from(v.as_u64()?).ok();
+        self.read(key, "a list of whole numbers ≥ 0", |v| v.as_array()?.iter().map(size).collect())
     }
 
     /// One token id or a list of them.
