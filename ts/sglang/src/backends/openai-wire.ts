@@ -1,5 +1,6 @@
 /** OpenAI's wire, as far as it is spoken: pieces of streams, log-probabilities, formats. */
 import type { GenerateOptions, GenMeta, OutputLogprob } from './backend.ts';
+import { wireNames } from './wire-names.ts';
 
 /** What is read of a streamed piece, of chat and of plain completions. */
 export interface Piece {
@@ -71,8 +72,7 @@ function chatToken({ token, logprob }: ChatToken): OutputLogprob {
 /** Fields that servers such as this project's understand, under the names of SGLang. */
 export function extensionFields(options: GenerateOptions): object {
   const { topK, minP, repetitionPenalty, minTokens, ignoreEos, stopTokenIds, regex, ebnf, lark } = options;
-  const sampling = { top_k: topK, min_p: minP, repetition_penalty: repetitionPenalty };
-  return { ...sampling, min_tokens: minTokens, ignore_eos: ignoreEos, stop_token_ids: stopTokenIds, regex, ebnf, lark };
+  return wireNames({ topK, minP, repetitionPenalty, minTokens, ignoreEos, stopTokenIds, regex, ebnf, lark });
 }
 
 export function schemaFormat(schema: object): object {

@@ -11,6 +11,7 @@ import { imageUrl } from './image-source.ts';
 import { choiceTurns, Repetition, wholeOf } from './json-values.ts';
 import * as wire from './openai-wire.ts';
 import { SchemaBackend, textOrParts, type Asked, type News, type ToChoose } from './schema-backend.ts';
+import { wireNames } from './wire-names.ts';
 
 export interface OpenAIOptions extends HttpOptions, UnsupportedOptions {
   /** Default: the environment's OPENAI_BASE_URL, then OpenAI itself. */
@@ -135,17 +136,13 @@ export class OpenAI extends SchemaBackend {
   }
 
   #sampling(options: GenerateOptions): object {
-    const { maxTokens = 128, temperature, seed, stop = [], returnLogprob, topLogprobsNum = 0 } = options;
+    const { maxTokens = 128, stop = [], returnLogprob, topLogprobsNum = 0 } = options;
+    const { temperature, seed, topP, frequencyPenalty, presencePenalty, logitBias } = options;
     const limit = this.isChatModel && this.#isOpenAI ? 'max_completion_tokens' : 'max_tokens';
-    const renamed = {
-      top_p: options.topP,
-      frequency_penalty: options.frequencyPenalty,
-      presence_penalty: options.presencePenalty,
-      logit_bias: options.logitBias,
-    };
     const chat = { logprobs: true, ...(topLogprobsNum > 0 && { top_logprobs: topLogprobsNum }) };
     return {
-      ...{ [limit]: maxTokens, temperature, ...renamed, seed },
+      [limit]: maxTokens,
+      ...wireNames({ temperature, seed, topP, frequencyPenalty, presencePenalty, logitBias }),
       ...(stop.length > 0 && { stop }),
       ...(returnLogprob && (this.isChatModel ? chat : { logprobs: topLogprobsNum })),
       ...(this.#options.extensions && wire.extensionFields(options)),

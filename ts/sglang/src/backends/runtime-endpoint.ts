@@ -10,6 +10,7 @@ import type { Delta, GenerateOptions, GenMeta, OutputLogprob } from './backend.t
 import { HttpServer, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
 import { genMeta, LocalBackend, samplingParams, type TextModel } from './local.ts';
+import { wireNames } from './wire-names.ts';
 
 export interface RuntimeEndpointOptions extends HttpOptions, RequestStanding {
   /** Jinja source or the name of a built-in family, in place of what the server says. */
@@ -178,11 +179,7 @@ async function wirePrompt({ text, images }: RenderedPrompt): Promise<object> {
 }
 
 function wireParams({ seed, ...params }: SamplingParams): object {
-  const snake = Object.entries(params).map(([name, value]) => [
-    name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
-    value,
-  ]);
-  return { ...Object.fromEntries(snake), ...(seed !== undefined && { sampling_seed: seed }) };
+  return { ...wireNames(params), ...(seed !== undefined && { sampling_seed: seed }) };
 }
 
 /** A character whose last bytes are still to come shows as U+FFFD. */

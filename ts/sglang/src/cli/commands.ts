@@ -5,6 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { Command, CommanderError } from 'commander';
 import { version } from '../../package.json';
+import { wireNames } from '../backends/wire-names.ts';
 import type { EngineOptions, LoadProgress } from '../engine/engine.ts';
 import type { EngineLike } from '../engine/types.ts';
 import { resolveModel } from '../models/resolve.ts';
@@ -13,7 +14,7 @@ import { examineFile, examinerFor, lineOf } from './grammar.ts';
 import type { Examiner } from './grammar.ts';
 import { progressView } from './load-progress.ts';
 import { createLogger } from './log.ts';
-import { addFlags, readFlags, UsageError, wireNames } from './options.ts';
+import { addFlags, readFlags, UsageError } from './options.ts';
 import type { Options } from './options.ts';
 
 /** What the commands touch outside themselves; tests put an engine of their own in its place. */

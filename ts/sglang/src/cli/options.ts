@@ -264,12 +264,6 @@ export function readFlags<G extends Flag['group']>(command: Command, group: G, e
   return Object.fromEntries(inGroups([group]).map((flag) => [camelCase(flag.name), value(flag)])) as Options<G>;
 }
 
-/** Options under the names that the API has for them. */
-export function wireNames(options: object): Record<string, unknown> {
-  const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-  return Object.fromEntries(Object.entries(options).map(([name, value]) => [snake(name), value]));
-}
-
 function inGroups(groups: readonly Flag['group'][]): readonly Flag[] {
   return flags.filter(({ group }) => groups.includes(group));
 }

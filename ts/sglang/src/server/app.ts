@@ -36,10 +36,6 @@ const openPaths = new Set(['/health', '/ping']);
 
 const defaultBodyBytes = 16 << 20;
 
-export function createApp(engine: EngineLike, options: ServerOptions = {}): Express {
-  return appOf(createState(engine, options));
-}
-
 export function createState(engine: EngineLike, options: ServerOptions): ServerState {
   const modelName = options.servedModelName ?? engine.model.modelPath;
   const metrics = new Metrics(() => engine.stats(), modelName);

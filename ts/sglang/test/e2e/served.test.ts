@@ -57,7 +57,7 @@ test('what the engine refuses is named as the request names it, whole and stream
     ['/v1/completions', { prompt: 'x', min_tokens: 20 }, 'min_tokens', /larger than/],
     ['/v1/chat/completions', { ...chat, stop: [''] }, 'stop', /must not be empty/],
     ['/v1/chat/completions', { ...chat, logit_bias: { 999999: 1 } }, 'logit_bias', /^logit_bias: token id 999999/],
-    ['/v1/chat/completions', { ...chat, json_schema: { type: 'int' } }, 'json_schema', /^json_schema: at "": /],
+    ['/v1/chat/completions', { ...chat, json_schema: { type: 'int' } }, 'json_schema', /^json_schema: at "/],
     ['/v1/embeddings', { input: '' }, 'input', /empty/],
   ];
   for (const [path, asked, param, message] of rows) {
