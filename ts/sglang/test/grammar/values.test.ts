@@ -2,6 +2,7 @@
 import test from 'ava';
 import { z } from 'zod';
 import { fn, gen, select } from '../../src/index.ts';
+import type { SamplingParams } from '../../src/engine/types.ts';
 import type { Engine } from '../../src/engine/engine.ts';
 import { tinyEngine } from '../engine/fixtures.ts';
 
@@ -72,18 +73,88 @@ test('choices: a thousand, each scored as by hand', async (t) => {
   const { scores } = result.meta('x');
   t.is(scores!.length, 1000);
   t.is(result.vars.x, choices[scores!.indexOf(Math.max(...scores!))]!);
-  const prompt = engine.tokenize(head);
   for (const i of [0, 1, 500, 999]) {
-    const ids = engine.tokenize(head + choices[i]!);
-    const differs = ids.findIndex((id, at) => id !== prompt[at]);
-    const { meta } = await engine.generate({
-      inputIds: ids,
-      returnLogprob: true,
-      logprobStartLen: 0,
-      samplingParams: { maxNewTokens: 0 },
-    });
-    const own = meta.inputLogprobs!.tokens.slice(differs).map(({ logprob }) => logprob!);
-    const mean = own.reduce((sum, value) => sum + value, 0) / own.length;
-    t.true(Math.abs(scores![i]! - mean) < 1e-9, `${choices[i]}: ${scores![i]}, by hand ${mean}`);
+    const byHand = mean(await logprobsOf(head, choices[i]!));
+    t.true(Math.abs(scores![i]! - byHand) < 1e-9, `${choices[i]}: ${scores![i]}, by hand ${byHand}`);
   }
+});
+
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** Log-probabilities of the tokens that a choice adds to a text: after it, or alone, where the first has none. */
+async function logprobsOf(head: string, choice: string, where: 'after' | 'alone' = 'after'): Promise<number[]> {
+  const prompt = engine.tokenize(head);
+  const whole = engine.tokenize(head + choice);
+  const added = whole.slice(whole.findIndex((id, at) => id !== prompt[at]));
+  const { meta } = await engine.generate({
+    inputIds: where === 'after' ? whole : added,
+    returnLogprob: true,
+    logprobStartLen: 0,
+    samplingParams: { maxNewTokens: 0 },
+  });
+  return meta.inputLogprobs!.tokens.slice(-added.length).map(({ logprob }) => logprob ?? 0);
+}
+
+test('each method of choice scores as by hand', async (t) => {
+  const choices = ['no', 'yes, surely', 'perhaps', 'no, never'] as const;
+  const head = 'I would say ';
+  const own = await Promise.all(choices.map((choice) => logprobsOf(head, choice)));
+  const alone = await Promise.all(choices.map((choice) => logprobsOf(head, choice, 'alone')));
+  // A position at a time, those whose token is the likeliest stay; one that is over counts by its mean.
+  const stays = own.map((_, i) => {
+    let left = own.map((_, k) => k);
+    for (let at = 0; ; at++) {
+      const value = (k: number) => own[k]![at] ?? mean(own[k]!);
+      const next = left.filter((k) => value(k) === Math.max(...left.map(value)));
+      if (left.length === 1 || !next.includes(i)) return left.includes(i) ? at : 0;
+      left = next;
+    }
+  });
+  const expected = {
+    token_length_normalized: own.map(mean),
+    greedy_token_selection: stays,
+    unconditional_likelihood_normalized: own.map((values, i) => mean(values) - mean(alone[i]!)),
+  };
+  for (const [method, scores] of Object.entries(expected)) {
+    const program = fn((s) => s(head, select('x', choices, { method: method as keyof typeof expected })));
+    const result = await program.run({}, { backend: engine });
+    const given = result.meta('x').scores!;
+    t.true(
+      given.every((score, i) => Math.abs(score - scores[i]!) < 1e-9),
+      `${method}: ${given}, by hand ${scores}`,
+    );
+    t.is(result.vars.x, choices[scores.indexOf(Math.max(...scores))]!);
+  }
+});
+
+test('a mix in one batch answers as each request alone', async (t) => {
+  const schema = {
+    type: 'object',
+    properties: { a: { type: 'integer' }, b: { enum: ['x', 'y'] } },
+    required: ['a', 'b'],
+  };
+  const asked: SamplingParams[] = [
+    { maxNewTokens: 20 },
+    { regex: '[a-z]{5,9}x\\d', n: 3 },
+    { jsonSchema: JSON.stringify(schema), stop: '"b' },
+    { ebnf: 'root ::= "(" root ")" | "x"', maxNewTokens: 6 },
+    { maxNewTokens: 20, stop: 'e', n: 2 },
+    { lark: 'start: "<" start ">" | /[a-c]/', temperature: 0, maxNewTokens: 12 },
+    { regex: '.{300}', maxNewTokens: 300 },
+  ];
+  const ask = async (more: SamplingParams, at: number, signal?: AbortSignal) => {
+    const samplingParams = { ...hot, ...more };
+    const prompt = `Say ${at}: `;
+    const answers = await engine.generate({ prompt, samplingParams, returnLogprob: at % 2 === 1, signal }).all();
+    return answers.map(({ text, meta }) => [text, meta.finishReason, meta.outputLogprobs]);
+  };
+  const last = asked.length - 1;
+  const alone = [];
+  for (const [at, more] of asked.slice(0, last).entries()) alone.push(await ask(more, at));
+  const abort = new AbortController();
+  const aborted = t.throwsAsync(ask(asked[last]!, last, abort.signal), { any: true });
+  const together = asked.slice(0, last).map((more, at) => ask(more, at));
+  abort.abort();
+  await aborted;
+  t.deepEqual(await Promise.all(together), alone);
 });
