@@ -13,7 +13,7 @@ import { RunningGeneration } from './generation.ts';
 import { imageFiles } from './image-file.ts';
 import { scoresOf, scoringRequests } from './scoring.ts';
 import {
-  addon,
+  load,
   inWords,
   type NativeEngine,
   type NativeEvent,
@@ -126,35 +126,16 @@ export class Engine implements EngineLike, Backend {
   static async create(options: EngineOptions): Promise<Engine> {
     if (typeof options?.modelPath !== 'string')
       throw new TypeError("Engine.create takes an object, such as { modelPath: 'smollm2-135m-instruct' }");
-    const { modelPath, onProgress = () => {}, signal, chatTemplate, randomSeed, tokenizerPath, ...others } = options;
-    const { quantization, dtype, revision, mmproj, ...rest } = others;
-    const part = mmproj === undefined ? 'model' : 'language';
-    const resolved = await resolveModel(modelPath, { revision, onProgress, signal, part });
-    const tower =
-      mmproj === undefined || mmproj === 'none'
-        ? resolved.mmprojPath
-        : (await resolveModel(mmproj, { onProgress, signal, part })).path;
-    const tokenizer =
-      tokenizerPath === undefined
-        ? resolved.tokenizerPath
-        : (await resolveModel(tokenizerPath, { part: 'tokenizer', signal })).path;
+    const { onProgress = () => {}, signal, chatTemplate, randomSeed, quantization, dtype, ...rest } = options;
+    const paths = await pathsOf(options);
     signal?.throwIfAborted();
     // Events come only after a generation was submitted, when the engine exists.
     let dispatch: (events: readonly NativeEvent[]) => void = () => {};
-    const native = await addon()
-      .load(
-        {
-          ...(rest as Omit<NativeLoadOptions, 'modelPath'>),
-          modelPath: resolved.path,
-          mmproj: tower,
-          dtype: quantization ?? dtype,
-          tokenizerPath: tokenizer,
-          simd: process.env.SGLANG_SIMD,
-        },
-        (progress) => onProgress({ phase: 'load', ...progress }),
-        (events) => dispatch(events),
-      )
-      .catch((error: Error) => Promise.reject(new SglangError('load_failed', (inWords(error) as Error).message)));
+    const native = await load(
+      { ...rest, ...paths, dtype: quantization ?? dtype, simd: process.env.SGLANG_SIMD } as NativeLoadOptions,
+      (progress) => onProgress({ phase: 'load', ...progress }),
+      (events) => dispatch(events),
+    );
     const engine = new Engine(native, { ...options, chatTemplate, randomSeed });
     dispatch = (events) => engine.#dispatch(events);
     return engine;
@@ -385,6 +366,16 @@ export class Engine implements EngineLike, Backend {
     const { continueFinalMessage, chatTemplateOptions: variables } = request;
     return { text: this.applyChatTemplate(messages!, { continueFinalMessage, variables }) };
   }
+}
+
+/** Where the files of model, vision tower and tokenizer lie, fetched if need be. */
+async function pathsOf({ modelPath, revision, mmproj, tokenizerPath, onProgress, signal }: EngineOptions) {
+  const part = mmproj === undefined ? 'model' : 'language';
+  const model = await resolveModel(modelPath, { revision, onProgress, signal, part });
+  const own = mmproj === undefined || mmproj === 'none';
+  const tower = own ? model.mmprojPath : (await resolveModel(mmproj, { onProgress, signal, part })).path;
+  const tokenizer = tokenizerPath && (await resolveModel(tokenizerPath, { part: 'tokenizer', signal })).path;
+  return { modelPath: model.path, mmproj: tower, tokenizerPath: tokenizer ?? model.tokenizerPath };
 }
 
 /** Pictures in the order of their marks: those given beside the prompt, else those within messages. */

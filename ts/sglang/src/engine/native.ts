@@ -54,6 +54,16 @@ export function inWords(error: unknown): unknown {
   return new SglangError('bad_request', `${field}: expected a value of type ${expected}`, field);
 }
 
+/** Loads a model. What fails is a `SglangError`. */
+export async function load(...args: Parameters<Addon['load']>): Promise<NativeEngine> {
+  try {
+    return await addon().load(...args);
+  } catch (error) {
+    const told = inWords(error);
+    throw told instanceof SglangError ? told : new SglangError('load_failed', (told as Error).message);
+  }
+}
+
 let loaded: Addon | undefined;
 
 /** Loads the addon once; where there is none, the error says which platforms have one. */

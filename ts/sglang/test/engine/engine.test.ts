@@ -282,6 +282,11 @@ test('two ranks share a model; a number of ranks that does not fit is refused', 
   await t.throwsAsync(tinyEngine({ tp: 64 }), { code: 'load_failed', message: /^tp 64: .*; tp can be 1, 2, / });
 });
 
+test('an option of loading that is of a wrong type is told by its name', async (t) => {
+  const message = 'contextLength: expected a value of type number';
+  await t.throwsAsync(tinyEngine({ contextLength: 'long' as never }), { code: 'bad_request', message });
+});
+
 test('loading tells what is wrong with the files', async (t) => {
   const folder = mkdtempSync(path.join(tmpdir(), 'sglang-load-'));
   const truncated = path.join(folder, 'model.gguf');
