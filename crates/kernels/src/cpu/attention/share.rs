@@ -26,9 +26,7 @@ impl<'a> Row<'a> {
 /// where that leaves `enough` pieces; later splits are pieces of their own, so that all are merged in order.
 pub fn pieces<'a>(ask: &Ask, rows: &[Row<'a>], enough: usize) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
-    let mut rows = rows.to_vec();
-    rows.sort_by_key(|row| row.position);
-    let mut open = together(rows, 0);
+    let mut open = together(rows.to_vec(), 0);
     let whole = open.iter().map(|(_, rows)| rows.len().div_ceil(BAND)).sum::<usize>() >= enough;
     while let Some((split, rows)) = open.pop() {
         let splits = split..if split == 0 && whole { common(&rows) } else { split + 1 };
@@ -40,18 +38,13 @@ pub fn pieces<'a>(ask: &Ask, rows: &[Row<'a>], enough: usize) -> Vec<Piece<'a>> 
     pieces
 }
 
-/// The rows that reach a split, by its pages.
+/// The rows that reach a split, by its pages: sorted by them, rows stand together of which each has the pages of the one
+/// before it, the last most of them.
 fn together(mut rows: Vec<Row>, split: usize) -> Vec<(usize, Vec<Row>)> {
-    let mut classes = Vec::new();
     rows.retain(|row| row.position >= split * SPLIT);
-    while let Some(last) = rows.last() {
-        // The last row sees most: others belong to it whose pages are the first of its own.
-        let pages = last.of_split(split);
-        let (same, others) = rows.into_iter().partition(|row| pages.starts_with(row.of_split(split)));
-        classes.push((split, same));
-        rows = others;
-    }
-    classes
+    rows.sort_by_key(|row| (row.of_split(split), row.position));
+    let classes = rows.chunk_by(|a, b| b.of_split(split).starts_with(a.of_split(split)));
+    classes.map(|rows| (split, rows.to_vec())).collect()
 }
 
 /// How many splits the rows have in common, at least the first.
