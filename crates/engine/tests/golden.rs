@@ -464,6 +464,27 @@ fn last_states_give_the_logits_of_the_reference() {
     }
 }
 
+/// Pooled states, scaled to length 1, are the vectors of sentence-transformers.
+#[test]
+fn embeddings_match_the_reference() {
+    let made = json("embeddings/embeddings.json");
+    for (name, (mode, pooling)) in ["llama3", "qwen3"]
+        .into_iter()
+        .flat_map(|n| [("lasttoken", Pooling::Last), ("mean", Pooling::Mean)].map(|p| (n, p)))
+    {
+        let running = Running::start(float32(fixture(name)));
+        let cases = made[name][mode].as_array().unwrap();
+        assert!(cases.len() > 3);
+        for case in cases {
+            let prompt = case["prompt"].as_str().unwrap();
+            let pooled = running.ask_one(embed(Prompt::Text(prompt.into()), pooling)).embedding;
+            let length = pooled.iter().map(|x| x * x).sum::<f32>().sqrt();
+            let vector: Vec<f32> = pooled.iter().map(|x| x / length).collect();
+            assert_close(&format!("{name}, {mode}, {prompt:?}"), &vector, &floats(&case["vector"]), 2e-4);
+        }
+    }
+}
+
 /// A folder of the checkpoint as models that only embed are published: without a head, and nothing before the names.
 fn headless(name: &str, class: &str) -> Scratch {
     let scratch = Scratch::new();
