@@ -27,12 +27,16 @@ impl Running {
         Running { engine: loaded.start(Box::new(move |events| drop(send.send(events)))), events }
     }
 
-    /// Runs all at once; text and end of each, in their order.
-    fn ask(&self, asked: Vec<SamplingParams>) -> Vec<(String, FinishReason)> {
-        let (n, mut texts, mut ends) = (asked.len(), BTreeMap::<u64, String>::new(), BTreeMap::new());
+    fn submit(&self, asked: Vec<SamplingParams>) {
         for (id, sampling) in (0..).zip(asked) {
             self.engine.submit(Request { id, prompt: Prompt::Text("Say: ".into()), sampling, ..Request::default() });
         }
+    }
+
+    /// Runs all at once; text and end of each, in their order.
+    fn ask(&self, asked: Vec<SamplingParams>) -> Vec<(String, FinishReason)> {
+        let (n, mut texts, mut ends) = (asked.len(), BTreeMap::<u64, String>::new(), BTreeMap::new());
+        self.submit(asked);
         while ends.len() < n {
             for event in self.events.recv().unwrap() {
                 texts.entry(event.id).or_default().push_str(&event.text);
@@ -140,6 +144,17 @@ fn a_bad_constraint_fails_alone() {
     assert_eq!(params.collect::<Vec<_>>(), expected);
     assert_eq!(answers[2].0, "");
     assert_eq!(answers[3], ("ok".to_owned(), FinishReason::Complete));
+}
+
+#[test]
+fn others_run_while_a_constraint_is_compiled() {
+    let running = Running::start("llama3");
+    let free = SamplingParams { ignore_eos: true, ..params(None, 1.0, 0) };
+    // It takes longer to compile than the other request takes in all.
+    let slow = params(Some(Constraint::Regex(r"\p{L}{1,100}".into())), 1.0, 0);
+    running.submit(vec![free, slow]);
+    let mut events = running.events.iter().flatten().take_while(|event| event.id == 0);
+    assert!(events.any(|event| event.finish.is_some()), "the constrained request began before the free one ended");
 }
 
 /// Allows some tokens, a number of times, and never an end.

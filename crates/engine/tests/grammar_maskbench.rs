@@ -2,7 +2,7 @@
 
 mod fixtures;
 
-use fixtures::default_model;
+use fixtures::{default_model, large_tokenizer};
 use sglang_engine::grammar::{Constraint, Grammars};
 use sglang_engine::model::config::ModelConfig;
 use sglang_engine::text::Tokenizer;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A part of the files with `SGLANG_EVERY=4 SGLANG_FIRST=1`; all with
+/// A part of the files with `SGLANG_EVERY=4 SGLANG_FIRST=1`, by 128,000 tokens with `SGLANG_LARGE=1`; all with
 /// `SGLANG_MASKBENCH=folder cargo test --release -p sglang-engine --test grammar_maskbench -- --ignored --nocapture`
 #[test]
 #[ignore = "prints measurements"]
@@ -20,7 +20,10 @@ fn how_much_is_compiled_and_accepted() {
     let number = |name: &str, default: usize| std::env::var(name).map_or(default, |n| n.parse().unwrap());
     let (first, every) = (number("SGLANG_FIRST", 0), number("SGLANG_EVERY", 1));
     let files = weights::open(&default_model()).unwrap();
-    let tokenizer = Arc::new(Tokenizer::of(&files, &ModelConfig::of(&files).unwrap()).unwrap());
+    let mut tokenizer = Arc::new(Tokenizer::of(&files, &ModelConfig::of(&files).unwrap()).unwrap());
+    if std::env::var_os("SGLANG_LARGE").is_some() {
+        tokenizer = large_tokenizer(&tokenizer);
+    }
     let mut grammars = Grammars::new(tokenizer);
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
