@@ -54,16 +54,23 @@ async function whenChanged(stampFile, paths, output, body) {
 }
 
 function hashOf(paths) {
-  const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard', '--', ...paths];
-  const files = execFileSync('git', list, { cwd: root, encoding: 'utf8' }).split('\0').filter(Boolean);
   const hash = createHash('sha256');
-  for (const file of files.filter((name) => existsSync(path.join(root, name)))) {
+  for (const file of paths.flatMap(filesAt)) {
     hash.update(file).update(readFileSync(path.join(root, file)));
   }
   return hash.digest('hex');
 }
 
-const rustSources = ['Cargo.toml', 'Cargo.lock', 'crates/*/src', 'crates/*/Cargo.toml', 'bindings-node'];
+/** Files of a pathspec; one that matches nothing would let all changes pass. */
+function filesAt(pathspec) {
+  const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard', '--', pathspec];
+  const files = execFileSync('git', list, { cwd: root, encoding: 'utf8' }).split('\0');
+  const present = files.filter((name) => name && existsSync(path.join(root, name)));
+  if (present.length === 0) throw new Error(`${pathspec}: no such files`);
+  return present;
+}
+
+const rustSources = ['Cargo.toml', 'Cargo.lock', 'crates/*/src/*', 'crates/*/Cargo.toml', 'bindings-node'];
 
 /** The addon; `npm run build:native` builds it in any case. */
 export function buildAddon() {
