@@ -158,13 +158,11 @@ test.serial('the tree of prefixes: tokens, hits, leases, and text when asked for
   t.is(nodes[0]!.parent, null);
   t.deepEqual([nodes[0]!.tokens, nodes[0]!.text, nodes[0]!.namespace], [0, '', '0']);
   t.deepEqual([nodes[1]!.text, nodes[1]!.parent, nodes[1]!.hits], [prompt, 0, 1]);
-  t.deepEqual(
-    nodes.slice(2).map(({ text, parent }) => [text, parent]),
-    [
-      [' is', 1],
-      [' was', 1],
-    ],
-  );
+  const branches = nodes.slice(2).map(({ text, parent }) => [text, parent]);
+  t.deepEqual(branches, [
+    [' was', 1],
+    [' is', 1],
+  ]);
   t.true(nodes.every(({ leases }) => leases === 0));
   t.is(16 * nodes.reduce((sum, { pages }) => sum + pages, 0), engine.stats().cachedTokens);
   t.true((await engine.radix()).every((node) => node.text === undefined));
