@@ -227,6 +227,22 @@ fn feed<S: Simd, const T: usize>(s: S, rows: &[f32], k: usize, tile: &mut [i32])
     }
 }
 
+/// What a quant of a block counts whose largest |x| is `most`.
+#[inline(always)]
+fn scale_of(most: f32) -> f32 {
+    most * (1.0 / 127.0)
+}
+
+/// Quants per unit of such a block.
+#[inline(always)]
+fn inverse_of(most: f32) -> f32 {
+    if most > 0.0 {
+        127.0 / most
+    } else {
+        0.0
+    }
+}
+
 /// Writes the words of a block of each token; returns the largest |x| of each. Loops over the tokens inside those over the
 /// words become vectors: a token at a time, this takes twice as long. A token whose limit is NaN becomes NaN.
 #[inline(always)]
@@ -241,7 +257,7 @@ fn quantize<S: Simd, const T: usize>(
         most[t] = if limits[t].is_nan() { f32::NAN } else { s.largest(largest(s, x[t])) };
     }
     for t in 0..T {
-        inverse[t] = if most[t] > 0.0 { 127.0 / most[t] } else { 0.0 };
+        inverse[t] = inverse_of(most[t]);
     }
     for t in 0..T {
         for (half, x) in x[t].as_chunks().0.iter().enumerate() {
@@ -258,7 +274,7 @@ fn quantize<S: Simd, const T: usize>(
         }
     }
     for t in 0..T {
-        let (scale, sum) = (most[t] * (1.0 / 127.0), sums[0][t] + sums[1][t]);
+        let (scale, sum) = (scale_of(most[t]), sums[0][t] + sums[1][t]);
         words[Fed::SCALE][t] = scale.to_bits() as i32;
         words[Fed::OFFSET][t] = (scale * sum as f32).to_bits() as i32;
         words[Fed::FIRST][t] = (scale * sums[0][t] as f32).to_bits() as i32;
@@ -270,8 +286,7 @@ fn quantize<S: Simd, const T: usize>(
 /// What rounding a block leaves of it.
 #[inline(always)]
 fn rest<S: Simd>(s: S, x: &[f32; BLOCK], most: f32) -> [f32; BLOCK] {
-    let scale = most * (1.0 / 127.0);
-    let (step, inverse) = (s.splat(-scale), s.splat(if most > 0.0 { 127.0 / most } else { 0.0 }));
+    let (step, inverse) = (s.splat(-scale_of(most)), s.splat(inverse_of(most)));
     let mut rest = [0.0; BLOCK];
     for (x, rest) in x.as_chunks().0.iter().zip(rest.as_chunks_mut().0) {
         let x = s.load(x);

@@ -15,12 +15,17 @@ pub struct Floats<E: Plain> {
     vectors: Slab<[E; LANES]>,
 }
 
+/// Vectors of a block.
+#[inline(always)]
+fn block_len(size: usize) -> usize {
+    size + PAGE * size.div_ceil(LANES)
+}
+
 impl<E: Element + Plain> Floats<E> {
     /// All zeros.
     pub fn new(shape: &KvShape) -> Result<Floats<E>> {
         let size = shape.head_size;
-        let block = size + PAGE * size.div_ceil(LANES);
-        Ok(Floats { size, vectors: Slab::zeros(super::count(shape).saturating_mul(block))? })
+        Ok(Floats { size, vectors: Slab::zeros(super::count(shape).saturating_mul(block_len(size)))? })
     }
 
     /// Vectors of a row of values.
@@ -32,7 +37,7 @@ impl<E: Element + Plain> Floats<E> {
     /// Vectors of a block.
     #[inline(always)]
     fn len(&self) -> usize {
-        self.size + PAGE * self.value_vectors()
+        block_len(self.size)
     }
 
     /// Keys `[S]` and values `[16][⌈S / 16⌉]`.
@@ -42,17 +47,16 @@ impl<E: Element + Plain> Floats<E> {
     }
 }
 
-/// Some of the blocks.
-pub struct Some<'a, E> {
+/// A range of the blocks.
+pub struct Part<'a, E> {
     size: usize,
     vectors: &'a mut [[E; LANES]],
 }
 
-impl<E: Element + Plain> Put for Some<'_, E> {
+impl<E: Element + Plain> Put for Part<'_, E> {
     #[inline(always)]
     fn put<S: Simd>(&mut self, s: S, index: usize, row: usize, key: &[f32], value: &[f32]) {
-        let count = self.size.div_ceil(LANES);
-        let len = self.size + PAGE * count;
+        let (count, len) = (self.size.div_ceil(LANES), block_len(self.size));
         let (keys, values) = self.vectors[index * len..][..len].split_at_mut(self.size);
         for (k, keys) in key.chunks(LANES).zip(keys.chunks_mut(LANES)) {
             let k = E::narrow_all(s, s.load_part(k));
@@ -65,14 +69,14 @@ impl<E: Element + Plain> Put for Some<'_, E> {
 }
 
 impl<E: Element + Plain> Blocks for Floats<E> {
-    type Some<'a>
-        = Some<'a, E>
+    type Part<'a>
+        = Part<'a, E>
     where
         E: 'a;
 
-    fn some<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Some<'a, E>> {
+    fn parts<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Part<'a, E>> {
         let (size, len) = (self.size, self.len());
-        apart(&mut self.vectors, len, ranges).into_iter().map(|vectors| Some { size, vectors }).collect()
+        apart(&mut self.vectors, len, ranges).into_iter().map(|vectors| Part { size, vectors }).collect()
     }
 
     fn copy(&mut self, from: usize, to: usize, rows: usize) {

@@ -50,12 +50,12 @@ pub(super) use with_pages;
 
 /// Blocks of 16 tokens, one per layer, page and head, numbered by [`number`].
 pub trait Blocks: Send {
-    /// Some blocks, to write.
-    type Some<'a>: Put + Send
+    /// A range of blocks, to write.
+    type Part<'a>: Put + Send
     where
         Self: 'a;
     /// The blocks of each of these ranges, which ascend and are apart.
-    fn some<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Self::Some<'a>>;
+    fn parts<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Self::Part<'a>>;
     /// Copies the first `rows` rows of block `from` to block `to`.
     fn copy(&mut self, from: usize, to: usize, rows: usize);
 }
@@ -110,7 +110,7 @@ impl Kv {
         let first = |rows: &&[Place]| number(&self.shape, layer, rows[0].page, 0);
         let blocks: Vec<_> = pages.iter().map(first).map(|first| first..first + heads.kv).collect();
         with_pages!(&mut self.pages, all => {
-            let mut stores: Vec<_> = all.some(&blocks).into_iter().zip(pages).collect();
+            let mut stores: Vec<_> = all.parts(&blocks).into_iter().zip(pages).collect();
             pool.each(&mut stores, |_, (blocks, rows)| isa.run(Store { qkv, heads, rows, blocks }));
         });
     }

@@ -72,15 +72,20 @@ pub struct Block<'a, E> {
     pub scales: &'a [[f32; LANES]; 2],
 }
 
+/// Vectors of a block.
+#[inline(always)]
+fn block_len(size: usize) -> usize {
+    size.div_ceil(2) + PAGE / 2 * size.div_ceil(LANES)
+}
+
 impl<E: Quant> Quants<E> {
     /// All zeros.
     pub fn new(shape: &KvShape) -> Result<Quants<E>> {
         let (size, count) = (shape.head_size, super::count(shape));
-        let block = size.div_ceil(2) + PAGE / 2 * size.div_ceil(LANES);
         Ok(Quants {
             size,
             range: E::range(size),
-            vectors: Slab::zeros(count.saturating_mul(block))?,
+            vectors: Slab::zeros(count.saturating_mul(block_len(size)))?,
             scales: Slab::zeros(count)?,
         })
     }
@@ -104,7 +109,7 @@ impl<E: Quant> Quants<E> {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        self.key_vectors() + PAGE / 2 * self.value_vectors()
+        block_len(self.size)
     }
 
     /// A block, to read.
@@ -115,19 +120,18 @@ impl<E: Quant> Quants<E> {
     }
 }
 
-/// Some of the blocks.
-pub struct Some<'a, E> {
+/// A range of the blocks.
+pub struct Part<'a, E> {
     size: usize,
     range: f32,
     vectors: &'a mut [[E; WIDE]],
     scales: &'a mut [[[f32; LANES]; 2]],
 }
 
-impl<E: Quant> Put for Some<'_, E> {
+impl<E: Quant> Put for Part<'_, E> {
     #[inline(always)]
     fn put<S: Simd>(&mut self, s: S, index: usize, row: usize, key: &[f32], value: &[f32]) {
-        let count = self.size.div_ceil(LANES);
-        let len = self.size.div_ceil(2) + PAGE / 2 * count;
+        let (count, len) = (self.size.div_ceil(LANES), block_len(self.size));
         let (keys, values) = self.vectors[index * len..][..len].split_at_mut(self.size.div_ceil(2));
         let (key, value) = (Steps::of(s, key, self.range), Steps::of(s, value, self.range));
         for (x, keys) in key.x.chunks(LANES).zip(keys.chunks_mut(LANES / 2)) {
@@ -146,15 +150,15 @@ impl<E: Quant> Put for Some<'_, E> {
 }
 
 impl<E: Quant> Blocks for Quants<E> {
-    type Some<'a>
-        = Some<'a, E>
+    type Part<'a>
+        = Part<'a, E>
     where
         E: 'a;
 
-    fn some<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Some<'a, E>> {
+    fn parts<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Part<'a, E>> {
         let (size, range, len) = (self.size, self.range, self.len());
         let blocks = apart(&mut self.vectors, len, ranges).into_iter().zip(apart(&mut self.scales, 1, ranges));
-        blocks.map(|(vectors, scales)| Some { size, range, vectors, scales }).collect()
+        blocks.map(|(vectors, scales)| Part { size, range, vectors, scales }).collect()
     }
 
     fn copy(&mut self, from: usize, to: usize, rows: usize) {
