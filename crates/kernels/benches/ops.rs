@@ -27,8 +27,9 @@ fn main() -> Result<()> {
     let roof = cpu.roof()?;
     println!("{}: {roof}", cpu.describe());
     type Part = fn(&mut Cpu, &Roof) -> Result<()>;
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("matmul", matmuls),
+        ("formats", formats),
         ("attention", attention),
         ("prefix", shared_prefix),
         ("sampling", sampling),
@@ -95,6 +96,20 @@ fn matmuls(cpu: &mut Cpu, roof: &Roof) -> Result<()> {
     linears(cpu, roof, "head Q8_0", &head, &[1, 8, 64])
 }
 
+/// Every format in one shape of 67 million weights.
+fn formats(cpu: &mut Cpu, roof: &Roof) -> Result<()> {
+    for dtype in DType::all().filter(|d| !d.is_float()) {
+        let bytes = bytes(dtype, 2048, 2048);
+        let host = HostMatrix { rows: 2048, cols: 2048, dtype, bytes: &bytes };
+        let seconds = time(|| cpu.matrix(std::slice::from_ref(&host), false).map(|_| ()))?;
+        println!("repack {dtype:6}: {:8.1} us {:7.2} GB/s", seconds * 1e6, bytes.len() as f64 / seconds / 1e9);
+        let layers: Vec<_> =
+            (0..16).map(|_| Ok((2048, cpu.matrix(std::slice::from_ref(&host), false)?))).collect::<Result<_>>()?;
+        linears(cpu, roof, &dtype.to_string(), &layers, &[1, 8, 64])?;
+    }
+    Ok(())
+}
+
 fn linears(
     cpu: &mut Cpu,
     roof: &Roof,
@@ -104,7 +119,8 @@ fn linears(
 ) -> Result<()> {
     let most = rows.iter().max().copied().unwrap_or(1);
     let widest = ws.iter().map(|w| w.1.rows).max().unwrap_or(0);
-    let (x, mut out) = (wave(cpu, most * F)?, cpu.buffer(most * widest)?);
+    let deepest = ws.iter().map(|w| w.1.cols).max().unwrap_or(0);
+    let (x, mut out) = (wave(cpu, most * deepest)?, cpu.buffer(most * widest)?);
     let bytes: usize = ws.iter().map(|w| w.1.bytes()).sum();
     let ops: usize = ws.iter().map(|w| 2 * w.1.rows * w.1.cols).sum();
     for &rows in rows {

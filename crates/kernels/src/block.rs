@@ -10,17 +10,40 @@ use half::f16;
 pub const BLOCK: usize = 32;
 
 /// The 16 levels of IQ4_NL and IQ4_XS.
-const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// 32 values: `scale[i / 16] · quants[i] + offset[i / 16]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Block {
-    /// Small integers; `0 … 2ᵇ − 1` in formats with an offset or a centre, signed in the others.
+    /// Small integers; `0 … 2ᵇ − 1` in formats with offsets, signed in the others.
     pub quants: [i8; BLOCK],
-    /// Factor of each half.
-    pub scale: [f32; 2],
-    /// Summand of each half.
-    pub offset: [f32; 2],
+    /// Factors.
+    pub scale: Halves,
+    /// Summands.
+    pub offset: Halves,
+}
+
+/// A number for each half of a block: `unit · steps[half]`, exact in f32.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Halves {
+    /// What one step counts; the same for all blocks that the format keeps together.
+    pub unit: f16,
+    /// 1 in formats that keep a number for each block.
+    pub steps: [i8; 2],
+}
+
+impl Halves {
+    const ZERO: Halves = Halves { unit: f16::ZERO, steps: [0; 2] };
+
+    /// One number for all 32 values.
+    fn even(unit: f16, steps: i8) -> Halves {
+        Halves { unit, steps: [steps; 2] }
+    }
+
+    /// The two numbers.
+    pub fn values(&self) -> [f32; 2] {
+        self.steps.map(|steps| self.unit.to_f32() * f32::from(steps))
+    }
 }
 
 impl Block {
@@ -33,17 +56,18 @@ impl Block {
 
     /// The 32 values.
     pub fn values(&self) -> [f32; BLOCK] {
-        std::array::from_fn(|i| self.scale[i / 16] * f32::from(self.quants[i]) + self.offset[i / 16])
+        let (scale, offset) = (self.scale.values(), self.offset.values());
+        std::array::from_fn(|i| scale[i / 16] * f32::from(self.quants[i]) + offset[i / 16])
     }
 
     fn decode(dtype: DType, b: &[u8], part: usize) -> Block {
         match dtype {
-            DType::Q4_0 => Block::centred(half_at(b, 0), nibbles(&b[2..]), 8.0),
-            DType::Q4_1 => Block::even(half_at(b, 0), half_at(b, 2), nibbles(&b[4..])),
-            DType::Q5_0 => Block::centred(half_at(b, 0), five_bits(&b[2..]), 16.0),
-            DType::Q5_1 => Block::even(half_at(b, 0), half_at(b, 2), five_bits(&b[4..])),
-            DType::Q8_0 => Block::even(half_at(b, 0), 0.0, std::array::from_fn(|i| b[2 + i] as i8)),
-            DType::IQ4NL => Block::even(half_at(b, 0), 0.0, levels(&b[2..])),
+            DType::Q4_0 => Block::signed(half_at(b, 0), nibbles(&b[2..]).map(|q| q - 8)),
+            DType::Q4_1 => Block::shifted(half_at(b, 0), half_at(b, 2), nibbles(&b[4..])),
+            DType::Q5_0 => Block::signed(half_at(b, 0), five_bits(&b[2..]).map(|q| q - 16)),
+            DType::Q5_1 => Block::shifted(half_at(b, 0), half_at(b, 2), five_bits(&b[4..])),
+            DType::Q8_0 => Block::signed(half_at(b, 0), std::array::from_fn(|i| b[2 + i] as i8)),
+            DType::IQ4NL => Block::signed(half_at(b, 0), levels(&b[2..])),
             DType::IQ4XS => iq4_xs(b, part),
             DType::Q2K => q2_k(b, part),
             DType::Q3K => q3_k(b, part),
@@ -54,18 +78,17 @@ impl Block {
         }
     }
 
-    fn even(scale: f32, offset: f32, quants: [i8; BLOCK]) -> Block {
-        Block { quants, scale: [scale; 2], offset: [offset; 2] }
+    fn signed(scale: f16, quants: [i8; BLOCK]) -> Block {
+        Block { quants, scale: Halves::even(scale, 1), offset: Halves::ZERO }
     }
 
-    /// Quants around `centre`, a power of two, so that the offset is exact.
-    fn centred(scale: f32, quants: [i8; BLOCK], centre: f32) -> Block {
-        Block::even(scale, -centre * scale, quants)
+    fn shifted(scale: f16, offset: f16, quants: [i8; BLOCK]) -> Block {
+        Block { quants, scale: Halves::even(scale, 1), offset: Halves::even(offset, 1) }
     }
 }
 
-fn half_at(b: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([b[at], b[at + 1]]).to_f32()
+fn half_at(b: &[u8], at: usize) -> f16 {
+    f16::from_le_bytes([b[at], b[at + 1]])
 }
 
 /// Low nibbles are values 0–15, high nibbles 16–31.
@@ -88,28 +111,26 @@ fn five_bits(b: &[u8]) -> [i8; BLOCK] {
 fn iq4_xs(b: &[u8], part: usize) -> Block {
     let high = u16::from_le_bytes([b[2], b[3]]) >> (2 * part) & 3;
     let low = b[4 + part / 2] >> (part % 2 * 4) & 15;
-    let scale = f32::from((u16::from(low) | high << 4) as i16 - 32);
-    Block::even(half_at(b, 0) * scale, 0.0, levels(&b[8 + 16 * part..]))
+    let scale = Halves::even(half_at(b, 0), (low | (high as u8) << 4) as i8 - 32);
+    Block { quants: levels(&b[8 + 16 * part..]), scale, offset: Halves::ZERO }
 }
 
 /// `scales[16], qs[64], d, dmin`: a byte of `qs` serves four parts, 2 bits each.
 fn q2_k(b: &[u8], part: usize) -> Block {
-    let (d, dmin) = (half_at(b, 80), half_at(b, 82));
     let quants = std::array::from_fn(|i| (b[16 + part / 4 * 32 + i] >> (part % 4 * 2) & 3) as i8);
-    let scale = std::array::from_fn(|h| d * f32::from(b[2 * part + h] & 15));
-    let offset = std::array::from_fn(|h| -dmin * f32::from(b[2 * part + h] >> 4));
+    let scale = Halves { unit: half_at(b, 80), steps: std::array::from_fn(|h| (b[2 * part + h] & 15) as i8) };
+    let offset = Halves { unit: -half_at(b, 82), steps: std::array::from_fn(|h| (b[2 * part + h] >> 4) as i8) };
     Block { quants, scale, offset }
 }
 
 /// `hmask[32], qs[64], scales[12], d`: bit `part` of `hmask` is the third bit, quants around 4.
 fn q3_k(b: &[u8], part: usize) -> Block {
-    let d = half_at(b, 108);
     let quants = std::array::from_fn(|i| {
         let low = b[32 + part / 4 * 32 + i] >> (part % 4 * 2) & 3;
         (low | (b[i] >> part & 1) << 2) as i8 - 4
     });
-    let scale = std::array::from_fn(|h| d * f32::from(q3_scale(&b[96..108], 2 * part + h)));
-    Block { quants, scale, offset: [0.0; 2] }
+    let scale = Halves { unit: half_at(b, 108), steps: std::array::from_fn(|h| q3_scale(&b[96..108], 2 * part + h)) };
+    Block { quants, scale, offset: Halves::ZERO }
 }
 
 /// Six-bit scale `i` of 16, around 32: four low bits in the first 8 bytes, two high bits in the last 4.
@@ -136,15 +157,16 @@ fn q5_k(b: &[u8], part: usize) -> Block {
 
 fn k_block(b: &[u8], part: usize, quants: [i8; BLOCK]) -> Block {
     let (scale, min) = k_scale(&b[4..16], part);
-    Block::even(half_at(b, 0) * f32::from(scale), -half_at(b, 2) * f32::from(min), quants)
+    Block { quants, scale: Halves::even(half_at(b, 0), scale), offset: Halves::even(-half_at(b, 2), min) }
 }
 
 /// Six-bit scale and minimum `i` of 8, packed in 12 bytes.
-fn k_scale(s: &[u8], i: usize) -> (u8, u8) {
-    match i {
+fn k_scale(s: &[u8], i: usize) -> (i8, i8) {
+    let (scale, min) = match i {
         0..4 => (s[i] & 63, s[i + 4] & 63),
         _ => (s[i + 4] & 15 | s[i - 4] >> 6 << 4, s[i + 4] >> 4 | s[i] >> 6 << 4),
-    }
+    };
+    (scale as i8, min as i8)
 }
 
 /// `ql[128], qh[64], scales[16], d`: each half of the block has 64 + 32 bytes for four parts, quants around 32.
@@ -155,6 +177,6 @@ fn q6_k(b: &[u8], part: usize) -> Block {
         let high = b[128 + group * 32 + i] >> (of_group * 2) & 3;
         (low | high << 4) as i8 - 32
     });
-    let scale = std::array::from_fn(|h| half_at(b, 208) * f32::from(b[192 + 2 * part + h] as i8));
-    Block { quants, scale, offset: [0.0; 2] }
+    let scale = Halves { unit: half_at(b, 208), steps: std::array::from_fn(|h| b[192 + 2 * part + h] as i8) };
+    Block { quants, scale, offset: Halves::ZERO }
 }

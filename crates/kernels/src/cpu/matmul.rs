@@ -4,7 +4,7 @@
 //! same whatever the tile, the chunk or the thread.
 
 use super::input::{Inputs, Word};
-use super::matrix::{with_records, Matrix};
+use super::matrix::Matrix;
 use super::pool::{Pool, TileMut};
 use super::simd::{Isa, Kernel, Simd, LANES};
 use super::tile::Record;
@@ -30,13 +30,13 @@ pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: &[f32], w: &Mat
     let mut first = 0;
     for part in &w.parts {
         let product = Product { isa, x, rows, n: w.rows, k: w.cols, columns: first..first + part.rows, width };
-        with_records!(&part.tiles, records => product.run(pool, inputs, records, out));
+        part.tiles.multiply(&product, pool, inputs, out);
         first += part.rows;
     }
 }
 
 /// The sizes of one product.
-struct Product<'a> {
+pub struct Product<'a> {
     isa: Isa,
     /// `[rows, k]`.
     x: &'a [f32],
@@ -50,11 +50,9 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    fn run<R: Record>(&self, pool: &mut Pool, inputs: &mut Inputs, records: &[R], out: &mut [f32])
-    where
-        R::Word: Word,
-    {
-        let (depth, tile) = (self.k / R::STEPS, R::Word::tile(self.k, self.width));
+    /// Multiplies with `records`, the weights of the columns.
+    pub fn run<R: Record>(&self, pool: &mut Pool, inputs: &mut Inputs, records: &[R], out: &mut [f32]) {
+        let (depth, tile) = (self.k / (R::BLOCKS * R::STEPS), R::Word::tile(self.k, self.width));
         let (kept, wanted) = (R::Word::kept(inputs), self.rows.div_ceil(self.width) * tile);
         if kept.len() < wanted {
             kept.resize(wanted, R::Word::default());
@@ -118,10 +116,7 @@ struct Multiply<'a, R: Record, const T: usize> {
     out: TileMut<'a>,
 }
 
-fn multiply<R: Record>(isa: Isa, work: Multiply<R, 1>, width: usize)
-where
-    R::Word: Word,
-{
+fn multiply<R: Record>(isa: Isa, work: Multiply<R, 1>, width: usize) {
     let Multiply { records, depth, x, tile, out } = work;
     match width {
         1 => isa.run(Multiply::<R, 1> { records, depth, x, tile, out }),
@@ -132,10 +127,7 @@ where
     }
 }
 
-impl<R: Record, const T: usize> Kernel for Multiply<'_, R, T>
-where
-    R::Word: Word,
-{
+impl<R: Record, const T: usize> Kernel for Multiply<'_, R, T> {
     type Output = ();
 
     #[inline(always)]
@@ -164,24 +156,23 @@ struct Next<'a, R> {
 
 /// The products of one group with one tile of tokens.
 #[inline(always)]
-fn sums<S: Simd, R: Record, const T: usize>(s: S, records: &[R], next: Next<R>, x: &[R::Word]) -> [S::F; T]
-where
-    R::Word: Word,
-{
+fn sums<S: Simd, R: Record, const T: usize>(s: S, records: &[R], next: Next<R>, x: &[R::Word]) -> [S::F; T] {
     let mut f = [s.zero(); T];
-    let (head, parts) = R::Word::split(x, records.len() * R::STEPS);
+    let blocks = records.len() * R::BLOCKS;
+    let (head, parts) = R::Word::split(x, blocks * R::STEPS);
     let parts = parts.as_chunks::<T>().0;
     let mut ahead = next.index;
-    for part in 0..R::Word::count(head, records.len()) {
+    for part in 0..R::Word::count(head, blocks) {
         // With few tokens the processor's own prefetching is ahead anyway; with many it falls behind.
         if T >= AHEAD && part == ahead {
-            if let Some(record) = next.records.get(part) {
-                s.prefetch(record);
+            if let Some(record) = next.records.get(part / R::BLOCKS) {
+                s.prefetch(record, part % R::BLOCKS, R::BLOCKS);
             }
             ahead += next.tiles;
         }
-        let record = &records[R::Word::block(head, part)];
-        record.accumulate(s, &parts[part * R::WORDS..][..R::WORDS], &mut f);
+        let block = R::Word::block(head, part);
+        let x = &parts[part * R::WORDS..][..R::WORDS];
+        s.accumulate(&records[block / R::BLOCKS], block % R::BLOCKS, x, &mut f);
     }
     f
 }

@@ -1,12 +1,16 @@
 //! A weight matrix as the kernels read it.
 //!
 //! The law: rows come in groups of 16 (the last of a part padded with zeros), a group's records follow each other along
-//! K. Every quantized format stays quantized, with its scales in f16 or f32; floats stay as they are.
+//! K. Every quantized format stays quantized, with its scales as they are stored; floats stay as they are.
 
+use super::factors::{Own, Raised, Stepped};
+use super::input::Inputs;
+use super::matmul::Product;
+use super::planes::{Bits, Joined, Levels};
 use super::pool::Pool;
 use super::simd::LANES;
 use super::slab::Slab;
-use super::tile::{Affine, Bytes, FromBlock, Nibbles, Record, Signed, Words};
+use super::tile::{Affine, FromBlock, Record, Signed, Words};
 use crate::block::Block;
 use crate::device::{HostMatrix, Result};
 use crate::dtype::{dequantize, DType};
@@ -26,36 +30,37 @@ pub struct Part {
     /// Their number.
     pub rows: usize,
     /// The weights.
-    pub tiles: Tiles,
+    pub tiles: Box<dyn Tiles>,
 }
 
-/// `[⌈N / 16⌉][K / steps]` records of one kind.
-#[allow(missing_docs)]
-pub enum Tiles {
-    Nibbles(Slab<Affine<Nibbles, 1>>),
-    HalvedNibbles(Slab<Affine<Nibbles, 2>>),
-    Bytes(Slab<Affine<Bytes, 1>>),
-    HalvedBytes(Slab<Affine<Bytes, 2>>),
-    Signed(Slab<Signed>),
-    Words(Slab<Words>),
-    Floats(Slab<[f32; LANES]>),
+/// `[⌈N / 16⌉][K / steps]` records of one kind: as many bytes as their format has in a file, or hardly more.
+pub trait Tiles: Send + Sync {
+    /// Runs a product with these weights.
+    fn multiply(&self, product: &Product, pool: &mut Pool, inputs: &mut Inputs, out: &mut [f32]);
+    /// Writes the weights of a row.
+    fn row(&self, row: usize, out: &mut [f32]);
+    /// Bytes of the records.
+    fn bytes(&self) -> usize;
 }
 
-/// Evaluates `$body` with `$records` bound to the slab of whichever kind.
-macro_rules! with_records {
-    ($tiles:expr, $records:ident => $body:expr) => {
-        match $tiles {
-            $crate::cpu::matrix::Tiles::Nibbles($records) => $body,
-            $crate::cpu::matrix::Tiles::HalvedNibbles($records) => $body,
-            $crate::cpu::matrix::Tiles::Bytes($records) => $body,
-            $crate::cpu::matrix::Tiles::HalvedBytes($records) => $body,
-            $crate::cpu::matrix::Tiles::Signed($records) => $body,
-            $crate::cpu::matrix::Tiles::Words($records) => $body,
-            $crate::cpu::matrix::Tiles::Floats($records) => $body,
+impl<R: Record> Tiles for Slab<R> {
+    fn multiply(&self, product: &Product, pool: &mut Pool, inputs: &mut Inputs, out: &mut [f32]) {
+        product.run::<R>(pool, inputs, self, out);
+    }
+
+    fn row(&self, row: usize, out: &mut [f32]) {
+        let steps = R::BLOCKS * R::STEPS;
+        let depth = out.len() / steps;
+        let group = &self[row / LANES * depth..][..depth];
+        for (record, values) in group.iter().zip(out.chunks_exact_mut(steps)) {
+            record.row(row % LANES, values);
         }
-    };
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&**self)
+    }
 }
-pub(super) use with_records;
 
 impl Matrix {
     /// Repacks checked host matrices of one width, one below the other.
@@ -69,7 +74,7 @@ impl Matrix {
     pub fn row(&self, mut row: usize, out: &mut [f32]) {
         for part in &self.parts {
             if row < part.rows {
-                return with_records!(&part.tiles, records => row_of(records, row, out));
+                return part.tiles.row(row, out);
             }
             row -= part.rows;
         }
@@ -77,7 +82,7 @@ impl Matrix {
 
     /// Bytes of the tiles, what one product reads.
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| with_records!(&part.tiles, records => size_of_val(&**records))).sum()
+        self.parts.iter().map(|part| part.tiles.bytes()).sum()
     }
 }
 
@@ -87,15 +92,22 @@ impl Part {
         let bytes = hosts.iter().flat_map(|host| host.bytes.chunks_exact(dtype.row_bytes(cols).max(1)));
         let rows = &Rows { dtype, cols, bytes: bytes.collect() };
         let tiles = match dtype {
-            DType::Q4_0 | DType::Q4_1 | DType::Q4K => Tiles::Nibbles(blocks(pool, rows)?),
-            DType::Q2K | DType::Q3K => Tiles::HalvedNibbles(blocks(pool, rows)?),
-            DType::Q5_0 | DType::Q5_1 | DType::Q5K => Tiles::Bytes(blocks(pool, rows)?),
-            DType::Q6K => Tiles::HalvedBytes(blocks(pool, rows)?),
-            DType::Q8_0 | DType::IQ4NL | DType::IQ4XS => Tiles::Signed(blocks(pool, rows)?),
-            DType::F16 | DType::BF16 if cols.is_multiple_of(Words::STEPS) => Tiles::Words(words(pool, rows)?),
-            DType::F32 | DType::F16 | DType::BF16 => Tiles::Floats(floats(pool, rows)?),
+            DType::Q4_0 => blocks::<Affine<Own, Raised<8>, Bits<4>, 1>>(pool, rows),
+            DType::Q4_1 => blocks::<Affine<Own, Own, Bits<4>, 1>>(pool, rows),
+            DType::Q5_0 => blocks::<Affine<Own, Raised<16>, Joined<Bits<4>, Bits<1>>, 1>>(pool, rows),
+            DType::Q5_1 => blocks::<Affine<Own, Own, Joined<Bits<4>, Bits<1>>, 1>>(pool, rows),
+            DType::Q8_0 => blocks::<Signed<Own, Bits<8>, 1>>(pool, rows),
+            DType::Q2K => blocks::<Affine<Stepped<2>, Stepped<2>, Bits<2>, 8>>(pool, rows),
+            DType::Q3K => blocks::<Affine<Stepped<2>, Raised<4>, Joined<Bits<2>, Bits<1>>, 8>>(pool, rows),
+            DType::Q4K => blocks::<Affine<Stepped<1>, Stepped<1>, Bits<4>, 8>>(pool, rows),
+            DType::Q5K => blocks::<Affine<Stepped<1>, Stepped<1>, Joined<Bits<4>, Bits<1>>, 8>>(pool, rows),
+            DType::Q6K => blocks::<Affine<Stepped<2>, Raised<32>, Joined<Bits<4>, Bits<2>>, 8>>(pool, rows),
+            DType::IQ4NL => blocks::<Signed<Own, Levels, 1>>(pool, rows),
+            DType::IQ4XS => blocks::<Signed<Stepped<1>, Levels, 8>>(pool, rows),
+            DType::F16 | DType::BF16 if cols.is_multiple_of(Words::STEPS) => words(pool, rows),
+            DType::F32 | DType::F16 | DType::BF16 => floats(pool, rows),
         };
-        Ok(Part { rows: rows.bytes.len(), tiles })
+        Ok(Part { rows: rows.bytes.len(), tiles: tiles? })
     }
 }
 
@@ -115,41 +127,38 @@ impl Rows<'_> {
     }
 }
 
-fn row_of<R: Record>(records: &[R], row: usize, out: &mut [f32]) {
-    let depth = out.len() / R::STEPS;
-    let group = &records[row / LANES * depth..][..depth];
-    for (record, values) in group.iter().zip(out.chunks_exact_mut(R::STEPS)) {
-        record.row(row % LANES, values);
-    }
-}
-
 /// One group of 16 host rows at a time, in parallel.
-fn groups<R: Record>(pool: &mut Pool, rows: &Rows, fill: impl Fn(usize, &[u8], &mut [R]) + Sync) -> Result<Slab<R>> {
-    let depth = rows.cols / R::STEPS;
+fn groups<R: Record>(
+    pool: &mut Pool,
+    rows: &Rows,
+    fill: impl Fn(usize, &[u8], &mut [R]) + Sync,
+) -> Result<Box<dyn Tiles>> {
+    let depth = rows.cols / (R::BLOCKS * R::STEPS);
     let mut records = Slab::zeros(rows.bytes.len().div_ceil(LANES) * depth)?;
     let mut groups: Vec<&mut [R]> = records.chunks_exact_mut(depth.max(1)).collect();
     pool.each(&mut groups, |i, group| {
         let rows = rows.bytes.iter().skip(i * LANES).take(LANES);
         rows.enumerate().for_each(|(r, bytes)| fill(r, bytes, group));
     });
-    Ok(records)
+    Ok(Box::new(records))
 }
 
-fn blocks<R: FromBlock>(pool: &mut Pool, rows: &Rows) -> Result<Slab<R>> {
+fn blocks<R: FromBlock>(pool: &mut Pool, rows: &Rows) -> Result<Box<dyn Tiles>> {
     groups(pool, rows, |row, bytes, group: &mut [R]| {
-        let blocks = Block::of_row(rows.dtype, bytes);
-        group.iter_mut().zip(blocks).for_each(|(record, block)| record.set(row, &block));
+        for (i, block) in Block::of_row(rows.dtype, bytes).enumerate() {
+            group[i / R::BLOCKS].set(row, i % R::BLOCKS, &block);
+        }
     })
 }
 
-fn words(pool: &mut Pool, rows: &Rows) -> Result<Slab<Words>> {
+fn words(pool: &mut Pool, rows: &Rows) -> Result<Box<dyn Tiles>> {
     groups(pool, rows, |row, bytes, group: &mut [Words]| {
         let values = rows.values(bytes);
         group.iter_mut().zip(values.chunks_exact(Words::STEPS)).for_each(|(record, v)| record.set(row, v));
     })
 }
 
-fn floats(pool: &mut Pool, rows: &Rows) -> Result<Slab<[f32; LANES]>> {
+fn floats(pool: &mut Pool, rows: &Rows) -> Result<Box<dyn Tiles>> {
     groups(pool, rows, |row, bytes, group: &mut [[f32; LANES]]| {
         group.iter_mut().zip(rows.values(bytes)).for_each(|(record, v)| record[row] = v);
     })

@@ -6,6 +6,7 @@
 
 mod attention;
 mod elementwise;
+mod factors;
 mod input;
 mod kv;
 mod level;
@@ -13,6 +14,7 @@ mod matmul;
 mod matrix;
 pub mod node;
 mod norm;
+mod planes;
 mod pool;
 mod roof;
 mod rope;

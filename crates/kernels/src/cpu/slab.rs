@@ -15,7 +15,7 @@ const HUGE: usize = 2 << 20;
 ///
 /// # Safety
 /// Both hold, and the alignment is at most that of a cache line.
-pub unsafe trait Plain: Copy + Send + Sync {}
+pub unsafe trait Plain: Copy + Send + Sync + 'static {}
 // SAFETY: numbers.
 unsafe impl Plain for f32 {}
 // SAFETY: numbers.

@@ -4,28 +4,27 @@
 //! can; [`Record::multiply`] is the only arithmetic of a product, so each row of y is one sum in one order. Integer
 //! sums within a record are exact.
 
+use super::factors::{Factor, Offset};
+use super::input::Word;
+use super::planes::Planes;
 use super::simd::{Simd, LANES};
 use super::slab::Plain;
-use crate::block::Block;
-use half::f16;
+use crate::block::{Block, BLOCK};
 
-/// One step of 16 rows along K.
+/// Some blocks of 16 rows along K.
 pub trait Record: Plain {
     /// How the input is fed: int8 blocks ([`Fed`]), blocks of 14 bits ([`Pair`]) or floats.
-    type Word: Copy + Send + Sync;
-    /// Words per record and token.
+    type Word: Word;
+    /// Words per block and token.
     const WORDS: usize;
-    /// Inputs (steps along K) per record.
+    /// Inputs (steps along K) per block.
     const STEPS: usize;
+    /// Blocks per record.
+    const BLOCKS: usize = 1;
 
-    /// `f[t] += record · x[t]` for each of the `T` tokens; `x` is `WORDS` rows. Reads the rows that `s` has lanes for.
-    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[Self::Word; T]], f: &mut [S::F; T]);
-    /// The same for all 16 rows, in as many goes as suit the level.
-    #[inline(always)]
-    fn accumulate<S: Simd, const T: usize>(&self, s: S, x: &[[Self::Word; T]], f: &mut [S::F; T]) {
-        s.accumulate(self, x, f);
-    }
-    /// The weights of row `row`, `STEPS` of them.
+    /// `f[t] += block · x[t]` for each of the `T` tokens; `x` is `WORDS` rows. Reads the rows that `s` has lanes for.
+    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[Self::Word; T]], f: &mut [S::F; T]);
+    /// The weights of row `row`, `BLOCKS · STEPS` of them.
     fn row(&self, row: usize, out: &mut [f32]);
 }
 
@@ -45,120 +44,46 @@ impl Fed {
     pub const SUM: usize = 11;
 }
 
-/// Small whole numbers with a scale and an offset for each of `H` parts of the 32: weight = scale · quant + offset.
+/// Quants 0 … 63 with scales and offsets: weight = scale · quant + offset.
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Affine<Q, const H: usize> {
-    scale: [[f16; LANES]; H],
-    offset: [[f16; LANES]; H],
-    quants: Q,
+#[repr(C, align(32))]
+pub struct Affine<F, O, P, const B: usize> {
+    scale: F,
+    offset: O,
+    quants: [P; B],
 }
 
-/// Quants 0 … 15. Byte 4r + j of plane p: row r, k = 4p + j in the low nibble, 16 + 4p + j in the high one.
-pub type Nibbles = [[u8; 4 * LANES]; 4];
-/// Quants 0 … 63. Byte 4r + j of plane p: row r, k = 4p + j.
-pub type Bytes = [[u8; 4 * LANES]; 8];
-
-/// 32 quants of 16 rows.
-pub trait Planes: Plain {
-    /// The largest quant that fits.
-    const MOST: u8;
-
-    /// Eight vectors; bytes 4r … 4r + 3 of vector p are row r, k = 4p … 4p + 3.
-    fn load<S: Simd>(&self, s: S) -> [S::B; 8];
-    /// The quant of a row at k.
-    fn get(&self, row: usize, k: usize) -> u8;
-    /// Writes the quant of a row at k, which was zero.
-    fn set(&mut self, row: usize, k: usize, quant: u8);
-}
-
-impl Planes for Nibbles {
-    const MOST: u8 = 15;
-
-    #[inline(always)]
-    fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
-        let mut w = [s.bytes(&self[0]); 8];
-        for p in 0..4 {
-            let packed = s.bytes(&self[p]);
-            (w[p], w[p + 4]) = (s.low(packed), s.high(packed));
-        }
-        w
-    }
-
-    fn get(&self, row: usize, k: usize) -> u8 {
-        self[k % 16 / 4][4 * row + k % 4] >> (k / 16 * 4) & 15
-    }
-
-    fn set(&mut self, row: usize, k: usize, quant: u8) {
-        self[k % 16 / 4][4 * row + k % 4] |= quant << (k / 16 * 4);
-    }
-}
-
-impl Planes for Bytes {
-    const MOST: u8 = 63;
-
-    #[inline(always)]
-    fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
-        let mut w = [s.bytes(&self[0]); 8];
-        for p in 1..8 {
-            w[p] = s.bytes(&self[p]);
-        }
-        w
-    }
-
-    fn get(&self, row: usize, k: usize) -> u8 {
-        self[k / 4][4 * row + k % 4]
-    }
-
-    fn set(&mut self, row: usize, k: usize, quant: u8) {
-        self[k / 4][4 * row + k % 4] = quant;
-    }
-}
-
-/// Signed bytes: Q8_0, IQ4_NL, IQ4_XS. Weight = scale · (byte − 128). 576 bytes.
+/// Quants −128 … 127 with scales: weight = scale · quant. The planes hold 128 more.
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub struct Signed {
-    scale: [f32; LANES],
-    /// Byte 4r + j of plane p: row r, k = 4p + j, plus 128.
-    planes: [[u8; 4 * LANES]; 8],
+#[repr(C, align(32))]
+pub struct Signed<F, P, const B: usize> {
+    scale: F,
+    quants: [P; B],
 }
 
-// SAFETY: arrays of numbers; all zeros are records of zero weights (but for the offset 128, whose scale is then 0).
-unsafe impl<Q: Planes, const H: usize> Plain for Affine<Q, H> {}
-// SAFETY: as above.
-unsafe impl Plain for Signed {}
+// SAFETY: arrays of numbers; all zeros are records of zero weights.
+unsafe impl<F: Factor, O: Offset, P: Planes, const B: usize> Plain for Affine<F, O, P, B> {}
+// SAFETY: as above, the scales of whatever quants being 0.
+unsafe impl<F: Factor, P: Planes, const B: usize> Plain for Signed<F, P, B> {}
 
-/// A record that a quantized block can be put into.
+/// A record that quantized blocks can be put into.
 pub trait FromBlock: Record {
-    /// Puts `block` into row `row`, which was zero.
-    fn set(&mut self, row: usize, block: &Block);
+    /// Puts `from` into row `row` of a block, which was zero.
+    fn set(&mut self, row: usize, block: usize, from: &Block);
 }
 
-impl<Q: Planes, const H: usize> FromBlock for Affine<Q, H> {
-    /// Quants below zero are raised, and the offset lowered by as much: a power of two, so that this costs no digit.
-    fn set(&mut self, row: usize, block: &Block) {
-        let least = block.quants.iter().copied().min().unwrap_or(0);
-        let centre = if least < 0 { least.unsigned_abs().next_power_of_two() as i8 } else { 0 };
-        for half in 0..H {
-            self.scale[half][row] = f16::from_f32(block.scale[half]);
-            let raised = f32::from(centre) * self.scale[half][row].to_f32();
-            self.offset[half][row] = f16::from_f32(block.offset[half] - raised);
-        }
-        for (k, &q) in block.quants.iter().enumerate() {
-            let quant = (q + centre) as u8;
-            debug_assert!(quant <= Q::MOST, "{quant}");
-            self.quants.set(row, k, quant);
-        }
+impl<F: Factor, O: Offset, P: Planes, const B: usize> FromBlock for Affine<F, O, P, B> {
+    fn set(&mut self, row: usize, block: usize, from: &Block) {
+        self.scale.set(row, block, &from.scale);
+        self.offset.set(row, block, &from.offset);
+        self.quants[block].set(row, &from.quants.map(|quant| (quant + O::RAISED) as u8));
     }
 }
 
-impl FromBlock for Signed {
-    fn set(&mut self, row: usize, block: &Block) {
-        self.scale[row] = block.scale[0];
-        for (i, &q) in block.quants.iter().enumerate() {
-            self.planes[i / 4][4 * row + i % 4] = (q as u8) ^ 0x80;
-        }
+impl<F: Factor, P: Planes, const B: usize> FromBlock for Signed<F, P, B> {
+    fn set(&mut self, row: usize, block: usize, from: &Block) {
+        self.scale.set(row, block, &from.scale);
+        self.quants[block].set(row, &from.quants.map(|quant| (quant as u8) ^ 0x80));
     }
 }
 
@@ -207,7 +132,7 @@ impl Record for Words {
     const STEPS: usize = 32;
 
     #[inline(always)]
-    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[Pair; T]], f: &mut [S::F; T]) {
+    fn multiply<S: Simd, const T: usize>(&self, s: S, _: usize, x: &[[Pair; T]], f: &mut [S::F; T]) {
         let x: &[[Pair; T]; Pair::WORDS] = x.try_into().expect("one block");
         let scale = s.load(&self.scale);
         let mut w = [s.pairs(&self.pairs[0]); 16];
@@ -251,18 +176,20 @@ fn affine<S: Simd>(s: S, c: S::I, scale: S::F, offset: S::F, x: (f32, f32), f: S
     s.mul_add(offset, s.splat(x.1), f)
 }
 
-impl<Q: Planes, const H: usize> Record for Affine<Q, H> {
+impl<F: Factor, O: Offset, P: Planes, const B: usize> Record for Affine<F, O, P, B> {
     type Word = i32;
     const WORDS: usize = Fed::WORDS;
-    const STEPS: usize = 32;
+    const STEPS: usize = BLOCK;
+    const BLOCKS: usize = B;
 
     #[inline(always)]
-    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
+    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let [w0, w1, w2, w3, w4, w5, w6, w7] = self.quants.load(s);
-        let (low, high, most) = ([w0, w1, w2, w3], [w4, w5, w6, w7], i32::from(Q::MOST));
-        let (scale, offset) = (s.load_f16(&self.scale[0]), s.load_f16(&self.offset[0]));
-        if H == 1 {
+        let [w0, w1, w2, w3, w4, w5, w6, w7] = self.quants[block].load(s);
+        let (low, high, most) = ([w0, w1, w2, w3], [w4, w5, w6, w7], i32::from(P::MOST));
+        let scale = self.scale.load(s, block, 0);
+        let offset = self.offset.load(s, scale, block, 0);
+        if F::HALVES == 1 {
             for t in 0..T {
                 let (low, high) = (s.dots(low, at(x, t, 0), most), s.dots(high, at(x, t, 4), most));
                 let x = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]));
@@ -270,7 +197,8 @@ impl<Q: Planes, const H: usize> Record for Affine<Q, H> {
             }
             return;
         }
-        let (scale2, offset2) = (s.load_f16(&self.scale[H - 1]), s.load_f16(&self.offset[H - 1]));
+        let scale2 = self.scale.load(s, block, 1);
+        let offset2 = self.offset.load(s, scale2, block, 1);
         for t in 0..T {
             let (low, high) = (s.dots(low, at(x, t, 0), most), s.dots(high, at(x, t, 4), most));
             let (step, all, first) = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]), float(x[Fed::FIRST][t]));
@@ -280,26 +208,29 @@ impl<Q: Planes, const H: usize> Record for Affine<Q, H> {
     }
 
     fn row(&self, row: usize, out: &mut [f32]) {
-        for (k, y) in out.iter_mut().enumerate() {
-            let half = k / 16 * H / 2;
-            let (scale, offset) = (self.scale[half][row].to_f32(), self.offset[half][row].to_f32());
-            *y = scale * f32::from(self.quants.get(row, k)) + offset;
+        for (i, y) in out.iter_mut().enumerate() {
+            let (block, k) = (i / BLOCK, i % BLOCK);
+            let half = k / 16 * F::HALVES / 2;
+            let scale = self.scale.get(row, block, half);
+            *y = scale * f32::from(self.quants[block].get(row, k)) + self.offset.get(row, scale, block, half);
         }
     }
 }
 
-impl Record for Signed {
+impl<F: Factor, P: Planes, const B: usize> Record for Signed<F, P, B> {
     type Word = i32;
     const WORDS: usize = Fed::WORDS;
-    const STEPS: usize = 32;
+    const STEPS: usize = BLOCK;
+    const BLOCKS: usize = B;
 
     #[inline(always)]
-    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[i32; T]], f: &mut [S::F; T]) {
+    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let scale = s.load(&self.scale);
-        let mut w = [s.signed(s.bytes(&self.planes[0])); 8];
-        for (w, plane) in w.iter_mut().zip(&self.planes) {
-            *w = s.signed(s.bytes(plane));
+        let scale = self.scale.load(s, block, 0);
+        let planes = self.quants[block].load(s);
+        let mut w = [s.signed(planes[0]); 8];
+        for (w, plane) in w.iter_mut().zip(planes) {
+            *w = s.signed(plane);
         }
         for t in 0..T {
             let (mut low, mut high) = (s.splat_i(-S::BIAS * x[Fed::SUM][t]), s.splat_i(0));
@@ -314,7 +245,9 @@ impl Record for Signed {
 
     fn row(&self, row: usize, out: &mut [f32]) {
         for (i, y) in out.iter_mut().enumerate() {
-            *y = self.scale[row] * f32::from((self.planes[i / 4][4 * row + i % 4] ^ 0x80) as i8);
+            let (block, k) = (i / BLOCK, i % BLOCK);
+            let quant = (self.quants[block].get(row, k) ^ 0x80) as i8;
+            *y = self.scale.get(row, block, 0) * f32::from(quant);
         }
     }
 }
@@ -326,7 +259,7 @@ impl Record for [f32; LANES] {
     const STEPS: usize = 1;
 
     #[inline(always)]
-    fn multiply<S: Simd, const T: usize>(&self, s: S, x: &[[f32; T]], f: &mut [S::F; T]) {
+    fn multiply<S: Simd, const T: usize>(&self, s: S, _: usize, x: &[[f32; T]], f: &mut [S::F; T]) {
         let w = s.load(self);
         for t in 0..T {
             f[t] = s.mul_add(w, s.splat(x[0][t]), f[t]);

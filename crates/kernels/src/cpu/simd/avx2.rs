@@ -78,12 +78,12 @@ fn dots8(w: [__m256i; 4], x: [__m256i; 4], most: i32) -> __m256i {
     _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones))
 }
 
-/// Asks for the cache lines of `value`, in the second-level cache: what is asked for ahead of time is more than the first
+/// Asks for a part of the cache lines of `value`, in the second-level cache: what is asked for ahead of time is more than the first
 /// level holds beside what is in use. Into the first level, 16 rows of Q8_0 take 1.28 times as long.
 #[inline(always)]
-pub(super) fn prefetch<T>(value: &T) {
-    let start: *const i8 = std::ptr::from_ref(value).cast();
-    for line in (0..size_of::<T>()).step_by(64) {
+pub(super) fn prefetch<T>(value: &T, part: usize, parts: usize) {
+    let (start, share): (*const i8, _) = (std::ptr::from_ref(value).cast(), size_of::<T>() / parts);
+    for line in (part * share..(part + 1) * share).step_by(64) {
         // SAFETY: a hint that reads nothing; the instruction is part of every x86-64.
         unsafe { _mm_prefetch(start.wrapping_add(line), _MM_HINT_T1) };
     }
@@ -120,8 +120,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, value: &T) {
-        prefetch(value);
+    fn prefetch<T>(self, value: &T, part: usize, parts: usize) {
+        prefetch(value, part, parts);
     }
 
     intrinsics! {
@@ -134,6 +134,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
             let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x[8..].as_ptr().cast()));
             [_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))]
+        }
+        fn load_i8(self, x: &[i8; LANES]) -> Two<__m256> {
+            let x = _mm_loadu_si128(x.as_ptr().cast());
+            let (low, high) = (_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x)));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
         }
         fn store(self, v: Two<__m256>, out: &mut [f32; LANES]) -> () {
             _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
@@ -205,13 +210,18 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn bytes(self, x: &[u8; 4 * LANES]) -> Two<__m256i> {
             [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())]
         }
-        fn low(self, v: Two<__m256i>) -> Two<__m256i> {
-            let mask = _mm256_set1_epi8(15);
-            [_mm256_and_si256(v[0], mask), _mm256_and_si256(v[1], mask)]
+        fn bits(self, v: Two<__m256i>, at: usize, count: usize) -> Two<__m256i> {
+            let (at, mask) = (_mm_cvtsi64_si128(at as i64), _mm256_set1_epi8((255 >> (8 - count)) as i8));
+            [_mm256_and_si256(_mm256_srl_epi16(v[0], at), mask), _mm256_and_si256(_mm256_srl_epi16(v[1], at), mask)]
         }
-        fn high(self, v: Two<__m256i>) -> Two<__m256i> {
-            let mask = _mm256_set1_epi8(15);
-            [_mm256_and_si256(_mm256_srli_epi16(v[0], 4), mask), _mm256_and_si256(_mm256_srli_epi16(v[1], 4), mask)]
+        fn join(self, low: Two<__m256i>, high: Two<__m256i>, at: usize) -> Two<__m256i> {
+            let at = _mm_cvtsi64_si128(at as i64);
+            let high = [_mm256_sll_epi16(high[0], at), _mm256_sll_epi16(high[1], at)];
+            [_mm256_or_si256(low[0], high[0]), _mm256_or_si256(low[1], high[1])]
+        }
+        fn lookup(self, table: &[u8; 16], v: Two<__m256i>) -> Two<__m256i> {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            [_mm256_shuffle_epi8(table, v[0]), _mm256_shuffle_epi8(table, v[1])]
         }
         fn dot(self, acc: Two<__m256i>, w: Two<__m256i>, x: i32) -> Two<__m256i> {
             let x = _mm256_set1_epi32(x);

@@ -119,8 +119,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, value: &T) {
-        super::avx2::prefetch(value);
+    fn prefetch<T>(self, value: &T, part: usize, parts: usize) {
+        super::avx2::prefetch(value, part, parts);
     }
 
     intrinsics! {
@@ -130,6 +130,9 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn load_f16(self, x: &[f16; LANES]) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
         fn load_bf16(self, x: &[bf16; LANES]) -> __m512 {
             _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast())), 16))
+        }
+        fn load_i8(self, x: &[i8; LANES]) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast())))
         }
         fn store(self, v: __m512, out: &mut [f32; LANES]) -> () { _mm512_storeu_ps(out.as_mut_ptr(), v) }
         fn to_f16(self, v: __m512) -> [f16; LANES] {
@@ -187,8 +190,16 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
 
         fn bytes(self, x: &[u8; 4 * LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }
-        fn low(self, v: __m512i) -> __m512i { _mm512_and_si512(v, _mm512_set1_epi8(15)) }
-        fn high(self, v: __m512i) -> __m512i { _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)) }
+        fn bits(self, v: __m512i, at: usize, count: usize) -> __m512i {
+            let shifted = _mm512_srl_epi16(v, _mm_cvtsi64_si128(at as i64));
+            _mm512_and_si512(shifted, _mm512_set1_epi8((255 >> (8 - count)) as i8))
+        }
+        fn join(self, low: __m512i, high: __m512i, at: usize) -> __m512i {
+            _mm512_or_si512(low, _mm512_sll_epi16(high, _mm_cvtsi64_si128(at as i64)))
+        }
+        fn lookup(self, table: &[u8; 16], v: __m512i) -> __m512i {
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v)
+        }
         fn dot(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
             let x = _mm512_set1_epi32(x);
             if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { dot_small(acc, w, x, 1) }

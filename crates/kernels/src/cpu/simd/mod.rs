@@ -70,6 +70,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, x: &[f16; LANES]) -> Self::F;
     /// 16 upper halves, widened.
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::F;
+    /// 16 small integers.
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F;
     /// Writes 16 values.
     fn store(self, v: Self::F, out: &mut [f32; LANES]);
     /// The nearest halves.
@@ -112,10 +114,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// 64 bytes; lane r is bytes 4r … 4r + 3.
     fn bytes(self, x: &[u8; 4 * LANES]) -> Self::B;
-    /// The low nibble of each byte.
-    fn low(self, v: Self::B) -> Self::B;
-    /// The high nibble of each byte.
-    fn high(self, v: Self::B) -> Self::B;
+    /// `count` bits of each byte, from bit `at` on; both are constants where this is called.
+    fn bits(self, v: Self::B, at: usize, count: usize) -> Self::B;
+    /// `low + high · 2ᵃᵗ` of bytes whose bits do not meet.
+    fn join(self, low: Self::B, high: Self::B, at: usize) -> Self::B;
+    /// `table[v]` of each byte, 0 … 15.
+    fn lookup(self, table: &[u8; 16], v: Self::B) -> Self::B;
     /// `acc + Σ w x` over the four bytes of each lane, w in 0 … 127, x the four bytes of `x` in −127 … 127.
     fn dot(self, acc: Self::I, w: Self::B, x: i32) -> Self::I;
     /// The sum of four such, w at most `most`, itself at most 63.
@@ -141,10 +145,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.dot_pairs(acc, a, *b)
     }
 
-    /// `f[t] += record · x[t]`; a level may do this for some rows of the record at a time.
+    /// [`Record::multiply`]; a level may do this for some rows of the record at a time.
     #[inline(always)]
-    fn accumulate<R: Record, const T: usize>(self, record: &R, x: &[[R::Word; T]], f: &mut [Self::F; T]) {
-        record.multiply(self, x, f);
+    fn accumulate<R: Record, const T: usize>(self, record: &R, block: usize, x: &[[R::Word; T]], f: &mut [Self::F; T]) {
+        record.multiply(self, block, x, f);
     }
 
     /// Whether any lane of `v` is larger than that of `limit`.
@@ -153,9 +157,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.largest(self.sub(v, limit)) > 0.0
     }
 
-    /// Asks for the cache lines of `value` ahead of time.
+    /// Asks for one of `parts` parts of the cache lines of `value` ahead of time.
     #[inline(always)]
-    fn prefetch<T>(self, _value: &T) {}
+    fn prefetch<T>(self, _value: &T, _part: usize, _parts: usize) {}
 
     /// All lanes 0.
     #[inline(always)]

@@ -172,14 +172,14 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
 
     /// A record's weights fill the registers, so that a quarter of its rows is multiplied with all tokens at a time.
     #[inline(always)]
-    fn accumulate<W: Record, const T: usize>(self, record: &W, x: &[[W::Word; T]], f: &mut [Self::F; T]) {
+    fn accumulate<W: Record, const T: usize>(self, record: &W, block: usize, x: &[[W::Word; T]], f: &mut [Self::F; T]) {
         for i in 0..R {
             let part = Neon::<DOT, 1> { first: self.first + i };
             let mut sums = [part.zero(); T];
             for t in 0..T {
                 sums[t] = [f[t][i]];
             }
-            record.multiply(part, x, &mut sums);
+            record.multiply(part, block, x, &mut sums);
             for t in 0..T {
                 f[t][i] = sums[t][0];
             }
@@ -206,6 +206,13 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
                 vshll_n_u16::<16>(vld1_u16(self.part(x, i).cast()))
             });
             each!(self.zero(), i => vreinterpretq_f32_u32(upper[i]))
+        }
+        fn load_i8(self, x: &[i8; LANES]) -> [float32x4_t; R] {
+            each!(self.zero(), i => {
+                let four: *const i32 = self.part(x, i).cast();
+                let bytes = vreinterpret_s8_s32(vdup_n_s32(four.read_unaligned()));
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+            })
         }
         fn store(self, v: [float32x4_t; R], out: &mut [f32; LANES]) -> () {
             for i in 0..R {
@@ -283,9 +290,16 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
         fn bytes(self, x: &[u8; 4 * LANES]) -> [int8x16_t; R] {
             each!([vdupq_n_s8(0); R], i => vld1q_s8(self.part(x, i).cast()))
         }
-        fn low(self, v: [int8x16_t; R]) -> [int8x16_t; R] { each!(v, i => vandq_s8(v[i], vdupq_n_s8(15))) }
-        fn high(self, v: [int8x16_t; R]) -> [int8x16_t; R] {
-            each!(v, i => vreinterpretq_s8_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s8(v[i]))))
+        fn bits(self, v: [int8x16_t; R], at: usize, count: usize) -> [int8x16_t; R] {
+            let (down, mask) = (vdupq_n_s8(-(at as i8)), vdupq_n_u8(255 >> (8 - count)));
+            each!(v, i => vreinterpretq_s8_u8(vandq_u8(vshlq_u8(vreinterpretq_u8_s8(v[i]), down), mask)))
+        }
+        fn join(self, low: [int8x16_t; R], high: [int8x16_t; R], at: usize) -> [int8x16_t; R] {
+            each!(low, i => vorrq_s8(low[i], vshlq_s8(high[i], vdupq_n_s8(at as i8))))
+        }
+        fn lookup(self, table: &[u8; 16], v: [int8x16_t; R]) -> [int8x16_t; R] {
+            let table = vld1q_s8(table.as_ptr().cast());
+            each!(v, i => vqtbl1q_s8(table, vreinterpretq_u8_s8(v[i])))
         }
         fn dot(self, acc: [int32x4_t; R], w: [int8x16_t; R], x: i32) -> [int32x4_t; R] {
             each!(acc, i => if DOT { dot4(acc[i], w[i], x) } else { dot4_by_pairs(acc[i], w[i], x) })

@@ -64,6 +64,10 @@ impl Simd for Scalar {
         x.map(|v| f32::from_bits(u32::from(v.to_bits()) << 16))
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> F {
+        x.map(f32::from)
+    }
+    #[inline(always)]
     fn store(self, v: F, out: &mut [f32; LANES]) {
         *out = v;
     }
@@ -163,12 +167,16 @@ impl Simd for Scalar {
         *x
     }
     #[inline(always)]
-    fn low(self, v: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
-        v.map(|b| b & 15)
+    fn bits(self, v: [u8; 4 * LANES], at: usize, count: usize) -> [u8; 4 * LANES] {
+        v.map(|b| b >> at & 255 >> (8 - count))
     }
     #[inline(always)]
-    fn high(self, v: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
-        v.map(|b| b >> 4)
+    fn join(self, low: [u8; 4 * LANES], high: [u8; 4 * LANES], at: usize) -> [u8; 4 * LANES] {
+        from_fn(|i| low[i] | high[i] << at)
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[u8; 16], v: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        v.map(|b| table[usize::from(b & 15)])
     }
     #[inline(always)]
     fn dot(self, acc: [i32; LANES], w: [u8; 4 * LANES], x: i32) -> [i32; LANES] {
