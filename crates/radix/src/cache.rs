@@ -216,6 +216,8 @@ impl PrefixCache {
         if !self.tree[lease.node].children.is_empty() {
             self.pool.give(self.tree.take_tail(lease.node).as_slice());
         }
+        // Nothing may be left below the root of its namespace.
+        self.tree.trim(lease.node);
         lease.released = true;
     }
 

@@ -27,15 +27,14 @@ impl PrefixCache {
         let cached = self.tree.walk().flat_map(|(id, _)| self.tree[id].owned().iter().map(|&page| (page, "the tree")));
         let leased =
             leases.iter().flat_map(|l| l.pages[l.gone.max(l.n_cached())..].iter().map(|&page| (page, "a lease")));
-        let mut places = HashMap::new();
+        let mut places = vec![None; self.pool.total()];
         for (page, place) in free.chain(cached).chain(leased) {
-            let other = places.insert(page, place);
+            let known = places.get_mut(page.0 as usize);
+            let other = known.unwrap_or_else(|| panic!("page {} in {place} was never made", page.0)).replace(place);
             assert!(other.is_none(), "page {} is in {place} and in {}", page.0, other.unwrap_or_default());
         }
-        for page in 0..self.pool.total() as u32 {
-            assert!(places.contains_key(&PageId(page)), "page {page} is nowhere: neither free, nor cached, nor leased");
-        }
-        assert_eq!(places.len(), self.pool.total(), "there are pages that were never made");
+        let nowhere = places.iter().position(Option::is_none);
+        assert!(nowhere.is_none(), "page {nowhere:?} is nowhere: neither free, nor cached, nor leased");
     }
 
     fn check_nodes(&self) {
@@ -43,9 +42,14 @@ impl PrefixCache {
             let node = &self.tree[id];
             match node.parent {
                 Some(parent) => self.check_child(id, node, &self.tree[parent]),
-                None => assert!(node.tokens.is_empty() && node.pages.is_empty(), "{id:?} is a root with tokens"),
+                None => self.check_root(id, node),
             }
         }
+    }
+
+    fn check_root(&self, id: NodeId, node: &Node) {
+        assert!(node.tokens.is_empty() && node.pages.is_empty(), "{id:?} is a root with tokens");
+        assert!(node.leases > 0 || !node.children.is_empty(), "{id:?} is a root that nobody needs");
     }
 
     fn check_child(&self, id: NodeId, node: &Node, parent: &Node) {
@@ -89,11 +93,11 @@ impl PrefixCache {
         let mut pins: HashMap<NodeId, u32> = HashMap::new();
         for lease in leases {
             let from = lease.pinned_from * PAGE;
-            for id in self.ancestors(lease.node).take_while(|&id| self.tree[id].start >= from) {
+            for id in self.tree.path(lease.node).take_while(|&id| self.tree[id].start >= from) {
                 *pins.entry(id).or_default() += 1;
             }
             let cut =
-                self.ancestors(lease.node).find(|&id| (self.tree[id].start + 1..self.tree[id].end()).contains(&from));
+                self.tree.path(lease.node).find(|&id| (self.tree[id].start + 1..self.tree[id].end()).contains(&from));
             assert!(cut.is_none(), "{lease:?} pins from page {} on, inside of {cut:?}", lease.pinned_from);
         }
         for (id, _) in self.tree.walk() {
@@ -127,12 +131,7 @@ impl PrefixCache {
 
     /// Whether `tokens` begin with the tokens on the path to `id`.
     pub(crate) fn spells(&self, id: NodeId, tokens: &[Token]) -> bool {
-        self.ancestors(id).map(|id| &self.tree[id]).all(|node| tokens[..node.end()].ends_with(&node.tokens))
-    }
-
-    /// The path from `id` up to the root.
-    pub(crate) fn ancestors(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        self.tree.path(id)
+        self.tree.path(id).map(|id| &self.tree[id]).all(|node| tokens[..node.end()].ends_with(&node.tokens))
     }
 }
 

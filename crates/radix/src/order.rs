@@ -13,7 +13,7 @@ impl PrefixCache {
     /// `dfs-weight`.) Matches of nothing come last. The matches must have been found since the cache last changed.
     pub fn depth_first(&self, matches: &[Match]) -> Vec<usize> {
         let mut weights: HashMap<NodeId, usize> = HashMap::new();
-        for id in matches.iter().filter_map(|found| found.node).flat_map(|node| self.ancestors(node)) {
+        for id in matches.iter().filter_map(|found| found.node).flat_map(|node| self.tree.path(node)) {
             *weights.entry(id).or_default() += 1;
         }
         let mut children: HashMap<Option<NodeId>, Vec<NodeId>> = HashMap::new();

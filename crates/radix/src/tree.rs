@@ -194,7 +194,7 @@ impl Tree {
         self.roots.get(&namespace).copied()
     }
 
-    /// The root of `namespace`, made if it is new. An unused root is evicted like any leaf.
+    /// The root of `namespace`, made if it is new. It stays as long as a lease or a run of tokens begins there.
     pub fn root(&mut self, namespace: u64) -> NodeId {
         self.find_root(namespace).unwrap_or_else(|| {
             let id = self.insert(Node { namespace, ..Node::default() });
@@ -417,13 +417,14 @@ impl Tree {
         node
     }
 
-    /// Drops the last tokens of a leaf if the page that held them went with what hung below.
-    fn trim(&mut self, id: NodeId) {
-        let Node { start, .. } = self[id];
-        let end = self[id].end() / PAGE * PAGE;
-        if end == self[id].end() || !self[id].children.is_empty() || self[id].tail().is_some() {
+    /// Drops the last tokens of a leaf that nobody leases if the page that held them went with what hung below, and the leaf
+    /// if it has no others.
+    pub fn trim(&mut self, id: NodeId) {
+        let node = &self[id];
+        if node.leases > 0 || !node.children.is_empty() || node.tail().is_some() {
             return;
         }
+        let (start, end) = (node.start, node.end() / PAGE * PAGE);
         if end > start {
             self.update(id, |node| node.tokens.truncate(end - start));
         } else {

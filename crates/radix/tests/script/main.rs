@@ -23,7 +23,6 @@ fn nothing_is_known_at_first() {
         a: pages [0, 1]
         namespace 0 leases 1
         free 2 cached 0 leased 2
-        namespace 0
         free 4 cached 0 leased 0",
     );
 }
