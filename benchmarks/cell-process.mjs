@@ -45,7 +45,7 @@ async function bySessions({ load }, { modelPath, vocabularyPath, threads, size, 
   const began = peer.isColdUntilAsked ? 0 : performance.now();
   const { wallSeconds, served } = await serve(peer.generate, phases, streams);
   const othersCpu = cpu.shareOfOthers();
-  const run = { wallSeconds, served };
+  const run = { wallSeconds, served, schedulingShare: peer.schedulingShare?.() };
   const peak = peer.peakRssMiB ? peer.peakRssMiB() : peakRssMiB(peer.pid);
   await peer.close();
   return {

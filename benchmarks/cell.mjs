@@ -20,6 +20,7 @@
  * @property {number | null} [peakRssMiB]  of the whole process, pages of a mapped model file included
  * @property {number | null} othersCpu  share of the machine's CPU time that went to other processes meanwhile
  * @property {number} [oracleHitRate]  of the same requests, see `oracle.mjs`
+ * @property {number} [schedulingShare]  see `Peer`
  * @property {number} [firstTokenSeconds]  of a cold workload: since the process began
  * @property {number} [beyondModelMiB]     of a cold workload: peak RSS without the model's file and the KV cache
  * @property {import('./sessions.mjs').Served[]} served  empty for a program that is its own benchmark

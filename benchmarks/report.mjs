@@ -17,6 +17,7 @@ const columns = [
   ['TTFT p50 / p99 ms', of(({ ttftP50Ms, ttftP99Ms }) => pair(ttftP50Ms, ttftP99Ms))],
   ['inter-token p50 / p99 ms', of(({ interTokenP50Ms, interTokenP99Ms }) => pair(interTokenP50Ms, interTokenP99Ms))],
   ['prompt from cache, of ideal', of(({ hitRate, oracleHitRate }) => cached(hitRate, oracleHitRate))],
+  ['scheduling', of(({ schedulingShare }) => fine(schedulingShare))],
   ['constraint costs', of(({ constraintOverhead }) => percent(constraintOverhead))],
   ['after the long prefix', of(({ longPrefixShare }) => percent(longPrefixShare))],
   ['valid', of(({ validShare }) => percent(validShare))],
@@ -88,6 +89,10 @@ function cached(rate, ideal) {
 
 function percent(share) {
   return isMissing(share) ? '' : `${Math.round(share * 100)} %`;
+}
+
+function fine(share) {
+  return isMissing(share) ? '' : `${number(100 * share)} %`;
 }
 
 /** Three digits below 100, thousands with a comma; nothing for what was not measured. */

@@ -57,6 +57,7 @@ export function figures({ served, ...run }) {
     interTokenP99Ms: percentile(all, 0.99),
     hitRate: hitRate(served),
     oracleHitRate: run.oracleHitRate,
+    schedulingShare: run.schedulingShare,
     constraintOverhead: constrained.length ? mean(gaps(constrained)) / mean(gaps(free)) - 1 : null,
     longPrefixShare: longPrefixShare(served),
     validShare: constrained.length ? mean(constrained.map(isValid)) : null,

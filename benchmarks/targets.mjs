@@ -58,6 +58,7 @@ const targets = [
   times('W4', 2, { streams: 1 }),
   ...[8, 32].map((streams) => times('W4', 4, { streams })),
   ...['W1', 'W2', 'W3', 'W6', 'W7', 'W8', 'W9'].map((workload) => ({ workload, ...ideal })),
+  { workload: 'W4', says: 'of step time for scheduling', value: figure('schedulingShare'), atMost: 0.003 },
   ...latency('W1'),
   ...latency('W4'),
   ...prefill('prefill-512'),

@@ -17,6 +17,7 @@
  * @property {number} [pid]  the process that computes, where it is not this one
  * @property {boolean} [isColdUntilAsked]  whether each generation is a process of its own
  * @property {() => number | null} [peakRssMiB]  of that process
+ * @property {() => number} [schedulingShare]  of the time of all steps: what is neither the model nor handing over
  *
  * @typedef {object} Measured
  * @property {string} version

@@ -29,8 +29,18 @@ export async function load(modelPath, { threads, streams, contextLength, cacheTo
     version,
     device: engine.model.device,
     generate: (request) => generate(engine, request),
+    schedulingShare: () => schedulingShare(engine.stats()),
     close: () => engine.close(),
   };
+}
+
+/**
+ * Queue, matching, leases, plan, text and insertion, as a share of the time of all steps: more than the cache costs.
+ * @param {any} stats
+ */
+function schedulingShare({ admitSeconds, scheduleSeconds, runSeconds, commitSeconds, emitSeconds }) {
+  const scheduling = admitSeconds + scheduleSeconds + commitSeconds;
+  return scheduling / (scheduling + runSeconds + emitSeconds);
 }
 
 /**

@@ -21,6 +21,7 @@ test('every workload runs quick', { skip: isBuilt ? false : 'the package is not 
   assert.deepEqual(Object.keys(medians), Object.keys(workloads));
   for (const [id, { tokensPerSecond }] of Object.entries(medians)) assert.ok(tokensPerSecond > 0, id);
   for (const id of ['W1', 'W7', 'W8']) assert.ok(medians[id].hitRate >= 0.96 * medians[id].oracleHitRate, id);
+  assert.ok(medians.W4.schedulingShare > 0 && medians.W4.schedulingShare < 1);
   assert.equal(medians.W5.validShare, 1);
   assert.ok(medians.cold.firstTokenSeconds > 0 && medians.cold.beyondModelMiB > 0);
 });
