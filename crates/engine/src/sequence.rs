@@ -460,15 +460,15 @@ impl Sequence {
         self.finish.get_or_insert_with(|| FinishReason::failed(error));
     }
 
-    /// Ends the sequence, unless a stop string in the last text does so first. What an abort cuts inside a character is
-    /// not shown.
+    /// Ends the sequence, unless a stop string in the last text does so first. What an abort cuts inside a character, or where
+    /// a stop string may begin, is not shown: the text is the beginning of what it would have been.
     pub fn end(&mut self, reason: FinishReason) {
         if reason != FinishReason::Aborted {
             let rest = self.text.finish();
             self.stop_or_show(&rest);
+            let held = self.stops.finish();
+            self.event.text.push_str(&held);
         }
-        let held = self.stops.finish();
-        self.event.text.push_str(&held);
         self.finish.get_or_insert(reason);
     }
 

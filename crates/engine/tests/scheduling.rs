@@ -311,6 +311,31 @@ fn an_abort_at_any_point_gives_back_its_pages() {
     }
 }
 
+/// What an aborted request was told is the beginning of its text, also where the next tokens would have completed a stop
+/// string.
+#[test]
+fn an_abort_does_not_show_what_may_begin_a_stop_string() {
+    let mut ask = plain(counting(20), 12, 0);
+    let text = Stage::fake().alone(&ask).text;
+    let (middle, _) = text.char_indices().nth(text.chars().count() / 2).expect("a text");
+    let (shown, stop) = text.split_at(middle);
+    ask.stop = vec![stop.into()];
+    for after in 1.. {
+        let mut hand = Hand::new(|_| {});
+        let id = hand.push(&ask);
+        let mut events: Vec<_> = (0..after).flat_map(|_| hand.step().1).collect();
+        let end = hand.scheduler.abort(id);
+        let is_open = end.is_some();
+        events.extend(end);
+        let told: String = events.into_iter().map(|event| event.text).collect();
+        assert!(shown.starts_with(&told), "{told:?} after {after} steps, {shown:?} in all");
+        if !is_open {
+            assert_eq!(told, shown);
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_full_queue_refuses() {
     let mut hand = Hand::new(|limits| (limits.max_queued, limits.max_running) = (1, 1));
