@@ -18,7 +18,6 @@ pub struct PrefixCache {
     pub(crate) tree: Tree,
     /// Pages that a lease may hold behind its window before they are given back: an eighth of the window.
     slack: usize,
-    evicted_pages: usize,
     evicted_tokens: usize,
 }
 
@@ -97,8 +96,6 @@ pub struct Stats {
     pub evictable: usize,
     /// Tokens in the tree.
     pub cached_tokens: usize,
-    /// Pages evicted since the cache was made.
-    pub evicted_pages: usize,
     /// Tokens evicted since the cache was made.
     pub evicted_tokens: usize,
 }
@@ -113,7 +110,7 @@ impl PrefixCache {
     /// What no lease sees may be evicted though prefixes go on below it, and a match must end where its window is whole.
     pub fn with_window(n_pages: u32, window: usize) -> Self {
         let (pool, tree, slack) = (PagePool::new(n_pages), Tree::new(window), window.div_ceil(8 * PAGE));
-        PrefixCache { pool, tree, slack, evicted_pages: 0, evicted_tokens: 0 }
+        PrefixCache { pool, tree, slack, evicted_tokens: 0 }
     }
 
     /// The longest cached prefix of `tokens` in `namespace`. Changes nothing, not even what is evicted next.
@@ -211,7 +208,7 @@ impl PrefixCache {
     pub fn release(&mut self, mut lease: Lease) {
         let above = self.tree.above_page(lease.node, lease.pinned_from);
         self.tree.unpin(lease.node, above);
-        self.pool.give(&lease.pages[lease.gone.max(lease.n_cached())..]);
+        self.pool.give(lease.private());
         // Others went on below, with the same rows in pages of their own.
         if !self.tree[lease.node].children.is_empty() {
             self.pool.give(self.tree.take_tail(lease.node).as_slice());
@@ -226,7 +223,6 @@ impl PrefixCache {
     pub fn evict(&mut self, n_pages: usize) -> usize {
         let before = self.tree.totals().tokens;
         let freed = self.tree.evict(n_pages, &mut self.pool);
-        self.evicted_pages += freed;
         self.evicted_tokens += before - self.tree.totals().tokens;
         freed
     }
@@ -252,7 +248,6 @@ impl PrefixCache {
             leased: total - free - totals.pages,
             evictable: totals.pages - totals.pinned,
             cached_tokens: totals.tokens,
-            evicted_pages: self.evicted_pages,
             evicted_tokens: self.evicted_tokens,
         }
     }
@@ -326,6 +321,11 @@ impl Lease {
     /// Pages that the tree owns or owned.
     pub(crate) fn n_cached(&self) -> usize {
         self.committed.div_ceil(PAGE)
+    }
+
+    /// Pages of its own.
+    pub(crate) fn private(&self) -> &[PageId] {
+        &self.pages[self.gone.max(self.n_cached())..]
     }
 
     /// Tokens that the pages have room for.

@@ -25,8 +25,7 @@ impl PrefixCache {
     fn check_places(&self, leases: &[&Lease]) {
         let free = self.pool.free().iter().map(|&page| (page, "the free list"));
         let cached = self.tree.walk().flat_map(|(id, _)| self.tree[id].owned().iter().map(|&page| (page, "the tree")));
-        let leased =
-            leases.iter().flat_map(|l| l.pages[l.gone.max(l.n_cached())..].iter().map(|&page| (page, "a lease")));
+        let leased = leases.iter().flat_map(|lease| lease.private().iter().map(|&page| (page, "a lease")));
         let mut places = vec![None; self.pool.total()];
         for (page, place) in free.chain(cached).chain(leased) {
             let known = places.get_mut(page.0 as usize);

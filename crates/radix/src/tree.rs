@@ -42,7 +42,7 @@ pub struct Node {
     /// Leases ever acquired with a match that runs through this node or ends in it.
     pub hits: u64,
     /// Verbs that pinned or released something before this node was last pinned or released.
-    pub last_used: u64,
+    pub(crate) last_used: u64,
 }
 
 impl Node {
