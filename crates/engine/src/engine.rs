@@ -107,10 +107,7 @@ impl Engine {
         let (scheduler, times) = (Scheduler::new(limits, tokenizer), StageTimes::default());
         let steps = Steps { scheduler, runner, sink, times, board: board.clone() };
         steps.publish();
-        let threads = vec![
-            spawn("sglang-front", move || front.run(&called)),
-            spawn("sglang-loop", move || steps.run(&commanded)),
-        ];
+        let threads = vec![front.start(called), spawn("sglang-loop", move || steps.run(&commanded))];
         Engine { calls, board, threads }
     }
 

@@ -2,7 +2,7 @@
 //! away from the caller's thread and from the loop.
 
 use crate::error::{panic_message, Error, Result};
-use crate::grammar::Grammars;
+use crate::grammar::{spawn_large, Grammars};
 use crate::image::{Placed, Sight};
 use crate::request::{check_tokens, Prompt, Request, RequestId, DEFAULT_NEW_TOKENS, UNLIMITED};
 use crate::scheduler::Scheduler;
@@ -11,6 +11,7 @@ use crate::text::Tokenizer;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// What the loop thread does with the scheduler between two steps, or with the reason why there is none any more. It
 /// gives back the sending of its answer, for when the new state is published.
@@ -58,8 +59,12 @@ pub struct Front {
 }
 
 impl Front {
-    /// Works until it is closed.
-    pub fn run(self, calls: &Receiver<Call>) {
+    /// Starts the thread, which works until it is closed.
+    pub fn start(self, calls: Receiver<Call>) -> JoinHandle<()> {
+        spawn_large("sglang-front", move || self.run(&calls)).expect("the system can start a thread")
+    }
+
+    fn run(self, calls: &Receiver<Call>) {
         let mut grammars = Grammars::new(self.tokenizer.clone());
         while let Ok(call) = calls.recv() {
             let command = match call {

@@ -3,7 +3,7 @@
 mod fixtures;
 
 use fixtures::{default_model, large_tokenizer};
-use sglang_engine::grammar::{Constraint, Grammars};
+use sglang_engine::grammar::{spawn_large, Constraint, Grammars};
 use sglang_engine::model::config::ModelConfig;
 use sglang_engine::text::Tokenizer;
 use sglang_engine::weights;
@@ -16,6 +16,11 @@ use std::time::Duration;
 #[test]
 #[ignore = "prints measurements"]
 fn how_much_is_compiled_and_accepted() {
+    // As the front thread is.
+    spawn_large("measure", measure).unwrap().join().unwrap();
+}
+
+fn measure() {
     let folder = std::env::var("SGLANG_MASKBENCH").unwrap();
     let number = |name: &str, default: usize| std::env::var(name).map_or(default, |n| n.parse().unwrap());
     let (first, every) = (number("SGLANG_FIRST", 0), number("SGLANG_EVERY", 1));

@@ -8,7 +8,7 @@ use super::endless::endless;
 use super::parsing::{Parser, Parsing};
 use super::parts::{place, repeats_key};
 use super::schema::FORMATS;
-use super::stack::{large_stack, on_large_stack};
+use super::stack::{on_large_stack, spawn_large};
 use super::vocabulary::Vocabulary;
 use super::{Allowed, Grammar};
 use crate::error::Error;
@@ -71,7 +71,7 @@ impl Check {
         };
         let (send, receive) = channel();
         // Nobody listens any more where it took too long.
-        let spawned = large_stack().spawn(move || drop(send.send(validate())));
+        let spawned = spawn_large("sglang-grammar", move || drop(send.send(validate())));
         match spawned.map(|_thread| receive.recv_timeout(MAX_TIME)) {
             Ok(Ok(broken)) => broken.map(|(part, keyword)| Flaw {
                 at: place(&text, &part).unwrap_or(0),

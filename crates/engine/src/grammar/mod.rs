@@ -33,6 +33,7 @@ pub use examine::{Examined, Walk};
 use parsing::{Parser, Parsers};
 use regex::{Matching, Regex};
 use regex_syntax::hir::Hir;
+pub use stack::spawn_large;
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,12 +6,12 @@
 
 use super::checked::Check;
 use super::exact::{make_exact, needs_unicode_escapes};
-use super::loosen::loosen;
+use super::loosen::{for_each_schema, loosen};
 use super::malformed::malformed;
 use super::parsing::{Parser, Parsers};
 use super::style::Style;
 use super::Compiled;
-use serde_json::{json, Value};
+use serde_json::{json, Map, Value};
 use std::sync::Arc;
 
 const PARAM: &str = "sampling_params.json_schema";
@@ -68,6 +68,23 @@ pub const OF_NAMED_SCHEMAS: [&str; 6] =
 
 /// A schema given as JSON text. An error is a sentence without its end.
 pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
+    let (mut schema, style) = read(text)?;
+    style.apply(&mut schema);
+    let escapes = needs_unicode_escapes(&schema);
+    let enforced = make_exact(&mut schema) && !style.is_loose() && !escapes && !counts_keys(&mut schema);
+    let parser = match parser(schema, style.options(false, escapes), parsers) {
+        Ok(parser) if enforced => return Ok(Compiled::Parser(Arc::new(parser))),
+        strict => strict,
+    };
+    // Once more from the text: of most schemas no copy is needed.
+    let (schema, style) = read(text)?;
+    let parser = parser.or_else(|_| looser(&schema, &style, parsers))?;
+    let check = Check::new(&schema, parsers.vocabulary(), PARAM)?;
+    Ok(Compiled::Checked(Arc::new(parser), Arc::new(check)))
+}
+
+/// A schema without what constrains nothing, and its style.
+fn read(text: &str) -> Result<(Value, Style), String> {
     let mut schema = match serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))? {
         schema @ Value::Object(_) => schema,
         Value::Bool(true) => json!({}),
@@ -76,19 +93,9 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     if let Some(flaw) = malformed(&mut schema) {
         return Err(flaw);
     }
-    drop_annotations(&mut schema);
+    for_each_schema(&mut schema, &mut drop_annotations);
     let style = Style::taken_from(&mut schema)?;
-    let escapes = needs_unicode_escapes(&schema);
-    let mut styled = schema.clone();
-    style.apply(&mut styled);
-    let enforced = make_exact(&mut styled) && !style.is_loose() && !escapes && !counts_keys(&mut styled);
-    let parser = match parser(&styled, style.options(false, escapes), parsers) {
-        Ok(parser) if enforced => return Ok(Compiled::Parser(Arc::new(parser))),
-        Ok(parser) => parser,
-        Err(_) => looser(&schema, &style, parsers)?,
-    };
-    let check = Check::new(&schema, parsers.vocabulary(), PARAM)?;
-    Ok(Compiled::Checked(Arc::new(parser), Arc::new(check)))
+    Ok((schema, style))
 }
 
 fn looser(schema: &Value, style: &Style, parsers: &Parsers) -> Result<Parser, String> {
@@ -97,7 +104,7 @@ fn looser(schema: &Value, style: &Style, parsers: &Parsers) -> Result<Parser, St
     loosen(&mut schema);
     style.apply(&mut schema);
     make_exact(&mut schema);
-    parser(&schema, style.options(true, escapes), parsers).map_err(|reason| {
+    parser(schema.clone(), style.options(true, escapes), parsers).map_err(|reason| {
         let at = refused_part(&schema, parsers);
         format!("at \"{at}\": {}", reworded(&reason))
     })
@@ -115,24 +122,20 @@ fn reworded(reason: &str) -> String {
     line.replace("Unimplemented keys", "keywords that are not supported")
 }
 
-fn parser(schema: &Value, options: Value, parsers: &Parsers) -> Result<Parser, String> {
-    let mut schema = schema.clone();
+fn parser(mut schema: Value, options: Value, parsers: &Parsers) -> Result<Parser, String> {
     schema["x-guidance"] = options;
     parsers.json_schema(PARAM, schema)
 }
 
 /// Removes what constrains nothing, and would be refused.
-fn drop_annotations(schema: &mut Value) {
-    if let Some(keywords) = schema.as_object_mut() {
-        let is_annotation = |format: &Value| format.as_str().is_some_and(|name| !FORMATS.contains(&name));
-        if keywords.get("format").is_some_and(is_annotation) {
-            keywords.remove("format");
-        }
-        if keywords.get("uniqueItems") == Some(&Value::Bool(false)) {
-            keywords.remove("uniqueItems");
-        }
+fn drop_annotations(keywords: &mut Map<String, Value>) {
+    let is_annotation = |format: &Value| format.as_str().is_some_and(|name| !FORMATS.contains(&name));
+    if keywords.get("format").is_some_and(is_annotation) {
+        keywords.shift_remove("format");
     }
-    subschemas(schema).into_iter().for_each(|(_, schema)| drop_annotations(schema));
+    if keywords.get("uniqueItems") == Some(&Value::Bool(false)) {
+        keywords.shift_remove("uniqueItems");
+    }
 }
 
 /// The JSON pointer of the smallest part that is refused when it stands alone; empty for the whole schema.
@@ -143,7 +146,7 @@ fn refused_part(schema: &Value, parsers: &Parsers) -> String {
             tries += 1;
             let deeper = format!("{pointer}{step}");
             let refused = tries <= MAX_TRIES
-                && parser(&alone(schema, &deeper), Style::default().options(true, true), parsers).is_err();
+                && parser(alone(schema, &deeper), Style::default().options(true, true), parsers).is_err();
             refused.then(|| (part.take(), deeper))
         });
         match found {
