@@ -19,6 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A lexer is kept for the next sequence until it holds a 25th of the states it may have, 10,000 at 1 to 2 kB.
 const USED_SHARE: usize = 25;
 
+/// Text that is forced comes in parts: where a schema requires the same property of every value within, there is no end.
+const MAX_FORCED_BYTES: usize = 4096;
+
 /// Sets of tokens that are allowed at one stroke where a lexeme holds all their texts. Those in strings leave out the
 /// line ends that `.` does not match; the last one holds the most.
 pub const SLICES: [&str; 1] = [r#"[^"\\\x00-\x1F\x7F\u{2028}\u{2029}]+"#];
@@ -209,7 +212,8 @@ impl Grammar for Parsing {
 
     fn jump(&mut self, last: Option<u32>) -> Option<Vec<u32>> {
         let vocabulary = self.parser.spellings.vocabulary.clone();
-        let forced = if self.accepting { Vec::new() } else { self.matcher.compute_ff_bytes() };
+        let mut forced = if self.accepting { Vec::new() } else { self.matcher.compute_ff_bytes() };
+        forced.truncate(MAX_FORCED_BYTES);
         if forced.is_empty() || !forced.iter().all(|&byte| vocabulary.spells(byte)) {
             return None;
         }
@@ -285,6 +289,29 @@ mod tests {
         let mut alone = limited(&schema, 50).start();
         let error = (0..60).find_map(|_| alone.mask().map(|mask| alone.accept(tokens(&mask)[0])).err()).unwrap();
         assert!(error.to_string().contains("schema: cannot be continued: lexer error: too many states"), "{error}");
+    }
+
+    #[test]
+    fn forced_text_comes_in_parts() {
+        let link = json!({ "type": "object", "properties": { "next": { "$ref": "#" } }, "required": ["next"] });
+        let (chain, quote) = ("{\"next\":".repeat(2500), "so it goes, ".repeat(1700));
+        let vocabulary = vocabulary();
+        for (mut schema, text) in [(link, chain), (json!({ "const": quote }), format!("\"{quote}\""))] {
+            schema["x-guidance"] = json!({ "whitespace_flexible": false });
+            schema["additionalProperties"] = false.into();
+            let parser = Parsers::new(&vocabulary).unwrap().json_schema("schema", schema).unwrap();
+            let mut parsing = Arc::new(parser).start();
+            let mut written = parsing.jump(None).unwrap();
+            for n_parts in 1..=4 {
+                let bytes: Vec<u8> = written.iter().flat_map(|&token| vocabulary.bytes(token)).copied().collect();
+                let most = n_parts * (MAX_FORCED_BYTES + vocabulary.depth());
+                assert!((most / 2..=most).contains(&bytes.len()), "{n_parts} parts: {} bytes", bytes.len());
+                assert!(text.as_bytes().starts_with(&bytes));
+                let next = tokens(&parsing.mask().unwrap())[0];
+                parsing.accept(next);
+                written.extend(parsing.jump(Some(next)).unwrap());
+            }
+        }
     }
 
     #[test]
