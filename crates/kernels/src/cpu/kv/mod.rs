@@ -1,7 +1,8 @@
 //! The paged KV cache as the attention kernel reads it.
 //!
-//! The law: per layer, page and head there is one block. What is in it is the business of its format: [`float`] or
-//! [`quant`]. A row of a block is written and copied without a look at the others.
+//! The law: per page, layer and head there is one block, those of a page side by side, so that memory is taken from the
+//! system as pages are. What is in a block is the business of its format: [`float`] or [`quant`]. A row of it is written and
+//! copied without a look at the others.
 
 pub mod float;
 pub mod quant;
@@ -48,7 +49,7 @@ macro_rules! with_pages {
 }
 pub(super) use with_pages;
 
-/// Blocks of 16 tokens, one per layer, page and head, numbered by [`number`].
+/// Blocks of 16 tokens, one per page, layer and head, numbered by [`number`].
 pub trait Blocks: Send {
     /// A range of blocks, to write.
     type Part<'a>: Put + Send
@@ -81,12 +82,12 @@ fn apart<'a, T>(mut values: &'a mut [T], len: usize, ranges: &[Range<usize>]) ->
 /// The number of a block.
 #[inline(always)]
 pub fn number(shape: &KvShape, layer: usize, page: u32, head: usize) -> usize {
-    (layer * shape.pages + page as usize) * shape.kv_heads + head
+    (page as usize * shape.layers + layer) * shape.kv_heads + head
 }
 
 /// Number of blocks; saturates, so that too many are refused as memory.
 fn count(shape: &KvShape) -> usize {
-    shape.layers.saturating_mul(shape.pages).saturating_mul(shape.kv_heads)
+    shape.pages.saturating_mul(shape.layers).saturating_mul(shape.kv_heads)
 }
 
 impl Kv {
@@ -122,8 +123,8 @@ impl Kv {
 }
 
 fn copy_rows(blocks: &mut impl Blocks, shape: &KvShape, copies: &[CopyRows]) {
-    for layer in 0..shape.layers {
-        for copy in copies {
+    for copy in copies {
+        for layer in 0..shape.layers {
             for head in 0..shape.kv_heads {
                 let (from, to) = (number(shape, layer, copy.from, head), number(shape, layer, copy.to, head));
                 blocks.copy(from, to, copy.rows);
