@@ -227,14 +227,10 @@ fn the_rest(cpu: &mut Cpu, _: &Roof) -> Result<()> {
         cpu.rope_table(&positions, &[0.1; HEADS.size / 2], &mut table)?;
         let (mut out, mut qkv) = (wave(cpu, rows * F)?, wave(cpu, rows * HEADS.row())?);
         let norm = time(|| cpu.rms_norm(&x, &weight, 1e-5, rows, &mut out))?;
-        let silu = time(|| cpu.silu_mul(&x, rows, F, &mut out))?;
         let rope = time(|| cpu.rope(&mut qkv, HEADS, &table, rows))?;
         let add = time(|| cpu.add(&mut out, &x, rows * D))?;
-        let us = [norm, silu, rope, add].map(|t| t * 1e6);
-        println!(
-            "rows {rows:3}: rms_norm {:.2} us, silu_mul {:.2} us, rope {:.2} us, add {:.2} us",
-            us[0], us[1], us[2], us[3]
-        );
+        let us = [norm, rope, add].map(|t| t * 1e6);
+        println!("rows {rows:3}: rms_norm {:.2} us, rope {:.2} us, add {:.2} us", us[0], us[1], us[2]);
     }
     Ok(())
 }

@@ -232,6 +232,8 @@ pub trait Device: Send + 'static {
     ) -> Result<()>;
     /// `out[T, N] = x[T, K] · wᵀ`.
     fn matmul(&mut self, x: &Self::Buffer, w: &Self::Matrix, rows: usize, out: &mut Self::Buffer) -> Result<()>;
+    /// The same for rows `silu(x[t, k]) · x[t, K + k]` of `x[T, 2K]`, where silu(v) = v / (1 + e^−v).
+    fn matmul_gated(&mut self, x: &Self::Buffer, w: &Self::Matrix, rows: usize, out: &mut Self::Buffer) -> Result<()>;
     /// `x[t, :] += bias`.
     fn add_bias(&mut self, x: &mut Self::Buffer, bias: &Self::Buffer, rows: usize) -> Result<()>;
     /// `x[i] += y[i]` for the first `len` values.
@@ -266,8 +268,6 @@ pub trait Device: Send + 'static {
         scale: f32,
         out: &mut Self::Buffer,
     ) -> Result<()>;
-    /// `out[t, f] = silu(x[t, f]) · x[t, F + f]`, silu(v) = v / (1 + e^−v); x is `[T, 2F]`.
-    fn silu_mul(&mut self, x: &Self::Buffer, rows: usize, width: usize, out: &mut Self::Buffer) -> Result<()>;
     /// `out[t, :] = (x[t, :] − mean) / sqrt(variance + eps) · weight + bias`, mean and variance those of the row.
     fn layer_norm(
         &mut self,

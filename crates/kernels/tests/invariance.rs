@@ -207,10 +207,9 @@ impl Case for Layer {
         let gate_up = MatMul::random(r, DType::Q4_1, 2 * 160, d, 0);
         let down = MatMul::random(r, DType::Q8_0, d, 160, 0);
         let [up, down] = [gate_up, down].map(|m| device.matrix(&[m.host()], false));
-        let (mut wide, mut narrow) = (device.buffer(rows * 320)?, device.buffer(rows * 160)?);
+        let mut wide = device.buffer(rows * 320)?;
         device.matmul(&normed, &up?, rows, &mut wide)?;
-        device.silu_mul(&wide, rows, 160, &mut narrow)?;
-        device.matmul(&narrow, &down?, rows, &mut normed)?;
+        device.matmul_gated(&wide, &down?, rows, &mut normed)?;
         device.add(&mut normed, &x, rows * d)?;
         device.read(&normed, rows * d)
     }

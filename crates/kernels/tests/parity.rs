@@ -96,6 +96,35 @@ fn matmul_hands_on_what_is_no_number() {
     }
 }
 
+/// The input of a product is gates and what they let through.
+struct Gated(MatMul);
+
+impl Case for Gated {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let MatMul { n, k, x, .. } = &self.0;
+        let (matrix, rows) = (device.matrix(&[self.0.host()], false)?, x.len() / k / 2);
+        let (x, mut out) = (buffer(device, x)?, device.buffer(rows * n)?);
+        device.matmul_gated(&x, &matrix, rows, &mut out)?;
+        device.read(&out, rows * n)
+    }
+}
+
+#[test]
+fn matmul_of_gated_inputs() {
+    let mut r = Random(33);
+    for k in WIDTHS {
+        let rows = r.below(30) + 1;
+        let case = |r: &mut Random, dtype, scale: f32| {
+            let x = r.values(2 * rows * k).iter().map(|x| x * scale).collect();
+            Gated(MatMul { x, ..MatMul::random(r, dtype, 19, k, 0) })
+        };
+        check(&format!("gated F32 {rows}×{k}"), &case(&mut r, DType::F32, 30.0), 2e-5);
+        if k % 32 == 0 {
+            check(&format!("gated Q4_1 {rows}×{k}"), &case(&mut r, DType::Q4_1, 1.0), 0.03);
+        }
+    }
+}
+
 /// Projections of a Q4_K_M file over one input: their formats differ.
 struct Stacked {
     x: Vec<f32>,
@@ -198,7 +227,6 @@ enum Elementwise {
     LayerNorm(usize),
     WriteAt(usize),
     Bias(usize),
-    SiluMul(usize),
     Gather(usize),
 }
 
@@ -217,11 +245,6 @@ impl Case for (Elementwise, Vec<f32>, Vec<f32>) {
                 return device.read(&out, x.len());
             }
             Elementwise::Bias(rows) => device.add_bias(&mut x_, &y_, rows)?,
-            Elementwise::SiluMul(width) => {
-                let mut out = device.buffer(x.len() / 2)?;
-                device.silu_mul(&x_, x.len() / 2 / width, width, &mut out)?;
-                return device.read(&out, x.len() / 2);
-            }
             Elementwise::Gather(width) => {
                 let rows: Vec<usize> = (0..x.len() / width).rev().step_by(2).collect();
                 let mut out = device.buffer(rows.len() * width)?;
@@ -238,10 +261,8 @@ fn elementwise() {
     let mut r = Random(7);
     for width in WIDTHS {
         let rows = r.below(30) + 1;
-        let wide = |r: &mut Random, len| r.values(len).iter().map(|x| x * 30.0).collect::<Vec<f32>>();
         check("add", &(Elementwise::Add, r.values(rows * width), r.values(rows * width)), 0.0);
         check("add_bias", &(Elementwise::Bias(rows), r.values(rows * width), r.values(width)), 0.0);
-        check("silu_mul", &(Elementwise::SiluMul(width), wide(&mut r, rows * width * 2), vec![]), 1e-6);
         for kind in [Gelu::Exact, Gelu::Quick] {
             check("gelu", &(Elementwise::Gelu(kind), r.values(rows * width), vec![]), 1e-6);
         }

@@ -159,7 +159,6 @@ impl<D: Device> Assembly<'_, D> {
         Ok(Gated {
             gate_up: self.stacked(&gate_up, &hidden)?,
             down: self.stacked(&[(format!("{network}.{down}"), hidden)], ffn)?,
-            ffn: ffn.len(),
         })
     }
 

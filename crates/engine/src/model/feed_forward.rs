@@ -13,8 +13,6 @@ pub struct Gated<D: Device> {
     pub gate_up: D::Matrix,
     /// Down projection `[D, F]`.
     pub down: D::Matrix,
-    /// F, of which the rank has these.
-    pub ffn: usize,
 }
 
 /// An expert for all rows.
@@ -44,8 +42,6 @@ pub enum FeedForward<D: Device> {
 pub struct Scratch<D: Device> {
     /// Gate and up `[T, 2F]`.
     gate_up: D::Buffer,
-    /// Their product `[T, F]`.
-    product: D::Buffer,
     hidden: usize,
     mixture: Option<Mixing<D>>,
 }
@@ -69,19 +65,15 @@ impl<D: Device> Scratch<D> {
             let some = device.buffer(rows * config.hidden)?;
             Ok(Mixing { of: of.clone(), scores, some, all: device.buffer(rows * config.hidden)? })
         });
-        Ok(Scratch {
-            gate_up: device.buffer(rows * 2 * ffn)?,
-            product: device.buffer(rows * ffn)?,
-            hidden: config.hidden,
-            mixture: mixture.transpose()?,
-        })
+        Ok(Scratch { gate_up: device.buffer(rows * 2 * ffn)?, hidden: config.hidden, mixture: mixture.transpose()? })
     }
 }
 
 impl<D: Device> Gated<D> {
-    fn input(&self, device: &mut D, scratch: &mut Scratch<D>, x: &D::Buffer, rows: usize) -> Result<()> {
+    /// Replaces `x[T, D]` by the output.
+    fn run(&self, device: &mut D, scratch: &mut Scratch<D>, x: &mut D::Buffer, rows: usize) -> Result<()> {
         device.matmul(x, &self.gate_up, rows, &mut scratch.gate_up)?;
-        device.silu_mul(&scratch.gate_up, rows, self.ffn, &mut scratch.product)
+        device.matmul_gated(&scratch.gate_up, &self.down, rows, x)
     }
 }
 
@@ -89,10 +81,7 @@ impl<D: Device> FeedForward<D> {
     /// Replaces `x[T, D]`, which is normalised, by the output.
     pub fn run(&self, device: &mut D, scratch: &mut Scratch<D>, x: &mut D::Buffer, rows: usize) -> Result<()> {
         match self {
-            FeedForward::Dense(network) => {
-                network.input(device, scratch, x, rows)?;
-                device.matmul(&scratch.product, &network.down, rows, x)
-            }
+            FeedForward::Dense(network) => network.run(device, scratch, x, rows),
             FeedForward::Mixture { router, experts, shared } => {
                 let mut mixing = scratch.mixture.take().expect("the configuration has experts");
                 let mut done = mixing.run(device, scratch, router, experts, x, rows);
@@ -128,8 +117,7 @@ impl<D: Device> Mixing<D> {
                 continue;
             }
             device.gather(&self.all, &mine, scratch.hidden, &mut self.some)?;
-            network.input(device, scratch, &self.some, mine.len())?;
-            device.matmul(&scratch.product, &network.down, mine.len(), &mut self.some)?;
+            network.run(device, scratch, &mut self.some, mine.len())?;
             device.scatter_add(&self.some, &mine, &weights, scratch.hidden, x)?;
         }
         Ok(())
@@ -146,8 +134,7 @@ impl<D: Device> Mixing<D> {
     ) -> Result<()> {
         device.matmul(&self.all, gate, rows, &mut self.scores)?;
         let shares: Vec<f32> = device.read(&self.scores, rows)?.into_iter().map(|s| 1.0 / (1.0 + (-s).exp())).collect();
-        network.input(device, scratch, &self.all, rows)?;
-        device.matmul(&scratch.product, &network.down, rows, &mut self.some)?;
-        device.scatter_add(&self.some, &(0..rows).collect::<Vec<_>>(), &shares, scratch.hidden, x)
+        network.run(device, scratch, &mut self.all, rows)?;
+        device.scatter_add(&self.all, &(0..rows).collect::<Vec<_>>(), &shares, scratch.hidden, x)
     }
 }

@@ -32,33 +32,16 @@ impl Kernel for Add<'_> {
     }
 }
 
-/// `out[t, f] = silu(x[t, f]) · x[t, F + f]`; x is `[T, 2F]`, out `[T, F]`.
-pub fn silu_mul(isa: Isa, pool: &mut Pool, x: &[f32], width: usize, out: &mut [f32]) {
-    let width = width.max(1);
-    pool.rows(out, width, |first, out| {
-        isa.run(SiluMul { x: &x[2 * first..], width, out });
-    });
-}
-
-struct SiluMul<'a> {
-    x: &'a [f32],
-    width: usize,
-    out: &'a mut [f32],
-}
-
-impl Kernel for SiluMul<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let one = s.splat(1.0);
-        for (x, out) in self.x.chunks_exact(2 * self.width).zip(self.out.chunks_exact_mut(self.width)) {
-            let (gate, up) = x.split_at(self.width);
-            combine!(s, gate, up => out, |gate, up| {
-                let e = s.exp(s.sub(s.zero(), gate));
-                s.mul(s.div(gate, s.add(one, e)), up)
-            });
-        }
+/// `out[t, k] = silu(x[t, k]) · x[t, K + k]`; x is `[T, 2K]`, out `[T, K]`.
+#[inline(always)]
+pub fn silu_mul<S: Simd>(s: S, x: &[f32], k: usize, out: &mut [f32]) {
+    let one = s.splat(1.0);
+    for (x, out) in x.chunks_exact(2 * k).zip(out.chunks_exact_mut(k)) {
+        let (gate, up) = x.split_at(k);
+        combine!(s, gate, up => out, |gate, up| {
+            let e = s.exp(s.sub(s.zero(), gate));
+            s.mul(s.div(gate, s.add(one, e)), up)
+        });
     }
 }
 

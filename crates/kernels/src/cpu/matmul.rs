@@ -3,6 +3,7 @@
 //! The law: one output value is the sum over the parts of its input and the records of its row, in order, from zero: the
 //! same whatever the tile, the chunk or the thread.
 
+use super::elementwise::silu_mul;
 use super::input::{Inputs, Word};
 use super::matrix::Matrix;
 use super::pool::{Pool, TileMut};
@@ -21,8 +22,27 @@ const BAND: usize = 128;
 /// From this many tokens in a tile on, the records of the next group are asked for ahead of time.
 const AHEAD: usize = 8;
 
-/// `out[rows, N] = x[rows, K] · wᵀ`.
-pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: &[f32], w: &Matrix, rows: usize, out: &mut [f32]) {
+/// What the input is made of.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// `[T, K]`, the input.
+    Plain(&'a [f32]),
+    /// `[T, 2K]`: gates and what they let through.
+    Gated(&'a [f32]),
+}
+
+impl<'a> Source<'a> {
+    /// What some rows are made of, of `k` inputs each.
+    fn rows(self, rows: Range<usize>, k: usize) -> Source<'a> {
+        match self {
+            Source::Plain(x) => Source::Plain(&x[rows.start * k..rows.end * k]),
+            Source::Gated(x) => Source::Gated(&x[rows.start * 2 * k..rows.end * 2 * k]),
+        }
+    }
+}
+
+/// `out[T, N] = x[T, K] · wᵀ`.
+pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: Source, w: &Matrix, rows: usize, out: &mut [f32]) {
     if rows == 0 {
         return;
     }
@@ -38,8 +58,7 @@ pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: &[f32], w: &Mat
 /// The sizes of one product.
 pub struct Product<'a> {
     isa: Isa,
-    /// `[rows, k]`.
-    x: &'a [f32],
+    x: Source<'a>,
     rows: usize,
     n: usize,
     k: usize,
@@ -81,13 +100,13 @@ impl Product<'_> {
         let (k, width) = (self.k, self.width);
         pool.pieces(fed, tile, |first, fed| {
             let rows = first / tile.max(1) * width..self.rows.min((first + fed.len()) / tile.max(1) * width);
-            self.isa.run(Feed { x: &self.x[rows.start * k..rows.end * k], k, width, tile, fed });
+            self.isa.run(Feed { x: self.x.rows(rows, k), k, width, tile, fed });
         });
     }
 }
 
 struct Feed<'a, W> {
-    x: &'a [f32],
+    x: Source<'a>,
     k: usize,
     width: usize,
     tile: usize,
@@ -99,8 +118,21 @@ impl<W: Word> Kernel for Feed<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (rows, tile) in self.x.chunks(self.width * self.k).zip(self.fed.chunks_exact_mut(self.tile)) {
-            W::feed(s, rows, self.k, self.width, tile);
+        let (tiles, most) = (self.fed.chunks_exact_mut(self.tile), self.width * self.k);
+        match self.x {
+            Source::Plain(x) => {
+                for (rows, tile) in x.chunks(most).zip(tiles) {
+                    W::feed(s, rows, self.k, self.width, tile);
+                }
+            }
+            Source::Gated(x) => {
+                let mut gated = vec![0.0; most.min(x.len() / 2)];
+                for (rows, tile) in x.chunks(2 * most).zip(tiles) {
+                    let gated = &mut gated[..rows.len() / 2];
+                    silu_mul(s, rows, self.k, gated);
+                    W::feed(s, gated, self.k, self.width, tile);
+                }
+            }
         }
     }
 }

@@ -33,6 +33,7 @@ use attention::Ask;
 use input::Inputs;
 pub use kv::Kv;
 pub use level::Level;
+use matmul::Source;
 pub use matrix::Matrix;
 pub use pool::Patience;
 use pool::Pool;
@@ -142,7 +143,14 @@ impl Device for Cpu {
     fn matmul(&mut self, x: &Slab<f32>, w: &Matrix, rows: usize, out: &mut Slab<f32>) -> Result<()> {
         shape::enough("x of matmul", x.len(), rows * w.cols)?;
         shape::enough("out of matmul", out.len(), rows * w.rows)?;
-        matmul::matmul(self.isa, &mut self.pool, &mut self.inputs, x, w, rows, out);
+        matmul::matmul(self.isa, &mut self.pool, &mut self.inputs, Source::Plain(x), w, rows, out);
+        Ok(())
+    }
+
+    fn matmul_gated(&mut self, x: &Slab<f32>, w: &Matrix, rows: usize, out: &mut Slab<f32>) -> Result<()> {
+        shape::enough("x of matmul_gated", x.len(), rows * 2 * w.cols)?;
+        shape::enough("out of matmul_gated", out.len(), rows * w.rows)?;
+        matmul::matmul(self.isa, &mut self.pool, &mut self.inputs, Source::Gated(x), w, rows, out);
         Ok(())
     }
 
@@ -199,13 +207,6 @@ impl Device for Cpu {
         shape::attended(heads, spans, out.len())?;
         let ask = Ask { qkv, heads, layer, window, scale };
         attention::attention(self.isa, &mut self.pool, &mut self.partials, ask, kv, spans, out);
-        Ok(())
-    }
-
-    fn silu_mul(&mut self, x: &Slab<f32>, rows: usize, width: usize, out: &mut Slab<f32>) -> Result<()> {
-        shape::enough("x of silu_mul", x.len(), rows * 2 * width)?;
-        shape::enough("out of silu_mul", out.len(), rows * width)?;
-        elementwise::silu_mul(self.isa, &mut self.pool, x, width, &mut out[..rows * width]);
         Ok(())
     }
 

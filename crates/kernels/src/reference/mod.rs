@@ -108,6 +108,13 @@ impl Device for Reference {
         Ok(())
     }
 
+    fn matmul_gated(&mut self, x: &Vec<f32>, w: &Matrix, rows: usize, out: &mut Vec<f32>) -> Result<()> {
+        shape::enough("x of matmul_gated", x.len(), rows * 2 * w.cols)?;
+        let mut gated = vec![0.0; rows * w.cols];
+        elementwise::silu_mul(x, rows, w.cols, &mut gated);
+        self.matmul(&gated, w, rows, out)
+    }
+
     fn add_bias(&mut self, x: &mut Vec<f32>, bias: &Vec<f32>, rows: usize) -> Result<()> {
         shape::enough("x of add_bias", x.len(), rows * bias.len())?;
         x.chunks_exact_mut(bias.len().max(1)).take(rows).for_each(|row| elementwise::add(row, bias));
@@ -160,13 +167,6 @@ impl Device for Reference {
         shape::spans(kv.shape, heads, layer, spans, qkv.len() / heads.row().max(1))?;
         shape::attended(heads, spans, out.len())?;
         attention::attention(qkv, heads, kv, layer, spans, window, scale, out);
-        Ok(())
-    }
-
-    fn silu_mul(&mut self, x: &Vec<f32>, rows: usize, width: usize, out: &mut Vec<f32>) -> Result<()> {
-        shape::enough("x of silu_mul", x.len(), rows * 2 * width)?;
-        shape::enough("out of silu_mul", out.len(), rows * width)?;
-        elementwise::silu_mul(x, rows, width, out);
         Ok(())
     }
 
