@@ -6,7 +6,7 @@ mod fixtures;
 use fixtures::{text_mask, tokenizer};
 use proptest::prelude::*;
 use serde_json::{json, Value};
-use sglang_engine::grammar::{Constraint, Grammars};
+use sglang_engine::grammar::{endless, Constraint, Grammars};
 use sglang_engine::text::Tokenizer;
 use std::cell::RefCell;
 use std::sync::{Arc, LazyLock};
@@ -100,6 +100,9 @@ proptest! {
                     return Ok(());
                 }
             };
+            if endless(&schema).is_some() {
+                return Ok(()); // The validator would not end.
+            }
             let right = jsonschema::options().should_validate_formats(true).build(&schema).map(|v| v.is_valid(&value));
             prop_assert!(right.unwrap_or(true), "{}: {}", schema, value);
         }

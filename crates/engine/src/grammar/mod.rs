@@ -29,6 +29,7 @@ use crate::text::Tokenizer;
 use checked::{Check, Checked};
 use dialect::Flaw;
 use ebnf::Language;
+pub use endless::endless;
 pub use examine::{Examined, Walk};
 use parsing::{Parser, Parsers};
 use regex::{Matching, Regex};
