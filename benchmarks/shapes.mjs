@@ -16,10 +16,10 @@ import { parseArgs } from 'node:util';
 import { inCache, once } from './cache.mjs';
 import { describeMachine, peakRssMiB, watchCpu } from './machine.mjs';
 import { defaultModel } from './models.mjs';
-import { measure as roofOf } from './peers/roof.mjs';
+import { measure as roofOf, parseRoof } from './peers/roof.mjs';
 import { shapes, writeRandomModel } from './random-model.mjs';
 import { saveText } from './record.mjs';
-import { median } from './statistics.mjs';
+import { median, sum } from './statistics.mjs';
 
 const MIB = 2 ** 20;
 const size = { prompt: 64, tokens: 32 };
@@ -105,15 +105,19 @@ async function main() {
 }
 
 async function line(name, file, threads) {
+  const roof = () => roofOf(file, { threads, size, rate: 'decode' });
+  const before = await roof();
   const watch = watchCpu();
   const measured = await measureApart(file, { threads });
   const others = watch.shareOfOthers();
-  const roof = await roofOf(file, { threads, size, rate: 'decode' });
-  const share = measured.tokensPerSecond / roof.tokensPerSecond;
+  // The speed of a shared machine's memory changes within a minute.
+  const roofs = [before, await roof()];
+  const shares = roofs.map(({ tokensPerSecond }) => (100 * measured.tokensPerSecond) / tokensPerSecond);
+  const reads = roofs.map(({ device }) => (parseRoof(device).read / 1e9).toFixed(0));
   return [
     `${name}: file ${Math.round(statSync(file).size / MIB)} MiB, peak RSS ${Math.round(measured.peakRssMiB)} MiB`,
     `loaded in ${measured.loadSeconds.toFixed(1)} s with ${measured.progress} reports of progress`,
-    `${measured.tokensPerSecond.toPrecision(3)} tok/s, ${(100 * share).toFixed(0)} % of the roof`,
+    `${measured.tokensPerSecond.toPrecision(3)} tok/s, ${(sum(shares) / 2).toFixed(0)} % of the roof (reads of ${reads.join(' and ')} GB/s before and after)`,
     `${measured.device}; others had ${others === null ? '?' : (100 * others).toFixed(0)} % of the processor`,
   ].join('; ');
 }
