@@ -8,9 +8,8 @@
 use super::simd::{Simd, LANES};
 use super::steps::Steps;
 use super::tile::{Fed, Pair};
+use crate::block::BLOCK;
 
-/// Values of a block.
-const BLOCK: usize = 32;
 /// A block is fed in two parts if its largest value is more than this many times the root mean square of its row. On
 /// the default model that is 4.6 % of the blocks: the most likely token then agrees with float32 at 98.0 % of the
 /// positions, in place of 96.5 %; all blocks in two parts reach 100 % and cost twice the time, 12 in place of 8 97.2 %.
