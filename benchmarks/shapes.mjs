@@ -19,7 +19,7 @@ import { defaultModel } from './models.mjs';
 import { measure as roofOf, parseRoof } from './peers/roof.mjs';
 import { shapes, writeRandomModel } from './random-model.mjs';
 import { saveText } from './record.mjs';
-import { median, sum } from './statistics.mjs';
+import { mean, median } from './statistics.mjs';
 
 const MIB = 2 ** 20;
 const size = { prompt: 64, tokens: 32 };
@@ -117,7 +117,7 @@ async function line(name, file, threads) {
   return [
     `${name}: file ${Math.round(statSync(file).size / MIB)} MiB, peak RSS ${Math.round(measured.peakRssMiB)} MiB`,
     `loaded in ${measured.loadSeconds.toFixed(1)} s with ${measured.progress} reports of progress`,
-    `${measured.tokensPerSecond.toPrecision(3)} tok/s, ${(sum(shares) / 2).toFixed(0)} % of the roof (reads of ${reads.join(' and ')} GB/s before and after)`,
+    `${measured.tokensPerSecond.toPrecision(3)} tok/s, ${mean(shares).toFixed(0)} % of the roof (reads of ${reads.join(' and ')} GB/s before and after)`,
     `${measured.device}; others had ${others === null ? '?' : (100 * others).toFixed(0)} % of the processor`,
   ].join('; ');
 }
