@@ -96,15 +96,15 @@ fn matmuls(cpu: &mut Cpu, roof: &Roof) -> Result<()> {
     linears(cpu, roof, "head Q8_0", &head, &[1, 8, 64])
 }
 
-/// Every format in one shape of 67 million weights.
+/// Every format in one shape of 268 million weights, more than caches hold.
 fn formats(cpu: &mut Cpu, roof: &Roof) -> Result<()> {
     for dtype in DType::all().filter(|d| !d.is_float()) {
-        let bytes = bytes(dtype, 2048, 2048);
-        let host = HostMatrix { rows: 2048, cols: 2048, dtype, bytes: &bytes };
+        let bytes = bytes(dtype, 4096, 4096);
+        let host = HostMatrix { rows: 4096, cols: 4096, dtype, bytes: &bytes };
         let seconds = time(|| cpu.matrix(std::slice::from_ref(&host), false).map(|_| ()))?;
         println!("repack {dtype:6}: {:8.1} us {:7.2} GB/s", seconds * 1e6, bytes.len() as f64 / seconds / 1e9);
         let layers: Vec<_> =
-            (0..16).map(|_| Ok((2048, cpu.matrix(std::slice::from_ref(&host), false)?))).collect::<Result<_>>()?;
+            (0..16).map(|_| Ok((4096, cpu.matrix(std::slice::from_ref(&host), false)?))).collect::<Result<_>>()?;
         linears(cpu, roof, &dtype.to_string(), &layers, &[1, 8, 64])?;
     }
     Ok(())
@@ -229,8 +229,14 @@ fn the_rest(cpu: &mut Cpu, _: &Roof) -> Result<()> {
         let norm = time(|| cpu.rms_norm(&x, &weight, 1e-5, rows, &mut out))?;
         let rope = time(|| cpu.rope(&mut qkv, HEADS, &table, rows))?;
         let add = time(|| cpu.add(&mut out, &x, rows * D))?;
-        let us = [norm, rope, add].map(|t| t * 1e6);
-        println!("rows {rows:3}: rms_norm {:.2} us, rope {:.2} us, add {:.2} us", us[0], us[1], us[2]);
+        let down = matrix(cpu, DType::Q4_1, D, F)?;
+        let plain = time(|| cpu.matmul(&x, &down, rows, &mut out))?;
+        let gated = time(|| cpu.matmul_gated(&x, &down, rows, &mut out))?;
+        let us = [norm, rope, add, plain, gated].map(|t| t * 1e6);
+        println!(
+            "rows {rows:3}: rms_norm {:.2} us, rope {:.2} us, add {:.2} us, down {:.2} us, of gated inputs {:.2} us",
+            us[0], us[1], us[2], us[3], us[4]
+        );
     }
     Ok(())
 }
