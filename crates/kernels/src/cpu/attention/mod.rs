@@ -16,7 +16,7 @@ use super::simd::{Isa, LANES};
 use crate::device::{Heads, KvShape, Span, PAGE};
 use share::Piece;
 use std::ops::Range;
-use tile::{Attend, Merge, Pages};
+use tile::{Attend, Finish, Merge, Pages};
 
 /// Positions of one split.
 pub const SPLIT: usize = 256;
@@ -184,8 +184,7 @@ impl<P: Pages> Step<'_, P> {
     /// Writes `values / total` of each query of a row and head.
     fn finish(&self, states: &[f32], out: &mut [f32]) {
         for (out, state) in out.chunks_exact_mut(self.ask.heads.size).zip(states.chunks_exact(self.stride())) {
-            let total = state[state.len() - TAIL + 1];
-            out.iter_mut().zip(state).for_each(|(o, v)| *o = v / total);
+            self.isa.run(Finish { state, out });
         }
     }
 }

@@ -150,9 +150,9 @@ impl<P: Pages> Attend<'_, P> {
         let table = self.rows[self.rows.len() - 1].pages;
         let mut partial = vec![0.0; Q * self.stride];
         let (mut scores, mut weights) = ([[[0.0; LANES]; PAGES]; Q], [P::NONE; Q]);
-        for i in 0..Q {
-            self.states[(first + i + 1) * self.stride - TAIL..][..2].fill(0.0);
-        }
+        let states = &mut self.states[first * self.stride..][..Q * self.stride];
+        states.chunks_exact_mut(self.stride).for_each(|state| state[self.stride - TAIL..][..2].fill(0.0));
+        let mut is_first = true;
         for split in self.splits.start.max(start / SPLIT)..self.splits.end.min(end.div_ceil(SPLIT)) {
             let first_page = (split * PAGES).max(start / PAGE);
             let last_page = ((split + 1) * PAGES).min(end.div_ceil(PAGE));
@@ -162,9 +162,12 @@ impl<P: Pages> Attend<'_, P> {
             }
             let blocks = &blocks[..last_page - first_page];
             let split = Split { start: first_page, blocks, scores: &mut scores, weights: &mut weights };
+            if std::mem::take(&mut is_first) {
+                partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, states);
+                continue;
+            }
             partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, &mut partial);
-            let states = self.states[first * self.stride..].chunks_exact_mut(self.stride);
-            for (state, partial) in states.zip(partial.chunks_exact(self.stride)) {
+            for (state, partial) in states.chunks_exact_mut(self.stride).zip(partial.chunks_exact(self.stride)) {
                 merge(s, state, partial);
             }
         }
@@ -249,6 +252,28 @@ fn masked_scores<S: Simd, P: Pages, const Q: usize, const A: usize>(
         }
     }
     largest
+}
+
+/// `values / total` of a query.
+pub struct Finish<'a> {
+    pub state: &'a [f32],
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let total = s.splat(self.state[self.state.len() - TAIL + 1]);
+        for (out, values) in self.out.chunks_mut(LANES).zip(self.state.as_chunks().0) {
+            let values = s.div(s.load(values), total);
+            match out.first_chunk_mut() {
+                Some(whole) => s.store(values, whole),
+                None => s.store_part(values, out),
+            }
+        }
+    }
 }
 
 /// Adds later splits to those before them.
