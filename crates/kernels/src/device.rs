@@ -252,6 +252,9 @@ pub trait Device: Send + 'static {
         layer: usize,
         spans: &[Span],
     ) -> Result<()>;
+    /// Says that [`Device::attention`] of this layer and these spans is near, so that its keys and values can be brought near
+    /// while products are computed. Changes no result.
+    fn expect_attention(&mut self, _kv: &Self::Kv, _layer: usize, _spans: &[Span]) {}
     /// Copies page rows in all layers. Sources are not destinations of the same call.
     fn copy_rows(&mut self, kv: &mut Self::Kv, copies: &[CopyRows]) -> Result<()>;
     /// Causal attention of each row over positions `[max(0, p + 1 − window), p]` of its sequence (`window` 0: all),

@@ -145,6 +145,9 @@ impl<D: Device> Decoder<D> {
         self.embed(comm, batch)?;
         for layer in 0..self.weights.layers.len() {
             self.attend(comm, layer, rows, &batch.spans)?;
+            if layer + 1 < self.weights.layers.len() {
+                self.device.expect_attention(&self.kv, layer + 1, &batch.spans);
+            }
             self.feed_forward(comm, layer, rows)?;
         }
         let picked = self.answer(comm, batch)?;

@@ -3,6 +3,7 @@
 //! The law: one output value is the sum over the parts of its input and the records of its row, in order, from zero: the
 //! same whatever the tile, the chunk or the thread.
 
+use super::ahead::{self, Ahead, Walk};
 use super::elementwise::silu_mul;
 use super::input::{Inputs, Word};
 use super::matrix::Matrix;
@@ -19,8 +20,8 @@ const CHUNK: usize = 1 << 17;
 /// Most tokens of one chunk: their input stays in the second-level cache.
 const BAND: usize = 128;
 
-/// From this many tokens in a tile on, the records of the next group are asked for ahead of time.
-const AHEAD: usize = 8;
+/// Most lines that others will read for each part of the input: about as many as memory has time for.
+const LINES: usize = 4;
 
 /// What the input is made of.
 #[derive(Clone, Copy)]
@@ -41,8 +42,17 @@ impl<'a> Source<'a> {
     }
 }
 
+/// What products keep.
+#[derive(Default)]
+pub struct Kept {
+    /// Memory for inputs.
+    pub inputs: Inputs,
+    /// What will be read after them.
+    pub ahead: Ahead,
+}
+
 /// `out[T, N] = x[T, K] · wᵀ`.
-pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: Source, w: &Matrix, rows: usize, out: &mut [f32]) {
+pub fn matmul(isa: Isa, pool: &mut Pool, kept: &mut Kept, x: Source, w: &Matrix, rows: usize, out: &mut [f32]) {
     if rows == 0 {
         return;
     }
@@ -50,7 +60,7 @@ pub fn matmul(isa: Isa, pool: &mut Pool, inputs: &mut Inputs, x: Source, w: &Mat
     let mut first = 0;
     for part in &w.parts {
         let product = Product { isa, x, rows, n: w.rows, k: w.cols, columns: first..first + part.rows, width };
-        part.tiles.multiply(&product, pool, inputs, out);
+        part.tiles.multiply(&product, pool, kept, out);
         first += part.rows;
     }
 }
@@ -70,24 +80,34 @@ pub struct Product<'a> {
 
 impl Product<'_> {
     /// Multiplies with `records`, the weights of the columns.
-    pub fn run<R: Record>(&self, pool: &mut Pool, inputs: &mut Inputs, records: &[R], out: &mut [f32]) {
+    pub fn run<R: Record>(&self, pool: &mut Pool, kept: &mut Kept, records: &[R], out: &mut [f32]) {
         let (depth, tile) = (self.k / (R::BLOCKS * R::STEPS), R::Word::tile(self.k, self.width));
-        let (kept, wanted) = (R::Word::kept(inputs), self.rows.div_ceil(self.width) * tile);
-        if kept.len() < wanted {
-            kept.resize(wanted, R::Word::default());
+        let (fed, wanted) = (R::Word::kept(&mut kept.inputs), self.rows.div_ceil(self.width) * tile);
+        if fed.len() < wanted {
+            fed.resize(wanted, R::Word::default());
         }
-        self.feed(pool, &mut kept[..wanted], tile);
-        let fed = &kept[..wanted];
+        self.feed(pool, &mut fed[..wanted], tile);
+        let fed = &fed[..wanted];
         let (first, count) = (self.columns.start, self.columns.len());
         let chunks = (size_of_val(records) / pool.threads() / CHUNK).clamp(1, CHUNKS) * pool.threads();
         let stripe = count.div_ceil(LANES).div_ceil(chunks) * LANES;
-        let out = &mut out[..self.rows * self.n];
-        pool.tiles(out, self.n, &self.bands(), self.columns.clone(), stripe, |_, out| {
+        let (out, bands) = (&mut out[..self.rows * self.n], self.bands());
+        let most = if self.width < ahead::TOKENS { 0 } else { LINES * self.parts::<R>(0..self.rows, count) };
+        let lines = kept.ahead.take(most);
+        let shares = bands.len() * count.div_ceil(stripe);
+        pool.tiles(out, self.n, &bands, self.columns.clone(), stripe, |band, out| {
             let (start, end) = (out.cols.start - first, out.cols.end - first);
             let records = &records[start / LANES * depth..end.div_ceil(LANES) * depth];
             let x = &fed[out.rows.start / self.width * tile..out.rows.end.div_ceil(self.width) * tile];
-            multiply(self.isa, Multiply::<R, 1> { records, depth, x, tile, out }, self.width);
+            let lines = cut(&lines, start / stripe * bands.len() + band, shares);
+            let ahead = kept.ahead.walk(lines, self.parts::<R>(out.rows.clone(), out.cols.len()));
+            multiply(self.isa, Multiply::<R, 1> { records, depth, x, tile, out, ahead }, self.width);
         });
+    }
+
+    /// Parts of the input that a tile of the output multiplies, if none is fed twice.
+    fn parts<R: Record>(&self, rows: Range<usize>, columns: usize) -> usize {
+        rows.len().div_ceil(self.width) * columns.div_ceil(LANES) * (self.k / R::STEPS)
     }
 
     /// The tokens, cut into bands.
@@ -103,6 +123,12 @@ impl Product<'_> {
             self.isa.run(Feed { x: self.x.rows(rows, k), k, width, tile, fed });
         });
     }
+}
+
+/// Part `index` of `parts` equal parts.
+fn cut(range: &Range<usize>, index: usize, parts: usize) -> Range<usize> {
+    let at = |index: usize| range.start + range.len() * index / parts;
+    at(index)..at(index + 1)
 }
 
 struct Feed<'a, W> {
@@ -146,15 +172,16 @@ struct Multiply<'a, R: Record, const T: usize> {
     x: &'a [R::Word],
     tile: usize,
     out: TileMut<'a>,
+    ahead: Walk<'a>,
 }
 
 fn multiply<R: Record>(isa: Isa, work: Multiply<R, 1>, width: usize) {
-    let Multiply { records, depth, x, tile, out } = work;
+    let Multiply { records, depth, x, tile, out, ahead } = work;
     match width {
-        1 => isa.run(Multiply::<R, 1> { records, depth, x, tile, out }),
-        2 => isa.run(Multiply::<R, 2> { records, depth, x, tile, out }),
-        4 => isa.run(Multiply::<R, 4> { records, depth, x, tile, out }),
-        8 => isa.run(Multiply::<R, 8> { records, depth, x, tile, out }),
+        1 => isa.run(Multiply::<R, 1> { records, depth, x, tile, out, ahead }),
+        2 => isa.run(Multiply::<R, 2> { records, depth, x, tile, out, ahead }),
+        4 => isa.run(Multiply::<R, 4> { records, depth, x, tile, out, ahead }),
+        8 => isa.run(Multiply::<R, 8> { records, depth, x, tile, out, ahead }),
         _ => unreachable!("tiles of {width} tokens"),
     }
 }
@@ -169,8 +196,8 @@ impl<R: Record, const T: usize> Kernel for Multiply<'_, R, T> {
             let (_, records) = self.records.split_at(group * self.depth);
             let (records, next) = records.split_at(self.depth);
             for (index, first) in self.out.rows.clone().step_by(T).enumerate() {
-                let x = &self.x[index * self.tile..][..self.tile];
-                let sums = sums::<S, R, T>(s, records, Next { records: next, index, tiles }, x);
+                let (x, next) = (&self.x[index * self.tile..][..self.tile], Next { records: next, index, tiles });
+                let sums = sums::<S, R, T>(s, records, next, &mut self.ahead, x);
                 self.store(s, group, first, sums);
             }
         }
@@ -186,21 +213,39 @@ struct Next<'a, R> {
     tiles: usize,
 }
 
+impl<R: Record> Next<'_, R> {
+    /// Asks for the part of a record that a block is in.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, block: usize) {
+        if let Some(record) = self.records.get(block / R::BLOCKS) {
+            let (start, share) = (std::ptr::from_ref(record) as usize, size_of::<R>() / R::BLOCKS);
+            let first = start + block % R::BLOCKS * share;
+            (first..first + share).step_by(ahead::LINE).for_each(|line| s.prefetch(line));
+        }
+    }
+}
+
 /// The products of one group with one tile of tokens.
 #[inline(always)]
-fn sums<S: Simd, R: Record, const T: usize>(s: S, records: &[R], next: Next<R>, x: &[R::Word]) -> [S::F; T] {
+fn sums<S: Simd, R: Record, const T: usize>(
+    s: S,
+    records: &[R],
+    next: Next<R>,
+    ahead: &mut Walk,
+    x: &[R::Word],
+) -> [S::F; T] {
     let mut f = [s.zero(); T];
     let blocks = records.len() * R::BLOCKS;
     let (head, parts) = R::Word::split(x, blocks * R::STEPS);
     let parts = parts.as_chunks::<T>().0;
-    let mut ahead = next.index;
+    let mut asked = next.index;
     for part in 0..R::Word::count(head, blocks) {
-        // With few tokens the processor's own prefetching is ahead anyway; with many it falls behind.
-        if T >= AHEAD && part == ahead {
-            if let Some(record) = next.records.get(part / R::BLOCKS) {
-                s.prefetch(record, part % R::BLOCKS, R::BLOCKS);
+        if T >= ahead::TOKENS {
+            ahead.ask(s);
+            if part == asked {
+                next.ask(s, part);
+                asked += next.tiles;
             }
-            ahead += next.tiles;
         }
         let block = R::Word::block(head, part);
         let x = &parts[part * R::WORDS..][..R::WORDS];

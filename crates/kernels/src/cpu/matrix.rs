@@ -4,8 +4,7 @@
 //! K. Every quantized format stays quantized, with its scales as they are stored; floats stay as they are.
 
 use super::factors::{Own, Raised, Stepped};
-use super::input::Inputs;
-use super::matmul::Product;
+use super::matmul::{Kept, Product};
 use super::planes::{Bits, Joined, Levels};
 use super::pool::Pool;
 use super::simd::LANES;
@@ -36,7 +35,7 @@ pub struct Part {
 /// `[⌈N / 16⌉][K / steps]` records of one kind: as many bytes as their format has in a file, or hardly more.
 pub trait Tiles: Send + Sync {
     /// Runs a product with these weights.
-    fn multiply(&self, product: &Product, pool: &mut Pool, inputs: &mut Inputs, out: &mut [f32]);
+    fn multiply(&self, product: &Product, pool: &mut Pool, kept: &mut Kept, out: &mut [f32]);
     /// Writes the weights of a row.
     fn row(&self, row: usize, out: &mut [f32]);
     /// Bytes of the records.
@@ -44,8 +43,8 @@ pub trait Tiles: Send + Sync {
 }
 
 impl<R: Record> Tiles for Slab<R> {
-    fn multiply(&self, product: &Product, pool: &mut Pool, inputs: &mut Inputs, out: &mut [f32]) {
-        product.run::<R>(pool, inputs, self, out);
+    fn multiply(&self, product: &Product, pool: &mut Pool, kept: &mut Kept, out: &mut [f32]) {
+        product.run::<R>(pool, kept, self, out);
     }
 
     fn row(&self, row: usize, out: &mut [f32]) {

@@ -4,6 +4,7 @@
 //! computes it. Kernels are written once over sixteen lanes and compiled for every level; the level is chosen once, at
 //! start.
 
+mod ahead;
 mod attention;
 mod elementwise;
 mod factors;
@@ -30,10 +31,9 @@ use crate::device::{
 };
 use crate::{reference, shape};
 use attention::Ask;
-use input::Inputs;
 pub use kv::Kv;
 pub use level::Level;
-use matmul::Source;
+use matmul::{Kept, Source};
 pub use matrix::Matrix;
 pub use pool::Patience;
 use pool::Pool;
@@ -46,7 +46,7 @@ pub struct Cpu {
     pool: Pool,
     isa: Isa,
     level: Level,
-    inputs: Inputs,
+    kept: Kept,
     partials: Vec<f32>,
 }
 
@@ -58,7 +58,7 @@ impl Cpu {
         let isa = Isa::detect(level).ok_or_else(|| DeviceError::Unsupported(format!("{level} is not built in")))?;
         let no_thread = |e| DeviceError::Unsupported(format!("cannot start {threads} threads: {e}"));
         let pool = Pool::new(threads.max(1)).map_err(no_thread)?;
-        Ok(Cpu { pool, isa, level, inputs: Inputs::default(), partials: Vec::new() })
+        Ok(Cpu { pool, isa, level, kept: Kept::default(), partials: Vec::new() })
     }
 }
 
@@ -143,14 +143,14 @@ impl Device for Cpu {
     fn matmul(&mut self, x: &Slab<f32>, w: &Matrix, rows: usize, out: &mut Slab<f32>) -> Result<()> {
         shape::enough("x of matmul", x.len(), rows * w.cols)?;
         shape::enough("out of matmul", out.len(), rows * w.rows)?;
-        matmul::matmul(self.isa, &mut self.pool, &mut self.inputs, Source::Plain(x), w, rows, out);
+        matmul::matmul(self.isa, &mut self.pool, &mut self.kept, Source::Plain(x), w, rows, out);
         Ok(())
     }
 
     fn matmul_gated(&mut self, x: &Slab<f32>, w: &Matrix, rows: usize, out: &mut Slab<f32>) -> Result<()> {
         shape::enough("x of matmul_gated", x.len(), rows * 2 * w.cols)?;
         shape::enough("out of matmul_gated", out.len(), rows * w.rows)?;
-        matmul::matmul(self.isa, &mut self.pool, &mut self.inputs, Source::Gated(x), w, rows, out);
+        matmul::matmul(self.isa, &mut self.pool, &mut self.kept, Source::Gated(x), w, rows, out);
         Ok(())
     }
 
@@ -184,6 +184,10 @@ impl Device for Cpu {
         shape::spans(kv.shape, heads, layer, spans, qkv.len() / heads.row().max(1))?;
         kv.store(self.isa, &mut self.pool, qkv, heads, layer, spans);
         Ok(())
+    }
+
+    fn expect_attention(&mut self, kv: &Kv, layer: usize, spans: &[Span]) {
+        self.kept.ahead.attention(kv, layer, spans);
     }
 
     fn copy_rows(&mut self, kv: &mut Kv, copies: &[CopyRows]) -> Result<()> {

@@ -6,7 +6,7 @@
 use crate::device::{DeviceError, Result};
 use half::{bf16, f16};
 use std::alloc::{alloc_zeroed, dealloc, Layout};
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 const LINE: usize = 64;
 const HUGE: usize = 2 << 20;
@@ -66,6 +66,12 @@ impl<T: Plain> Slab<T> {
         }
         Ok(Slab { values: values.cast(), len, block, layout })
     }
+}
+
+/// Where some values are.
+pub fn memory<T: Plain>(values: &[T]) -> Range<usize> {
+    let Range { start, end } = values.as_ptr_range();
+    start as usize..end as usize
 }
 
 impl<T: Plain> Deref for Slab<T> {

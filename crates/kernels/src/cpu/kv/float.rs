@@ -5,7 +5,7 @@
 
 use super::{apart, Blocks, Put};
 use crate::cpu::simd::{Element, Simd, LANES};
-use crate::cpu::slab::{Plain, Slab};
+use crate::cpu::slab::{memory, Plain, Slab};
 use crate::device::{KvShape, Result, PAGE};
 use std::ops::Range;
 
@@ -73,6 +73,10 @@ impl<E: Element + Plain> Blocks for Floats<E> {
         = Part<'a, E>
     where
         E: 'a;
+
+    fn memory(&self, range: Range<usize>) -> [Range<usize>; 2] {
+        [memory(&self.vectors[range.start * self.len()..range.end * self.len()]), 0..0]
+    }
 
     fn parts<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Part<'a, E>> {
         let (size, len) = (self.size, self.len());

@@ -55,6 +55,8 @@ pub trait Blocks: Send {
     type Part<'a>: Put + Send
     where
         Self: 'a;
+    /// The memory of a range of blocks.
+    fn memory(&self, range: Range<usize>) -> [Range<usize>; 2];
     /// The blocks of each of these ranges, which ascend and are apart.
     fn parts<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Self::Part<'a>>;
     /// Copies the first `rows` rows of block `from` to block `to`.
@@ -114,6 +116,12 @@ impl Kv {
             let mut stores: Vec<_> = all.parts(&blocks).into_iter().zip(pages).collect();
             pool.each(&mut stores, |_, (blocks, rows)| isa.run(Store { qkv, heads, rows, blocks }));
         });
+    }
+
+    /// The memory of a page in a layer.
+    pub fn memory(&self, layer: usize, page: u32) -> [Range<usize>; 2] {
+        let first = number(&self.shape, layer, page, 0);
+        with_pages!(&self.pages, blocks => blocks.memory(first..first + self.shape.kv_heads))
     }
 
     /// Copies the first rows of pages, in every layer.

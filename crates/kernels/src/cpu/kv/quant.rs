@@ -6,7 +6,7 @@
 
 use super::{apart, Blocks, Put};
 use crate::cpu::simd::{Simd, LANES};
-use crate::cpu::slab::{Plain, Slab};
+use crate::cpu::slab::{memory, Plain, Slab};
 use crate::cpu::steps::Steps;
 use crate::device::{KvShape, Result, PAGE};
 use std::ops::Range;
@@ -154,6 +154,11 @@ impl<E: Quant> Blocks for Quants<E> {
         = Part<'a, E>
     where
         E: 'a;
+
+    fn memory(&self, range: Range<usize>) -> [Range<usize>; 2] {
+        let vectors = range.start * self.len()..range.end * self.len();
+        [memory(&self.vectors[vectors]), memory(&self.scales[range])]
+    }
 
     fn parts<'a>(&'a mut self, ranges: &[Range<usize>]) -> Vec<Part<'a, E>> {
         let (size, range, len) = (self.size, self.range, self.len());

@@ -78,15 +78,12 @@ fn dots8(w: [__m256i; 4], x: [__m256i; 4], most: i32) -> __m256i {
     _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones))
 }
 
-/// Asks for a part of the cache lines of `value`, in the second-level cache: what is asked for ahead of time is more than the first
-/// level holds beside what is in use. Into the first level, 16 rows of Q8_0 take 1.28 times as long.
+/// Asks for a cache line, in the second-level cache: what is asked for ahead of time is more than the first level holds
+/// beside what is in use. Into the first level, 16 rows of Q8_0 take 1.28 times as long.
 #[inline(always)]
-pub(super) fn prefetch<T>(value: &T, part: usize, parts: usize) {
-    let (start, share): (*const i8, _) = (std::ptr::from_ref(value).cast(), size_of::<T>() / parts);
-    for line in (part * share..(part + 1) * share).step_by(64) {
-        // SAFETY: a hint that reads nothing; the instruction is part of every x86-64.
-        unsafe { _mm_prefetch(start.wrapping_add(line), _MM_HINT_T1) };
-    }
+pub(super) fn prefetch(address: usize) {
+    // SAFETY: a hint that reads nothing, whatever the address; the instruction is part of every x86-64.
+    unsafe { _mm_prefetch(address as *const i8, _MM_HINT_T1) };
 }
 
 /// Ones in the lanes `first … first + 7` that are within `range`.
@@ -120,8 +117,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, value: &T, part: usize, parts: usize) {
-        prefetch(value, part, parts);
+    fn prefetch(self, address: usize) {
+        prefetch(address);
     }
 
     intrinsics! {

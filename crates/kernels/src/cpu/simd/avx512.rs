@@ -119,8 +119,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, value: &T, part: usize, parts: usize) {
-        super::avx2::prefetch(value, part, parts);
+    fn prefetch(self, address: usize) {
+        super::avx2::prefetch(address);
     }
 
     intrinsics! {

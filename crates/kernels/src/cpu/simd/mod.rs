@@ -157,9 +157,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.largest(self.sub(v, limit)) > 0.0
     }
 
-    /// Asks for one of `parts` parts of the cache lines of `value` ahead of time.
+    /// Asks for the cache line at an address ahead of time, whatever is there.
     #[inline(always)]
-    fn prefetch<T>(self, _value: &T, _part: usize, _parts: usize) {}
+    fn prefetch(self, _address: usize) {}
 
     /// All lanes 0.
     #[inline(always)]
