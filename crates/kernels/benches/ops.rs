@@ -228,13 +228,14 @@ fn the_rest(cpu: &mut Cpu, _: &Roof) -> Result<()> {
         let (mut out, mut qkv) = (wave(cpu, rows * F)?, wave(cpu, rows * HEADS.row())?);
         let norm = time(|| cpu.rms_norm(&x, &weight, 1e-5, rows, &mut out))?;
         let rope = time(|| cpu.rope(&mut qkv, HEADS, &table, rows))?;
-        let add = time(|| cpu.add(&mut out, &x, rows * D))?;
+        let mut stream = wave(cpu, rows * D)?;
+        let add_norm = time(|| cpu.add_norm(&mut stream, &mut out, &weight, 1e-5, rows))?;
         let down = matrix(cpu, DType::Q4_1, D, F)?;
         let plain = time(|| cpu.matmul(&x, &down, rows, &mut out))?;
         let gated = time(|| cpu.matmul_gated(&x, &down, rows, &mut out))?;
-        let us = [norm, rope, add, plain, gated].map(|t| t * 1e6);
+        let us = [norm, rope, add_norm, plain, gated].map(|t| t * 1e6);
         println!(
-            "rows {rows:3}: rms_norm {:.2} us, rope {:.2} us, add {:.2} us, down {:.2} us, of gated inputs {:.2} us",
+            "rows {rows:3}: rms_norm {:.2} us, rope {:.2} us, add_norm {:.2} us, down {:.2} us, of gated inputs {:.2} us",
             us[0], us[1], us[2], us[3], us[4]
         );
     }

@@ -220,7 +220,16 @@ pub trait Device: Send + 'static {
         rows: usize,
         out: &mut Self::Buffer,
     ) -> Result<()>;
-    /// The same in place on each head of the q and k parts of fused rows (Qwen3): weights of length S.
+    /// `x[t, :] += y[t, :]`, then `y[t, :]` = the same norm of the new `x[t, :]`: what lies between two halves of layers.
+    fn add_norm(
+        &mut self,
+        x: &mut Self::Buffer,
+        y: &mut Self::Buffer,
+        weight: &Self::Buffer,
+        eps: f32,
+        rows: usize,
+    ) -> Result<()>;
+    /// The norm in place on each head of the q and k parts of fused rows (Qwen3): weights of length S.
     fn head_norm(
         &mut self,
         qkv: &mut Self::Buffer,

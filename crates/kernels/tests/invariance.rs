@@ -200,7 +200,7 @@ struct Layer;
 impl Case for Layer {
     fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
         let (r, rows, d) = (&mut Random(24), 77, 96);
-        let x = buffer(device, &r.values(rows * d))?;
+        let mut x = buffer(device, &r.values(rows * d))?;
         let weight = buffer(device, &r.values(d))?;
         let mut normed = device.buffer(rows * d)?;
         device.rms_norm(&x, &weight, 1e-5, rows, &mut normed)?;
@@ -210,8 +210,8 @@ impl Case for Layer {
         let mut wide = device.buffer(rows * 320)?;
         device.matmul(&normed, &up?, rows, &mut wide)?;
         device.matmul_gated(&wide, &down?, rows, &mut normed)?;
-        device.add(&mut normed, &x, rows * d)?;
-        device.read(&normed, rows * d)
+        device.add_norm(&mut normed, &mut x, &weight, 1e-5, rows)?;
+        device.read(&x, rows * d)
     }
 }
 

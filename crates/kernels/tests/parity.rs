@@ -174,6 +174,23 @@ impl Case for Norm {
     }
 }
 
+/// Two steps of a residual stream.
+struct AddNorm(Norm);
+
+impl Case for AddNorm {
+    fn run<D: Device>(&self, device: &mut D) -> Result<Vec<f32>> {
+        let Norm { rows, x, weight, .. } = &self.0;
+        let (mut x, weight) = (buffer(device, x)?, buffer(device, weight)?);
+        let mut y = device.buffer(self.0.x.len())?;
+        for _ in 0..2 {
+            device.add_norm(&mut x, &mut y, &weight, 1e-5, *rows)?;
+        }
+        let mut both = device.read(&x, self.0.x.len())?;
+        both.extend(device.read(&y, self.0.x.len())?);
+        Ok(both)
+    }
+}
+
 #[test]
 fn rms_norm() {
     let mut r = Random(5);
@@ -181,6 +198,7 @@ fn rms_norm() {
         let rows = r.below(40) + 1;
         let case = Norm { rows, width, x: r.values(rows * width), weight: r.values(width) };
         check(&format!("rms_norm {rows}×{}", case.width), &case, 1e-5);
+        check(&format!("add_norm {rows}×{}", case.width), &AddNorm(case), 1e-5);
     }
 }
 

@@ -143,12 +143,10 @@ impl<D: Device> Decoder<D> {
         let positions: Vec<u32> = batch.positions().collect();
         self.device.rope_table(&positions, &self.inv_freq, &mut self.scratch.rope)?;
         self.embed(comm, batch)?;
+        self.begin(rows)?;
         for layer in 0..self.weights.layers.len() {
             self.attend(comm, layer, rows, &batch.spans)?;
-            if layer + 1 < self.weights.layers.len() {
-                self.device.expect_attention(&self.kv, layer + 1, &batch.spans);
-            }
-            self.feed_forward(comm, layer, rows)?;
+            self.feed_forward(comm, layer, rows, &batch.spans)?;
         }
         let picked = self.answer(comm, batch)?;
         // States are the same on all ranks.
@@ -188,10 +186,16 @@ impl<D: Device> Decoder<D> {
         Ok(())
     }
 
-    /// `x += output(attention(qkv(norm(x))))`.
+    /// `y = norm(x)`, what the first layer begins with.
+    fn begin(&mut self, rows: usize) -> Result<()> {
+        let (device, s, eps) = (&mut self.device, &mut self.scratch, self.config.norm_eps);
+        let Some(first) = self.weights.layers.first() else { return Ok(()) };
+        device.rms_norm(&s.x, &first.attention_norm, eps, rows, &mut s.y)
+    }
+
+    /// `x += output(attention(qkv(y)))`, `y = norm(x)`.
     fn attend(&mut self, comm: &mut dyn Communicator<D>, index: usize, rows: usize, spans: &[Span]) -> Result<()> {
         let (device, s, layer) = (&mut self.device, &mut self.scratch, &self.weights.layers[index]);
-        device.rms_norm(&s.x, &layer.attention_norm, self.config.norm_eps, rows, &mut s.y)?;
         device.matmul(&s.y, &layer.qkv, rows, &mut s.qkv)?;
         if let Some(bias) = &layer.qkv_bias {
             device.add_bias(&mut s.qkv, bias, rows)?;
@@ -206,16 +210,28 @@ impl<D: Device> Decoder<D> {
         device.attention(&s.qkv, self.heads, &self.kv, index, spans, window, scale, &mut s.attention)?;
         device.matmul(&s.attention, &layer.output, rows, &mut s.y)?;
         comm.all_reduce(device, &mut s.y, rows * self.config.hidden)?;
-        device.add(&mut s.x, &s.y, rows * self.config.hidden)
+        device.add_norm(&mut s.x, &mut s.y, &layer.ffn_norm, self.config.norm_eps, rows)
     }
 
-    /// `x += feed_forward(norm(x))`.
-    fn feed_forward(&mut self, comm: &mut dyn Communicator<D>, index: usize, rows: usize) -> Result<()> {
+    /// `x += feed_forward(y)`, and `y = norm(x)` for the next layer.
+    fn feed_forward(
+        &mut self,
+        comm: &mut dyn Communicator<D>,
+        index: usize,
+        rows: usize,
+        spans: &[Span],
+    ) -> Result<()> {
         let (device, s, layer) = (&mut self.device, &mut self.scratch, &self.weights.layers[index]);
-        device.rms_norm(&s.x, &layer.ffn_norm, self.config.norm_eps, rows, &mut s.y)?;
+        let next = self.weights.layers.get(index + 1);
+        if next.is_some() {
+            device.expect_attention(&self.kv, index + 1, spans);
+        }
         layer.feed_forward.run(device, &mut s.feed_forward, &mut s.y, rows)?;
         comm.all_reduce(device, &mut s.y, rows * self.config.hidden)?;
-        device.add(&mut s.x, &s.y, rows * self.config.hidden)
+        match next {
+            Some(next) => device.add_norm(&mut s.x, &mut s.y, &next.attention_norm, self.config.norm_eps, rows),
+            None => device.add(&mut s.x, &s.y, rows * self.config.hidden),
+        }
     }
 
     /// Logits of the output rows only, and the tokens of those that this rank answers.

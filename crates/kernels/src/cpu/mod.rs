@@ -124,6 +124,20 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn add_norm(
+        &mut self,
+        x: &mut Slab<f32>,
+        y: &mut Slab<f32>,
+        weight: &Slab<f32>,
+        eps: f32,
+        rows: usize,
+    ) -> Result<()> {
+        let len = rows * weight.len();
+        shape::enough("operand of add_norm", x.len().min(y.len()), len)?;
+        norm::add_norm(self.isa, &mut self.pool, &mut x[..len], &mut y[..len], weight, eps);
+        Ok(())
+    }
+
     fn head_norm(
         &mut self,
         qkv: &mut Slab<f32>,

@@ -32,6 +32,34 @@ impl Kernel for Norm<'_> {
     }
 }
 
+/// `x += y`, then `y = x / sqrt(mean(x²) + eps) · weight`, row by row; `x` and `y` have one length.
+pub fn add_norm(isa: Isa, pool: &mut Pool, x: &mut [f32], y: &mut [f32], weight: &[f32], eps: f32) {
+    let step = pool.piece(x.len(), weight.len());
+    let mut pieces: Vec<_> = x.chunks_mut(step).zip(y.chunks_mut(step)).collect();
+    pool.each(&mut pieces, |_, (x, y)| isa.run(AddNorm { x, y, weight, eps }));
+}
+
+struct AddNorm<'a> {
+    x: &'a mut [f32],
+    y: &'a mut [f32],
+    weight: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for AddNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = self.weight.len();
+        for (x, y) in self.x.chunks_exact_mut(width).zip(self.y.chunks_exact_mut(width)) {
+            update!(s, x, y, |x, y| s.add(x, y));
+            let factor = s.splat(factor(s, x, self.eps));
+            combine!(s, x, self.weight => y, |x, w| s.mul(s.mul(x, factor), w));
+        }
+    }
+}
+
 /// `1 / sqrt(mean(x²) + eps)`.
 #[inline(always)]
 fn factor<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {

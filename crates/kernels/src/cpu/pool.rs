@@ -170,13 +170,18 @@ impl Pool {
     /// Cuts `values` between rows of `width` values, as evenly as can be where that is worth it, and calls `f` with the index
     /// of the first value and the values of each piece.
     pub fn rows<T: Send>(&mut self, values: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        let (rows, threads) = (values.len() / width.max(1), self.threads());
-        let pieces = match (values.len() / CHUNK).min(CHUNKS * threads) {
+        self.pieces(values, self.piece(values.len(), width), f);
+    }
+
+    /// Values of such a piece, at least a row.
+    pub fn piece(&self, len: usize, width: usize) -> usize {
+        let (width, threads) = (width.max(1), self.threads());
+        let pieces = match (len / CHUNK).min(CHUNKS * threads) {
             few if few < threads => few.max(1),
             // Each thread has as many.
             many => many - many % threads,
         };
-        self.pieces(values, rows.div_ceil(pieces) * width.max(1), f);
+        (len / width).div_ceil(pieces).max(1) * width
     }
 
     /// Cuts `columns` of the matrix `out` of rows of `width` values into `bands` of rows (ascending, apart) and every

@@ -85,6 +85,11 @@ impl Device for Reference {
         Ok(())
     }
 
+    fn add_norm(&mut self, x: &mut Vec<f32>, y: &mut Vec<f32>, weight: &Vec<f32>, eps: f32, rows: usize) -> Result<()> {
+        self.add(x, y, rows * weight.len())?;
+        self.rms_norm(x, weight, eps, rows, y)
+    }
+
     fn head_norm(
         &mut self,
         qkv: &mut Vec<f32>,
