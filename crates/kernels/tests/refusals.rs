@@ -7,7 +7,7 @@ const HEADS: Heads = Heads { q: 2, kv: 1, size: 4 };
 
 /// The errors of calls that are wrong in one way each.
 fn errors<D: Device>(d: &mut D) -> Result<Vec<String>> {
-    let (x, mut out) = (d.buffer(64)?, d.buffer(64)?);
+    let (x, mut out, mut wide) = (d.buffer(64)?, d.buffer(64)?, d.buffer(192)?);
     let shape = KvShape { layers: 1, kv_heads: 1, head_size: 4, pages: 2, format: KvFormat::F32 };
     let mut kv = d.kv(shape)?;
     let weights = HostMatrix { rows: 2, cols: 40, dtype: DType::F32, bytes: &[0; 320] };
@@ -16,6 +16,7 @@ fn errors<D: Device>(d: &mut D) -> Result<Vec<String>> {
     let results = [
         d.write(&mut out, &[0.0; 65]),
         d.matmul(&x, &w, 2, &mut out),
+        d.add_norm(&mut wide, &mut out, &x, 1e-5, 2),
         d.embed(&w, &[0, 2], &mut out),
         d.gather(&x, &[3, 4], 16, &mut out),
         d.store_kv(&x, HEADS, &mut kv, 1, &span(0..1, 0, &[0])),
@@ -29,9 +30,10 @@ fn errors<D: Device>(d: &mut D) -> Result<Vec<String>> {
     Ok(results.into_iter().map(|r| r.map_or_else(|e| e.to_string(), |()| "accepted".into())).collect())
 }
 
-const EXPECTED: [&str; 11] = [
+const EXPECTED: [&str; 12] = [
     "buffer holds 64 values; 65 are needed",
     "x of matmul holds 64 values; 80 are needed",
+    "operand of add_norm holds 64 values; 128 are needed",
     "token 2 is out of range; there are 2",
     "row 4 is out of range; there are 4",
     "layer 1 is out of range; there are 1",

@@ -86,6 +86,7 @@ impl Device for Reference {
     }
 
     fn add_norm(&mut self, x: &mut Vec<f32>, y: &mut Vec<f32>, weight: &Vec<f32>, eps: f32, rows: usize) -> Result<()> {
+        shape::enough("operand of add_norm", x.len().min(y.len()), rows * weight.len())?;
         self.add(x, y, rows * weight.len())?;
         self.rms_norm(x, weight, eps, rows, y)
     }

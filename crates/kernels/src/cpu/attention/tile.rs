@@ -162,11 +162,13 @@ impl<P: Pages> Attend<'_, P> {
             }
             let blocks = &blocks[..last_page - first_page];
             let split = Split { start: first_page, blocks, scores: &mut scores, weights: &mut weights };
-            if std::mem::take(&mut is_first) {
-                partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, states);
+            // The first split needs no merging.
+            let is_later = !std::mem::take(&mut is_first);
+            let place = if is_later { &mut partial[..] } else { &mut *states };
+            partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, place);
+            if !is_later {
                 continue;
             }
-            partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, &mut partial);
             for (state, partial) in states.chunks_exact_mut(self.stride).zip(partial.chunks_exact(self.stride)) {
                 merge(s, state, partial);
             }
