@@ -40,7 +40,7 @@ impl Running {
             let sampling = SamplingParams {
                 max_new_tokens: Some(OUTPUT),
                 ignore_eos: true,
-                temperature: std::env::var("TEMP").map_or(0.8, |v| v.parse().unwrap()),
+                temperature: 0.8,
                 top_p: 0.9,
                 ..Default::default()
             };

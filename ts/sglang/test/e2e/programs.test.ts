@@ -121,7 +121,7 @@ best: Swift.`,
   },
   composition: {
     canned: 'Rome is a city in Italy.\nMuch of it is pasta.',
-    sane: /^Rome is .*\.\n.*(food|culinary|cuisine).*\.$/,
+    sane: /^Rome is .*\.\n.*culinary.*\.$/,
   },
   abort_and_keep: { canned: 'AbortError; kept: first', sane: /^AbortError; kept: first$/ },
   tool_calls: {
