@@ -2,7 +2,7 @@
  * llama.cpp, built on this machine for this machine from the source inside the Python package `llama-cpp-python`: the
  * rival's best binary. What was built before an interruption is not built again.
  */
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { inCache, once } from './cache.mjs';
@@ -55,4 +55,16 @@ async function unpack(folder) {
   const inside = ['--strip-components=3', `${name}/vendor/llama.cpp`];
   await setUpWith('llama.cpp: unpacking', 'tar', ['-xzf', archive, '-C', folder, ...inside]);
   rmSync(path.dirname(archive), { recursive: true });
+  keepTileShapes(path.join(folder, 'ggml/src/ggml-cpu/amx/mmq.cpp'));
+}
+
+/**
+ * GCC 12 believes that loading the shapes of AMX's tiles reads eight bytes and leaves the others unwritten; then the first
+ * product by AMX is an illegal instruction, and the rival cannot be measured.
+ */
+function keepTileShapes(file) {
+  const load = '_tile_loadconfig(&tc);';
+  const source = readFileSync(file, 'utf8');
+  if (!source.includes(load)) throw new Error(`${file} has no ${load}`);
+  writeFileSync(file, source.replace(load, `__asm__ volatile("" ::: "memory"); ${load}`));
 }
