@@ -26,8 +26,7 @@ impl Kernel for Norm<'_> {
     fn run<S: Simd>(self, s: S) {
         let width = self.weight.len();
         for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
-            let factor = s.splat(factor(s, x, self.eps));
-            combine!(s, x, self.weight => out, |x, w| s.mul(s.mul(x, factor), w));
+            normalize(s, x, self.weight, self.eps, out);
         }
     }
 }
@@ -54,10 +53,16 @@ impl Kernel for AddNorm<'_> {
         let width = self.weight.len();
         for (x, y) in self.x.chunks_exact_mut(width).zip(self.y.chunks_exact_mut(width)) {
             update!(s, x, y, |x, y| s.add(x, y));
-            let factor = s.splat(factor(s, x, self.eps));
-            combine!(s, x, self.weight => y, |x, w| s.mul(s.mul(x, factor), w));
+            normalize(s, x, self.weight, self.eps, y);
         }
     }
+}
+
+/// One row.
+#[inline(always)]
+fn normalize<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let factor = s.splat(factor(s, x, eps));
+    combine!(s, x, weight => out, |x, w| s.mul(s.mul(x, factor), w));
 }
 
 /// `1 / sqrt(mean(x²) + eps)`.

@@ -152,8 +152,10 @@ impl<P: Pages> Attend<'_, P> {
         let (mut scores, mut weights) = ([[[0.0; LANES]; PAGES]; Q], [P::NONE; Q]);
         let states = &mut self.states[first * self.stride..][..Q * self.stride];
         states.chunks_exact_mut(self.stride).for_each(|state| state[self.stride - TAIL..][..2].fill(0.0));
-        let mut is_first = true;
-        for split in self.splits.start.max(start / SPLIT)..self.splits.end.min(end.div_ceil(SPLIT)) {
+        let first_split = self.splits.start.max(start / SPLIT);
+        for split in first_split..self.splits.end.min(end.div_ceil(SPLIT)) {
+            // The first split needs no merging.
+            let is_later = split > first_split;
             let first_page = (split * PAGES).max(start / PAGE);
             let last_page = ((split + 1) * PAGES).min(end.div_ceil(PAGE));
             let mut blocks = [0; PAGES];
@@ -162,8 +164,6 @@ impl<P: Pages> Attend<'_, P> {
             }
             let blocks = &blocks[..last_page - first_page];
             let split = Split { start: first_page, blocks, scores: &mut scores, weights: &mut weights };
-            // The first split needs no merging.
-            let is_later = !std::mem::take(&mut is_first);
             let place = if is_later { &mut partial[..] } else { &mut *states };
             partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, place);
             if !is_later {
@@ -269,11 +269,7 @@ impl Kernel for Finish<'_> {
     fn run<S: Simd>(self, s: S) {
         let total = s.splat(self.state[self.state.len() - TAIL + 1]);
         for (out, values) in self.out.chunks_mut(LANES).zip(self.state.as_chunks().0) {
-            let values = s.div(s.load(values), total);
-            match out.first_chunk_mut() {
-                Some(whole) => s.store(values, whole),
-                None => s.store_part(values, out),
-            }
+            s.store_part(s.div(s.load(values), total), out);
         }
     }
 }
