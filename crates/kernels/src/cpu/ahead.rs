@@ -5,11 +5,10 @@
 
 use super::kv::Kv;
 use super::simd::Simd;
+use super::slab::LINE;
 use crate::device::{Span, PAGE};
 use std::ops::Range;
 
-/// Bytes of a cache line.
-pub const LINE: usize = 64;
 /// Products with tiles of at least so many tokens ask for memory. With fewer the processor's own prefetching is ahead anyway;
 /// with many it falls behind.
 pub const TOKENS: usize = 8;

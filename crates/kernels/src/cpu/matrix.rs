@@ -8,7 +8,7 @@ use super::matmul::{Kept, Product};
 use super::planes::{Bits, Joined, Levels};
 use super::pool::Pool;
 use super::simd::LANES;
-use super::slab::Slab;
+use super::slab::{Shelf, Slab};
 use super::tile::{Affine, FromBlock, Record, Signed, Words};
 use crate::block::Block;
 use crate::device::{HostMatrix, Result};
@@ -63,8 +63,8 @@ impl<R: Record> Tiles for Slab<R> {
 
 impl Matrix {
     /// Repacks checked host matrices of one width, one below the other.
-    pub fn pack(pool: &mut Pool, hosts: &[HostMatrix]) -> Result<Matrix> {
-        let parts = hosts.chunk_by(|a, b| a.dtype == b.dtype).map(|hosts| Part::pack(pool, hosts));
+    pub fn pack(pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Matrix> {
+        let parts = hosts.chunk_by(|a, b| a.dtype == b.dtype).map(|hosts| Part::pack(pool, shelf, hosts));
         let rows = hosts.iter().map(|host| host.rows).sum();
         Ok(Matrix { rows, cols: hosts.first().map_or(0, |host| host.cols), parts: parts.collect::<Result<_>>()? })
     }
@@ -86,25 +86,25 @@ impl Matrix {
 }
 
 impl Part {
-    fn pack(pool: &mut Pool, hosts: &[HostMatrix]) -> Result<Part> {
+    fn pack(pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Part> {
         let HostMatrix { dtype, cols, .. } = hosts[0];
         let bytes = hosts.iter().flat_map(|host| host.bytes.chunks_exact(dtype.row_bytes(cols).max(1)));
         let rows = &Rows { dtype, cols, bytes: bytes.collect() };
         let tiles = match dtype {
-            DType::Q4_0 => blocks::<Affine<Own, Raised<8>, Bits<4>, 1>>(pool, rows),
-            DType::Q4_1 => blocks::<Affine<Own, Own, Bits<4>, 1>>(pool, rows),
-            DType::Q5_0 => blocks::<Affine<Own, Raised<16>, Joined<Bits<4>, Bits<1>>, 1>>(pool, rows),
-            DType::Q5_1 => blocks::<Affine<Own, Own, Joined<Bits<4>, Bits<1>>, 1>>(pool, rows),
-            DType::Q8_0 => blocks::<Signed<Own, Bits<8>, 1>>(pool, rows),
-            DType::Q2K => blocks::<Affine<Stepped<2>, Stepped<2>, Bits<2>, 8>>(pool, rows),
-            DType::Q3K => blocks::<Affine<Stepped<2>, Raised<4>, Joined<Bits<2>, Bits<1>>, 8>>(pool, rows),
-            DType::Q4K => blocks::<Affine<Stepped<1>, Stepped<1>, Bits<4>, 8>>(pool, rows),
-            DType::Q5K => blocks::<Affine<Stepped<1>, Stepped<1>, Joined<Bits<4>, Bits<1>>, 8>>(pool, rows),
-            DType::Q6K => blocks::<Affine<Stepped<2>, Raised<32>, Joined<Bits<4>, Bits<2>>, 8>>(pool, rows),
-            DType::IQ4NL => blocks::<Signed<Own, Levels, 1>>(pool, rows),
-            DType::IQ4XS => blocks::<Signed<Stepped<1>, Levels, 8>>(pool, rows),
-            DType::F16 | DType::BF16 if cols.is_multiple_of(Words::STEPS) => words(pool, rows),
-            DType::F32 | DType::F16 | DType::BF16 => floats(pool, rows),
+            DType::Q4_0 => blocks::<Affine<Own, Raised<8>, Bits<4>, 1>>(pool, shelf, rows),
+            DType::Q4_1 => blocks::<Affine<Own, Own, Bits<4>, 1>>(pool, shelf, rows),
+            DType::Q5_0 => blocks::<Affine<Own, Raised<16>, Joined<Bits<4>, Bits<1>>, 1>>(pool, shelf, rows),
+            DType::Q5_1 => blocks::<Affine<Own, Own, Joined<Bits<4>, Bits<1>>, 1>>(pool, shelf, rows),
+            DType::Q8_0 => blocks::<Signed<Own, Bits<8>, 1>>(pool, shelf, rows),
+            DType::Q2K => blocks::<Affine<Stepped<2>, Stepped<2>, Bits<2>, 8>>(pool, shelf, rows),
+            DType::Q3K => blocks::<Affine<Stepped<2>, Raised<4>, Joined<Bits<2>, Bits<1>>, 8>>(pool, shelf, rows),
+            DType::Q4K => blocks::<Affine<Stepped<1>, Stepped<1>, Bits<4>, 8>>(pool, shelf, rows),
+            DType::Q5K => blocks::<Affine<Stepped<1>, Stepped<1>, Joined<Bits<4>, Bits<1>>, 8>>(pool, shelf, rows),
+            DType::Q6K => blocks::<Affine<Stepped<2>, Raised<32>, Joined<Bits<4>, Bits<2>>, 8>>(pool, shelf, rows),
+            DType::IQ4NL => blocks::<Signed<Own, Levels, 1>>(pool, shelf, rows),
+            DType::IQ4XS => blocks::<Signed<Stepped<1>, Levels, 8>>(pool, shelf, rows),
+            DType::F16 | DType::BF16 if cols.is_multiple_of(Words::STEPS) => words(pool, shelf, rows),
+            DType::F32 | DType::F16 | DType::BF16 => floats(pool, shelf, rows),
         };
         Ok(Part { rows: rows.bytes.len(), tiles: tiles? })
     }
@@ -129,11 +129,12 @@ impl Rows<'_> {
 /// One group of 16 host rows at a time, in parallel.
 fn groups<R: Record>(
     pool: &mut Pool,
+    shelf: &mut Shelf,
     rows: &Rows,
     fill: impl Fn(usize, &[u8], &mut [R]) + Sync,
 ) -> Result<Box<dyn Tiles>> {
     let depth = rows.cols / (R::BLOCKS * R::STEPS);
-    let mut records = Slab::zeros(rows.bytes.len().div_ceil(LANES) * depth)?;
+    let mut records = shelf.zeros(rows.bytes.len().div_ceil(LANES) * depth)?;
     let mut groups: Vec<&mut [R]> = records.chunks_exact_mut(depth.max(1)).collect();
     pool.each(&mut groups, |i, group| {
         let rows = rows.bytes.iter().skip(i * LANES).take(LANES);
@@ -142,23 +143,23 @@ fn groups<R: Record>(
     Ok(Box::new(records))
 }
 
-fn blocks<R: FromBlock>(pool: &mut Pool, rows: &Rows) -> Result<Box<dyn Tiles>> {
-    groups(pool, rows, |row, bytes, group: &mut [R]| {
+fn blocks<R: FromBlock>(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
+    groups(pool, shelf, rows, |row, bytes, group: &mut [R]| {
         for (i, block) in Block::of_row(rows.dtype, bytes).enumerate() {
             group[i / R::BLOCKS].set(row, i % R::BLOCKS, &block);
         }
     })
 }
 
-fn words(pool: &mut Pool, rows: &Rows) -> Result<Box<dyn Tiles>> {
-    groups(pool, rows, |row, bytes, group: &mut [Words]| {
+fn words(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
+    groups(pool, shelf, rows, |row, bytes, group: &mut [Words]| {
         let values = rows.values(bytes);
         group.iter_mut().zip(values.chunks_exact(Words::STEPS)).for_each(|(record, v)| record.set(row, v));
     })
 }
 
-fn floats(pool: &mut Pool, rows: &Rows) -> Result<Box<dyn Tiles>> {
-    groups(pool, rows, |row, bytes, group: &mut [[f32; LANES]]| {
+fn floats(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
+    groups(pool, shelf, rows, |row, bytes, group: &mut [[f32; LANES]]| {
         group.iter_mut().zip(rows.values(bytes)).for_each(|(record, v)| record[row] = v);
     })
 }

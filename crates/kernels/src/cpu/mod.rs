@@ -39,6 +39,7 @@ pub use pool::Patience;
 use pool::Pool;
 pub use roof::Roof;
 use simd::Isa;
+use slab::Shelf;
 pub use slab::Slab;
 
 /// Runs every op on the cores of this machine.
@@ -48,6 +49,7 @@ pub struct Cpu {
     level: Level,
     kept: Kept,
     partials: Vec<f32>,
+    shelf: Shelf,
 }
 
 impl Cpu {
@@ -58,7 +60,7 @@ impl Cpu {
         let isa = Isa::detect(level).ok_or_else(|| DeviceError::Unsupported(format!("{level} is not built in")))?;
         let no_thread = |e| DeviceError::Unsupported(format!("cannot start {threads} threads: {e}"));
         let pool = Pool::new(threads.max(1)).map_err(no_thread)?;
-        Ok(Cpu { pool, isa, level, kept: Kept::default(), partials: Vec::new() })
+        Ok(Cpu { pool, isa, level, kept: Kept::default(), partials: Vec::new(), shelf: Shelf::default() })
     }
 }
 
@@ -84,7 +86,7 @@ impl Device for Cpu {
     /// Rows can be read back from the tiles, so `keep_rows` costs nothing.
     fn matrix(&mut self, parts: &[HostMatrix], _keep_rows: bool) -> Result<Matrix> {
         shape::matrix(parts)?;
-        Matrix::pack(&mut self.pool, parts)
+        Matrix::pack(&mut self.pool, &mut self.shelf, parts)
     }
 
     fn kv(&mut self, shape: KvShape) -> Result<Kv> {
