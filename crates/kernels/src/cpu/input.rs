@@ -5,7 +5,7 @@
 //! the second one being what rounding the first has left. Whether a row needs that depends on this row only; a tile has
 //! two parts where any of its rows does, and the second part of the others is zero, which changes no sum.
 
-use super::simd::{Simd, LANES};
+use super::simd::{Simd, LANES, TILE};
 use super::steps::Steps;
 use super::tile::{Fed, Pair};
 use crate::block::BLOCK;
@@ -25,6 +25,9 @@ pub struct Inputs {
 
 /// A word of the input: knows how rows are brought into tiles of tokens.
 pub trait Word: Copy + Default + Send + Sync {
+    /// Most tokens of a tile.
+    const TOKENS: usize = 8;
+
     /// Where inputs of this kind are kept.
     fn kept(inputs: &mut Inputs) -> &mut Vec<Self>;
     /// Words of a tile of `width` tokens of `k` values, at most.
@@ -121,6 +124,8 @@ impl Word for Pair {
 
 /// A head of `1 + 2 · blocks` words (the number of parts, then the block that each is of), then `[parts][Fed::WORDS][width]`.
 impl Word for i32 {
+    const TOKENS: usize = TILE;
+
     fn kept(inputs: &mut Inputs) -> &mut Vec<i32> {
         &mut inputs.quants
     }
@@ -136,6 +141,7 @@ impl Word for i32 {
             2 => feed::<S, 2>(s, rows, k, tile),
             4 => feed::<S, 4>(s, rows, k, tile),
             8 => feed::<S, 8>(s, rows, k, tile),
+            16 => feed::<S, 16>(s, rows, k, tile),
             _ => unreachable!("tiles of {width} tokens"),
         }
     }
@@ -258,17 +264,20 @@ fn quantize<S: Simd, const T: usize>(
     for t in 0..T {
         inverse[t] = inverse_of(most[t]);
     }
+    let quants = words[..Fed::SCALE].as_flattened_mut();
     for t in 0..T {
         for (half, x) in x[t].as_chunks().0.iter().enumerate() {
-            let quants = s.narrow(s.mul(s.load(x), s.splat(inverse[t])));
-            for (i, q) in quants.as_chunks::<4>().0.iter().enumerate() {
-                words[4 * half + i][t] = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
+            let narrow = s.narrow(s.mul(s.load(x), s.splat(inverse[t])));
+            for (i, q) in narrow.as_chunks::<4>().0.iter().enumerate() {
+                let word = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
+                quants[Fed::place(4 * half + i, t, T)] = word;
             }
         }
     }
     let mut sums = [[0; T]; 2];
-    for (i, words) in words[..Fed::SCALE].iter().enumerate() {
-        for (sum, word) in sums[i / 4].iter_mut().zip(words) {
+    for i in 0..Fed::SCALE {
+        for (t, sum) in sums[i / 4].iter_mut().enumerate() {
+            let word = quants[Fed::place(i, t, T)];
             *sum += (word << 24 >> 24) + (word << 16 >> 24) + (word << 8 >> 24) + (word >> 24);
         }
     }

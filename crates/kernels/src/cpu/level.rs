@@ -2,6 +2,8 @@
 //!
 //! The law: one binary runs everywhere; a level is only used on a machine that has all its instructions.
 
+#[cfg(target_arch = "x86_64")]
+use super::simd::amx;
 use crate::device::{DeviceError, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -23,10 +25,12 @@ pub enum Level {
     Avx512,
     /// The same and VNNI (dot products of bytes).
     Avx512Vnni,
+    /// The same and AMX (products of whole tiles of bytes), on Linux.
+    Amx,
 }
 
 /// Names as in `SGLANG_SIMD`.
-const NAMES: [(Level, &str); 7] = [
+const NAMES: [(Level, &str); 8] = [
     (Level::Scalar, "scalar"),
     (Level::Neon, "neon"),
     (Level::NeonDotprod, "neon-dotprod"),
@@ -34,6 +38,7 @@ const NAMES: [(Level, &str); 7] = [
     (Level::AvxVnni, "avxvnni"),
     (Level::Avx512, "avx512"),
     (Level::Avx512Vnni, "avx512vnni"),
+    (Level::Amx, "amx"),
 ];
 
 impl Level {
@@ -65,13 +70,15 @@ impl Level {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
+        let avx512_vnni = avx512 && is_x86_feature_detected!("avx512vnni");
         match self {
             Level::Scalar => true,
             Level::Neon | Level::NeonDotprod => false,
             Level::Avx2 => avx2,
             Level::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
             Level::Avx512 => avx512,
-            Level::Avx512Vnni => avx512 && is_x86_feature_detected!("avx512vnni"),
+            Level::Avx512Vnni => avx512_vnni,
+            Level::Amx => avx512_vnni && amx::is_allowed(),
         }
     }
 
@@ -82,7 +89,7 @@ impl Level {
             Level::Scalar => true,
             Level::Neon => neon,
             Level::NeonDotprod => neon && std::arch::is_aarch64_feature_detected!("dotprod"),
-            Level::Avx2 | Level::AvxVnni | Level::Avx512 | Level::Avx512Vnni => false,
+            Level::Avx2 | Level::AvxVnni | Level::Avx512 | Level::Avx512Vnni | Level::Amx => false,
         }
     }
 
@@ -123,7 +130,7 @@ mod tests {
         let error = "sse9".parse::<Level>().unwrap_err();
         assert_eq!(
             error,
-            "unknown SIMD level \"sse9\"; known are scalar, neon, neon-dotprod, avx2, avxvnni, avx512, avx512vnni"
+            "unknown SIMD level \"sse9\"; known are scalar, neon, neon-dotprod, avx2, avxvnni, avx512, avx512vnni, amx"
         );
     }
 

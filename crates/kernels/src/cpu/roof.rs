@@ -2,9 +2,10 @@
 //!
 //! The law: measured with the same threads, vectors and memory as the kernels, in the same process.
 
-use super::simd::{Kernel, Simd, LANES};
+use super::simd::{Kernel, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::Slab;
 use super::Cpu;
+use crate::block::BLOCK;
 use crate::device::Result;
 use std::fmt;
 use std::hint::black_box;
@@ -48,14 +49,15 @@ impl Cpu {
         let threads = self.pool.threads();
         let isa = self.isa;
         let read = self.best(|cpu| cpu.pool.pieces(&mut memory, piece, |_, part| isa.run(Read(part))));
-        let int8 = self.best(|cpu| cpu.pool.run(threads, &|_| isa.run(Int8)));
+        let int8 = self.best(|cpu| cpu.pool.run(threads, &|_| _ = isa.run(Int8)));
         let f32 = self.best(|cpu| cpu.pool.run(threads, &|_| isa.run(Fma)));
-        let operations = |per_vector: usize| (threads * ROUNDS * CHAINS * per_vector) as f64 / 1e9;
+        let int8_operations = isa.run(Int8);
+        let operations = |each: usize| (threads * each) as f64 / 1e9;
         let forks = self.best(|cpu| (0..FORKS).for_each(|_| cpu.pool.run(threads, &|i| _ = black_box(i))));
         Ok(Roof {
             read: READ as f64 / read / 1e9,
-            int8: operations(8 * LANES) / int8,
-            f32: operations(2 * LANES) / f32,
+            int8: operations(int8_operations) / int8,
+            f32: operations(ROUNDS * CHAINS * 2 * LANES) / f32,
             fork: forks * 1e6 / FORKS as f64,
         })
     }
@@ -90,25 +92,46 @@ impl Kernel for Read<'_> {
     }
 }
 
+/// Returns the number of its operations.
 struct Int8;
 
 impl Kernel for Int8 {
-    type Output = ();
+    type Output = usize;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut sums = [s.splat_i(0); CHAINS];
-        let w = s.bytes(black_box(&[1; 4 * LANES]));
-        for _ in 0..ROUNDS {
-            let x = black_box(1);
-            for sum in &mut sums {
-                *sum = s.dot(*sum, w, x);
-            }
-        }
-        for sum in sums {
-            black_box(s.sum(s.float(sum)));
+    fn run<S: Simd>(self, s: S) -> usize {
+        match s.tiles() {
+            Some(tiles) => multiply_tiles::<S>(&tiles),
+            None => dots(s),
         }
     }
+}
+
+/// Products of blocks of 32, sums of their own each.
+#[inline(always)]
+fn multiply_tiles<S: Simd>(tiles: &S::Tiles) -> usize {
+    let (x, w, mut sums) = (black_box([[1; 8]; TILE]), black_box(Numbers::ZERO), [Sums::ZERO; 2]);
+    for _ in 0..ROUNDS {
+        tiles.multiply(1, &x, &w, &mut sums);
+    }
+    black_box(sums);
+    ROUNDS * 2 * TILE * LANES * BLOCK
+}
+
+#[inline(always)]
+fn dots<S: Simd>(s: S) -> usize {
+    let mut sums = [s.splat_i(0); CHAINS];
+    let w = s.bytes(black_box(&[1; 4 * LANES]));
+    for _ in 0..ROUNDS {
+        let x = black_box(1);
+        for sum in &mut sums {
+            *sum = s.dot(*sum, w, x);
+        }
+    }
+    for sum in sums {
+        black_box(s.sum(s.float(sum)));
+    }
+    ROUNDS * CHAINS * 8 * LANES
 }
 
 struct Fma;

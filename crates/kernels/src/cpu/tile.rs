@@ -6,8 +6,9 @@
 
 use super::factors::{Factor, Offset};
 use super::input::Word;
+use super::matmul::Chunk;
 use super::planes::Planes;
-use super::simd::{Simd, LANES};
+use super::simd::{Isa, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::Plain;
 use crate::block::{Block, BLOCK};
 
@@ -26,9 +27,33 @@ pub trait Record: Plain {
     fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[Self::Word; T]], f: &mut [S::F; T]);
     /// The weights of row `row`, `BLOCKS · STEPS` of them.
     fn row(&self, row: usize, out: &mut [f32]);
+    /// Multiplies by tiles of `width` tokens.
+    fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize) {
+        chunk.multiply(isa, width);
+    }
 }
 
-/// Words of one quantized token in a block of 32: eight of four int8 each, then what scales and offsets need.
+/// A record of small whole numbers, which whole tiles of tokens can be multiplied with.
+pub trait Bytes: Record<Word = i32> {
+    /// Sums of products per block and token: 1, or 2 where each half has factors of its own.
+    const HALVES: usize;
+
+    /// Writes the numbers of a block.
+    fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers);
+    /// [`Record::multiply`], the sums of products of whole numbers being there.
+    fn add_sums<S: Simd>(
+        &self,
+        s: S,
+        tiles: &S::Tiles,
+        block: usize,
+        sums: &[Sums; 2],
+        x: &[[i32; TILE]; Fed::WORDS],
+        f: &mut [S::F; TILE],
+    );
+}
+
+/// Words of one quantized token in a block of 32: eight of four int8 each, then what scales and offsets need. A tile has a row
+/// of tokens for each word; one of 16 tokens has the eight of each token side by side in place of the first eight rows.
 pub struct Fed;
 
 impl Fed {
@@ -42,6 +67,16 @@ impl Fed {
     pub const FIRST: usize = 10;
     /// Sum of the quants, i32.
     pub const SUM: usize = 11;
+
+    /// Where word `word` of the quants of token `token` is in a tile of `tokens`.
+    #[inline(always)]
+    pub const fn place(word: usize, token: usize, tokens: usize) -> usize {
+        if tokens == TILE {
+            token * Fed::SCALE + word
+        } else {
+            word * tokens + token
+        }
+    }
 }
 
 /// Quants 0 … 63 with scales and offsets: weight = scale · quant + offset.
@@ -169,11 +204,136 @@ fn float(word: i32) -> f32 {
     f32::from_bits(word as u32)
 }
 
+/// Sums of products of whole numbers.
+trait Dots<S: Simd> {
+    /// Of all 32 of a block, for token `t`.
+    fn whole(&self, s: S, t: usize) -> S::I;
+}
+
+/// The same of each half of a block.
+trait Halves<S: Simd>: Dots<S> {
+    /// Of the first 16 and of the others.
+    fn halves(&self, s: S, t: usize) -> [S::I; 2];
+}
+
+/// Computed where they are needed, from quants of at most `most`.
+struct Unsigned<'a, S: Simd, const T: usize> {
+    low: [S::B; 4],
+    high: [S::B; 4],
+    most: i32,
+    x: &'a [[i32; T]; Fed::WORDS],
+}
+
+impl<S: Simd, const T: usize> Dots<S> for Unsigned<'_, S, T> {
+    #[inline(always)]
+    fn whole(&self, s: S, t: usize) -> S::I {
+        let [low, high] = self.halves(s, t);
+        s.add_i(low, high)
+    }
+}
+
+impl<S: Simd, const T: usize> Halves<S> for Unsigned<'_, S, T> {
+    #[inline(always)]
+    fn halves(&self, s: S, t: usize) -> [S::I; 2] {
+        [s.dots(self.low, at(self.x, t, 0), self.most), s.dots(self.high, at(self.x, t, 4), self.most)]
+    }
+}
+
+/// Computed where they are needed, from signed quants.
+struct Biased<'a, S: Simd, const T: usize> {
+    w: [S::W; 8],
+    x: &'a [[i32; T]; Fed::WORDS],
+}
+
+impl<S: Simd, const T: usize> Dots<S> for Biased<'_, S, T> {
+    #[inline(always)]
+    fn whole(&self, s: S, t: usize) -> S::I {
+        let (mut low, mut high) = (s.splat_i(-S::BIAS * self.x[Fed::SUM][t]), s.splat_i(0));
+        for p in 0..4 {
+            low = s.dot_signed(low, self.w[p], self.x[p][t]);
+            high = s.dot_signed(high, self.w[p + 4], self.x[p + 4][t]);
+        }
+        s.add_i(low, high)
+    }
+}
+
+/// Computed for a whole tile.
+struct Stored<'a, S: Simd> {
+    tiles: &'a S::Tiles,
+    sums: &'a [Sums; 2],
+}
+
+impl<S: Simd> Dots<S> for Stored<'_, S> {
+    #[inline(always)]
+    fn whole(&self, _: S, t: usize) -> S::I {
+        self.tiles.load(&self.sums[0].0[t])
+    }
+}
+
+impl<S: Simd> Halves<S> for Stored<'_, S> {
+    #[inline(always)]
+    fn halves(&self, _: S, t: usize) -> [S::I; 2] {
+        [self.tiles.load(&self.sums[0].0[t]), self.tiles.load(&self.sums[1].0[t])]
+    }
+}
+
 /// `f += c · scale · x.scale + offset · x.offset`, in this order.
 #[inline(always)]
 fn affine<S: Simd>(s: S, c: S::I, scale: S::F, offset: S::F, x: (f32, f32), f: S::F) -> S::F {
     let f = s.mul_add(s.float(c), s.mul(scale, s.splat(x.0)), f);
     s.mul_add(offset, s.splat(x.1), f)
+}
+
+impl<F: Factor, O: Offset, P: Planes, const B: usize> Affine<F, O, P, B> {
+    #[inline(always)]
+    fn add<S: Simd, const T: usize>(
+        &self,
+        s: S,
+        block: usize,
+        dots: impl Halves<S>,
+        x: &[[i32; T]; Fed::WORDS],
+        f: &mut [S::F; T],
+    ) {
+        let scale = self.scale.load(s, block, 0);
+        let offset = self.offset.load(s, scale, block, 0);
+        if F::HALVES == 1 {
+            for t in 0..T {
+                let x = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]));
+                f[t] = affine(s, dots.whole(s, t), scale, offset, x, f[t]);
+            }
+            return;
+        }
+        let scale2 = self.scale.load(s, block, 1);
+        let offset2 = self.offset.load(s, scale2, block, 1);
+        for t in 0..T {
+            let [low, high] = dots.halves(s, t);
+            let (step, all, first) = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]), float(x[Fed::FIRST][t]));
+            f[t] = affine(s, low, scale, offset, (step, first), f[t]);
+            f[t] = affine(s, high, scale2, offset2, (step, all - first), f[t]);
+        }
+    }
+}
+
+impl<F: Factor, O: Offset, P: Planes, const B: usize> Bytes for Affine<F, O, P, B> {
+    const HALVES: usize = F::HALVES;
+
+    #[inline(always)]
+    fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers) {
+        self.quants[block].load(s).into_iter().zip(&mut out.0).for_each(|(plane, out)| tiles.store(plane, out));
+    }
+
+    #[inline(always)]
+    fn add_sums<S: Simd>(
+        &self,
+        s: S,
+        tiles: &S::Tiles,
+        block: usize,
+        sums: &[Sums; 2],
+        x: &[[i32; TILE]; Fed::WORDS],
+        f: &mut [S::F; TILE],
+    ) {
+        self.add(s, block, Stored::<S> { tiles, sums }, x, f);
+    }
 }
 
 impl<F: Factor, O: Offset, P: Planes, const B: usize> Record for Affine<F, O, P, B> {
@@ -186,25 +346,12 @@ impl<F: Factor, O: Offset, P: Planes, const B: usize> Record for Affine<F, O, P,
     fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
         let [w0, w1, w2, w3, w4, w5, w6, w7] = self.quants[block].load(s);
-        let (low, high, most) = ([w0, w1, w2, w3], [w4, w5, w6, w7], i32::from(P::MOST));
-        let scale = self.scale.load(s, block, 0);
-        let offset = self.offset.load(s, scale, block, 0);
-        if F::HALVES == 1 {
-            for t in 0..T {
-                let (low, high) = (s.dots(low, at(x, t, 0), most), s.dots(high, at(x, t, 4), most));
-                let x = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]));
-                f[t] = affine(s, s.add_i(low, high), scale, offset, x, f[t]);
-            }
-            return;
-        }
-        let scale2 = self.scale.load(s, block, 1);
-        let offset2 = self.offset.load(s, scale2, block, 1);
-        for t in 0..T {
-            let (low, high) = (s.dots(low, at(x, t, 0), most), s.dots(high, at(x, t, 4), most));
-            let (step, all, first) = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]), float(x[Fed::FIRST][t]));
-            f[t] = affine(s, low, scale, offset, (step, first), f[t]);
-            f[t] = affine(s, high, scale2, offset2, (step, all - first), f[t]);
-        }
+        let dots = Unsigned { low: [w0, w1, w2, w3], high: [w4, w5, w6, w7], most: i32::from(P::MOST), x };
+        self.add(s, block, dots, x, f);
+    }
+
+    fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize) {
+        chunk.multiply_bytes(isa, width);
     }
 
     fn row(&self, row: usize, out: &mut [f32]) {
@@ -217,6 +364,47 @@ impl<F: Factor, O: Offset, P: Planes, const B: usize> Record for Affine<F, O, P,
     }
 }
 
+impl<F: Factor, P: Planes, const B: usize> Signed<F, P, B> {
+    #[inline(always)]
+    fn add<S: Simd, const T: usize>(
+        &self,
+        s: S,
+        block: usize,
+        dots: impl Dots<S>,
+        x: &[[i32; T]; Fed::WORDS],
+        f: &mut [S::F; T],
+    ) {
+        let scale = self.scale.load(s, block, 0);
+        for t in 0..T {
+            let factor = s.mul(scale, s.splat(float(x[Fed::SCALE][t])));
+            f[t] = s.mul_add(s.float(dots.whole(s, t)), factor, f[t]);
+        }
+    }
+}
+
+impl<F: Factor, P: Planes, const B: usize> Bytes for Signed<F, P, B> {
+    const HALVES: usize = 1;
+
+    #[inline(always)]
+    fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers) {
+        self.quants[block].load(s).into_iter().zip(&mut out.0).for_each(|(plane, out)| tiles.store(plane, out));
+        out.0.as_flattened_mut().iter_mut().for_each(|number| *number ^= 0x80);
+    }
+
+    #[inline(always)]
+    fn add_sums<S: Simd>(
+        &self,
+        s: S,
+        tiles: &S::Tiles,
+        block: usize,
+        sums: &[Sums; 2],
+        x: &[[i32; TILE]; Fed::WORDS],
+        f: &mut [S::F; TILE],
+    ) {
+        self.add(s, block, Stored::<S> { tiles, sums }, x, f);
+    }
+}
+
 impl<F: Factor, P: Planes, const B: usize> Record for Signed<F, P, B> {
     type Word = i32;
     const WORDS: usize = Fed::WORDS;
@@ -226,21 +414,16 @@ impl<F: Factor, P: Planes, const B: usize> Record for Signed<F, P, B> {
     #[inline(always)]
     fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let scale = self.scale.load(s, block, 0);
         let planes = self.quants[block].load(s);
         let mut w = [s.signed(planes[0]); 8];
         for (w, plane) in w.iter_mut().zip(planes) {
             *w = s.signed(plane);
         }
-        for t in 0..T {
-            let (mut low, mut high) = (s.splat_i(-S::BIAS * x[Fed::SUM][t]), s.splat_i(0));
-            for p in 0..4 {
-                low = s.dot_signed(low, w[p], x[p][t]);
-                high = s.dot_signed(high, w[p + 4], x[p + 4][t]);
-            }
-            let factor = s.mul(scale, s.splat(float(x[Fed::SCALE][t])));
-            f[t] = s.mul_add(s.float(s.add_i(low, high)), factor, f[t]);
-        }
+        self.add(s, block, Biased::<S, T> { w, x }, x, f);
+    }
+
+    fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize) {
+        chunk.multiply_bytes(isa, width);
     }
 
     fn row(&self, row: usize, out: &mut [f32]) {

@@ -1,6 +1,6 @@
 //! Sixteen lanes as two AVX2 registers.
 
-use super::{chain, fits_words, Kernel, Simd, LANES};
+use super::{chain, fits_words, Kernel, NoTiles, Simd, LANES};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -101,6 +101,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type B = Two<__m256i>;
     /// |w| and w; with VNNI w + 128 twice.
     type W = [Two<__m256i>; 2];
+    type Tiles = NoTiles;
 
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;

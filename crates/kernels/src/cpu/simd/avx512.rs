@@ -1,13 +1,20 @@
 //! Sixteen lanes as one AVX-512 register.
 
-use super::{chain, fits_words, Kernel, Simd, LANES};
+use super::{amx, chain, fits_words, Kernel, Simd, LANES, TILE};
 use half::{bf16, f16};
 use std::arch::{asm, x86_64::*};
 use std::ops::Range;
 
-/// Proof of AVX-512 F, BW, DQ and VL, and of VNNI where `VNNI`.
+/// AVX-512 F, BW, DQ and VL.
+pub const PLAIN: u8 = 0;
+/// The same and VNNI.
+pub const VNNI: u8 = 1;
+/// The same and AMX for bytes.
+pub const AMX: u8 = 2;
+
+/// Proof of what `RUNG` says.
 #[derive(Clone, Copy)]
-pub struct Avx512<const VNNI: bool>(());
+pub struct Avx512<const RUNG: u8>(());
 
 fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -17,27 +24,34 @@ fn has_avx512() -> bool {
         && super::avx2::Avx2::detect().is_some()
 }
 
-impl Avx512<false> {
+impl Avx512<PLAIN> {
     /// The proof, where the machine has the instructions.
     pub fn detect() -> Option<Self> {
         has_avx512().then_some(Avx512(()))
     }
 }
 
-impl Avx512<true> {
+impl Avx512<VNNI> {
     /// The proof, where the machine has the instructions.
     pub fn detect_vnni() -> Option<Self> {
         (has_avx512() && is_x86_feature_detected!("avx512vnni")).then_some(Avx512(()))
     }
 }
 
+impl Avx512<AMX> {
+    /// The proof, where the machine has the instructions and the process may use them.
+    pub fn detect_amx() -> Option<Self> {
+        (Avx512::detect_vnni().is_some() && amx::is_allowed()).then_some(Avx512(()))
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn inside<const VNNI: bool, K: Kernel>(s: Avx512<VNNI>, kernel: K) -> K::Output {
+fn inside<const RUNG: u8, K: Kernel>(s: Avx512<RUNG>, kernel: K) -> K::Output {
     kernel.run(s)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn inside_vnni<const VNNI: bool, K: Kernel>(s: Avx512<VNNI>, kernel: K) -> K::Output {
+fn inside_vnni<const RUNG: u8, K: Kernel>(s: Avx512<RUNG>, kernel: K) -> K::Output {
     kernel.run(s)
 }
 
@@ -93,24 +107,31 @@ fn halves(v: __m512) -> (__m256, __m256) {
     (_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))
 }
 
-impl<const VNNI: bool> Simd for Avx512<VNNI> {
+impl<const RUNG: u8> Simd for Avx512<RUNG> {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
     type W = __m512i;
+    type Tiles = amx::Registers;
 
-    const TOKENS: usize = 8;
+    const TOKENS: usize = if RUNG == AMX { TILE } else { 8 };
     const QUERIES: usize = 8;
     const BIAS: i32 = 128;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: `self` proves the instructions.
         unsafe {
-            match VNNI {
+            match RUNG >= VNNI {
                 true => inside_vnni(self, kernel),
                 false => inside(self, kernel),
             }
         }
+    }
+
+    #[inline(always)]
+    fn tiles(self) -> Option<amx::Registers> {
+        // SAFETY: this rung proves the instructions; who calls keeps one at a time.
+        (RUNG == AMX).then(|| unsafe { amx::Registers::new() })
     }
 
     #[inline(always)]
@@ -121,6 +142,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     fn prefetch(self, address: usize) {
         super::avx2::prefetch(address);
+    }
+
+    #[inline(always)]
+    fn prefetch_to_write(self, address: usize) {
+        // SAFETY: asking touches nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(address as *const i8) };
     }
 
     intrinsics! {
@@ -182,11 +209,11 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         fn dot_pairs(self, acc: __m512i, a: __m512i, b: i32) -> __m512i {
             let b = _mm512_set1_epi32(b);
-            if VNNI { dot_words(acc, a, b) } else { _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)) }
+            if RUNG >= VNNI { dot_words(acc, a, b) } else { _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)) }
         }
 
         fn dot_pairs_at(self, acc: __m512i, a: __m512i, b: &i32) -> __m512i {
-            if VNNI { dot_words_at(acc, a, b) } else { self.dot_pairs(acc, a, *b) }
+            if RUNG >= VNNI { dot_words_at(acc, a, b) } else { self.dot_pairs(acc, a, *b) }
         }
 
         fn bytes(self, x: &[u8; 4 * LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }
@@ -202,10 +229,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         fn dot(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
             let x = _mm512_set1_epi32(x);
-            if VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { dot_small(acc, w, x, 1) }
+            if RUNG >= VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { dot_small(acc, w, x, 1) }
         }
         fn dots(self, w: [__m512i; 4], x: [i32; 4], most: i32) -> __m512i {
-            if VNNI {
+            if RUNG >= VNNI {
                 return chain(self, w, x);
             }
             let x = [_mm512_set1_epi32(x[0]), _mm512_set1_epi32(x[1]), _mm512_set1_epi32(x[2]), _mm512_set1_epi32(x[3])];
@@ -213,7 +240,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         fn dot_signed(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
             let x = _mm512_set1_epi32(x);
-            if VNNI {
+            if RUNG >= VNNI {
                 return _mm512_dpbusd_epi32(acc, w, x);
             }
             let rest = _mm512_and_si512(w, _mm512_set1_epi8(127));

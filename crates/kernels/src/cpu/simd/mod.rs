@@ -17,6 +17,8 @@ macro_rules! intrinsics {
     )* };
 }
 #[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -31,6 +33,55 @@ use std::ops::Range;
 
 /// Lanes of a vector; also rows of a weight tile and tokens of a page.
 pub const LANES: usize = 16;
+
+/// Tokens of a whole tile, which some levels multiply at once.
+pub const TILE: usize = 16;
+
+/// 32 numbers −128 … 127 of 16 rows: byte 4r + j of plane p is row r, k = 4p + j.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Numbers(pub [[u8; 4 * LANES]; 8]);
+
+impl Numbers {
+    /// All 0.
+    pub const ZERO: Numbers = Numbers([[0; 4 * LANES]; 8]);
+}
+
+/// Sums of 16 tokens for 16 rows.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Sums(pub [[i32; LANES]; TILE]);
+
+impl Sums {
+    /// All 0.
+    pub const ZERO: Sums = Sums([[0; LANES]; TILE]);
+}
+
+/// Products of whole tiles.
+pub trait Tiles<S: Simd> {
+    /// `sums[h][t][r] = Σ x[t][k] w[r][k]` over the 32 k of a block, or over each half of them where `halves` is 2. `x` is 32
+    /// bytes per token.
+    fn multiply(&self, halves: usize, x: &[[i32; 8]; TILE], w: &Numbers, sums: &mut [Sums; 2]);
+    /// Sums of one token.
+    fn load(&self, sums: &[i32; LANES]) -> S::I;
+    /// Writes a plane.
+    fn store(&self, plane: S::B, out: &mut [u8; 4 * LANES]);
+}
+
+/// Those of a level that has none.
+pub enum NoTiles {}
+
+impl<S: Simd> Tiles<S> for NoTiles {
+    fn multiply(&self, _: usize, _: &[[i32; 8]; TILE], _: &Numbers, _: &mut [Sums; 2]) {
+        match *self {}
+    }
+    fn load(&self, _: &[i32; LANES]) -> S::I {
+        match *self {}
+    }
+    fn store(&self, _: S::B, _: &mut [u8; 4 * LANES]) {
+        match *self {}
+    }
+}
 
 /// Work that is compiled for each level. Implementations and all they call are `#[inline(always)]`, so that they end
 /// up inside one function with the level's instructions; vectors do not pass through closures, which would not.
@@ -51,6 +102,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type B: Copy;
     /// 16 × 4 signed bytes, made ready by [`Simd::signed`].
     type W: Copy;
+    /// Products of whole tiles of tokens.
+    type Tiles: Tiles<Self>;
 
     /// Tokens that a matmul tile holds in registers.
     const TOKENS: usize;
@@ -61,6 +114,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Runs a kernel with this level's instructions.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// Products of whole tiles, of this thread while they are kept; asked for once at a time.
+    #[inline(always)]
+    fn tiles(self) -> Option<Self::Tiles> {
+        None
+    }
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;
@@ -161,6 +220,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn prefetch(self, _address: usize) {}
 
+    /// Asks for several.
+    #[inline(always)]
+    fn prefetch_all(self, addresses: impl Iterator<Item = usize>) {
+        for address in addresses {
+            self.prefetch(address);
+        }
+    }
+
+    /// Asks for the cache line at an address that will be written.
+    #[inline(always)]
+    fn prefetch_to_write(self, _address: usize) {}
+
     /// All lanes 0.
     #[inline(always)]
     fn zero(self) -> Self::F {
@@ -178,9 +249,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.load(&lanes)
     }
 
-    /// Writes the first `out.len()` lanes, at most 16.
+    /// Writes the lanes that `out` has room for.
     #[inline(always)]
     fn store_part(self, v: Self::F, out: &mut [f32]) {
+        if let Some(whole) = out.first_chunk_mut() {
+            return self.store(v, whole);
+        }
         let mut lanes = [0.0; LANES];
         self.store(v, &mut lanes);
         out.copy_from_slice(&lanes[..out.len()]);
@@ -363,10 +437,13 @@ pub enum Isa {
     AvxVnni(avx2::Avx2<true>),
     /// AVX-512 F, BW, DQ, VL.
     #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512<false>),
+    Avx512(avx512::Avx512<{ avx512::PLAIN }>),
     /// The same and VNNI.
     #[cfg(target_arch = "x86_64")]
-    Avx512Vnni(avx512::Avx512<true>),
+    Avx512Vnni(avx512::Avx512<{ avx512::VNNI }>),
+    /// The same and AMX.
+    #[cfg(target_arch = "x86_64")]
+    Amx(avx512::Avx512<{ avx512::AMX }>),
 }
 
 impl Isa {
@@ -386,6 +463,8 @@ impl Isa {
             Level::Avx512 => avx512::Avx512::detect().map(Isa::Avx512),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => avx512::Avx512::detect_vnni().map(Isa::Avx512Vnni),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => avx512::Avx512::detect_amx().map(Isa::Amx),
             _ => None,
         }
     }
@@ -406,6 +485,8 @@ impl Isa {
             Isa::Avx512(s) => s.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(s) => s.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(s) => s.vectorize(kernel),
         }
     }
 

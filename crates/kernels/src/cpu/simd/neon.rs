@@ -4,7 +4,7 @@
 //! not in the oldest Rust that builds this), so they are written out.
 #![allow(clippy::needless_range_loop)] // Iterators take closures, which are compiled without the level's instructions.
 
-use super::{chain, fits_words, Kernel, Simd, LANES};
+use super::{chain, fits_words, Kernel, NoTiles, Simd, LANES};
 use crate::cpu::tile::Record;
 use half::{bf16, f16};
 use std::arch::aarch64::*;
@@ -157,6 +157,7 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
     type I = [int32x4_t; R];
     type B = [int8x16_t; R];
     type W = [int8x16_t; R];
+    type Tiles = NoTiles;
 
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;

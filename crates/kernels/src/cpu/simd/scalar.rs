@@ -1,6 +1,6 @@
 //! Sixteen lanes in plain loops, which the compiler vectorizes for the baseline of the target.
 
-use super::{Kernel, Simd, LANES};
+use super::{Kernel, NoTiles, Simd, LANES};
 use half::{bf16, f16};
 use std::array::from_fn;
 use std::ops::Range;
@@ -38,6 +38,7 @@ impl Simd for Scalar {
     type I = [i32; LANES];
     type B = [u8; 4 * LANES];
     type W = [u8; 4 * LANES];
+    type Tiles = NoTiles;
 
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;
