@@ -264,20 +264,28 @@ fn quantize<S: Simd, const T: usize>(
     for t in 0..T {
         inverse[t] = inverse_of(most[t]);
     }
-    let quants = words[..Fed::SCALE].as_flattened_mut();
+    let mut rows = [[0; T]; Fed::SCALE];
+    let fed = &mut words[..Fed::SCALE];
     for t in 0..T {
         for (half, x) in x[t].as_chunks().0.iter().enumerate() {
-            let narrow = s.narrow(s.mul(s.load(x), s.splat(inverse[t])));
-            for (i, q) in narrow.as_chunks::<4>().0.iter().enumerate() {
-                let word = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
-                quants[Fed::place(4 * half + i, t, T)] = word;
+            let quants = s.narrow(s.mul(s.load(x), s.splat(inverse[t])));
+            for (i, q) in quants.as_chunks::<4>().0.iter().enumerate() {
+                rows[4 * half + i][t] = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
+            }
+            if T == TILE {
+                let by_token = fed.as_flattened_mut().as_chunks_mut::<4>().0;
+                for (i, word) in by_token[2 * t + half].iter_mut().enumerate() {
+                    *word = rows[4 * half + i][t];
+                }
             }
         }
     }
+    if T != TILE {
+        fed.copy_from_slice(&rows);
+    }
     let mut sums = [[0; T]; 2];
-    for i in 0..Fed::SCALE {
-        for (t, sum) in sums[i / 4].iter_mut().enumerate() {
-            let word = quants[Fed::place(i, t, T)];
+    for (i, words) in rows.iter().enumerate() {
+        for (sum, word) in sums[i / 4].iter_mut().zip(words) {
             *sum += (word << 24 >> 24) + (word << 16 >> 24) + (word << 8 >> 24) + (word >> 24);
         }
     }

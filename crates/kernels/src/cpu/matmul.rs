@@ -26,6 +26,9 @@ const BAND: usize = 128;
 /// stop at the end of a page; there a row took 1.7 times as long without).
 const AHEAD: usize = 4096;
 
+/// From so many rows on, tiles are whole: fewer do not pay for unpacking their weights (20 rows took 1.15 of the time).
+const WHOLE: usize = 2 * TILE;
+
 /// Most lines that others will read for each part of the input: about as many as memory has time for.
 const LINES: usize = 4;
 
@@ -113,7 +116,8 @@ impl Product<'_> {
 
     /// Tokens per tile.
     fn width<R: Record>(&self) -> usize {
-        self.rows.next_power_of_two().min(self.isa.tokens()).min(R::Word::TOKENS)
+        let most = if self.rows < WHOLE { TILE / 2 } else { R::Word::TOKENS };
+        self.rows.next_power_of_two().min(most).min(self.isa.tokens())
     }
 
     /// Parts of the input that a tile of the output multiplies, if none is fed twice.
@@ -210,13 +214,11 @@ impl<'a, R: Record> Chunk<'a, R> {
         self.records.split_at(group * self.depth).1.split_at(self.depth)
     }
 
-    /// Asks for what the sums of `tokens` tokens will be written to: else stores wait for memory in a queue, and where it is
-    /// full everything waits (Intel, 512 rows: 1.25 times as long; 2 times with whole tiles, whose sums are stored as well).
+    /// Addresses of what the sums of `tokens` tokens will be written to.
     #[inline(always)]
-    fn expect_store<S: Simd>(&mut self, s: S, group: usize, first: usize, tokens: usize) {
-        for row in first..self.out.rows.end.min(first + tokens) {
-            s.prefetch_to_write(self.out.row(row)[group * LANES..].as_ptr() as usize);
-        }
+    fn places(&self, group: usize, first: usize, tokens: usize) -> StepBy<Range<usize>> {
+        let at = |row| self.out.address(row) + group * size_of::<[f32; LANES]>();
+        (at(first)..at(self.out.rows.end.min(first + tokens))).step_by(at(first + 1) - at(first))
     }
 
     #[inline(always)]
@@ -250,11 +252,9 @@ impl<R: Record, const T: usize> Kernel for ByTokens<'_, R, T> {
         for group in 0..chunk.out.cols.len().div_ceil(LANES) {
             let (records, next) = chunk.group(group);
             for (index, first) in chunk.out.rows.clone().step_by(T).enumerate() {
-                let (x, next) = (&chunk.x[index * chunk.tile..][..chunk.tile], Next { records: next, index, tiles });
-                if T >= ahead::TOKENS {
-                    chunk.expect_store(s, group, first, T);
-                }
-                let sums = sums::<S, R, T>(s, records, next, &mut chunk.ahead, x);
+                let (places, x) = (chunk.places(group, first, T), &chunk.x[index * chunk.tile..][..chunk.tile]);
+                let soon = Soon { records: next, asked: index, tiles, places, ahead: &mut chunk.ahead };
+                let sums = sums::<S, R, T>(s, records, soon, x);
                 chunk.store(s, group, first, &sums);
             }
         }
@@ -262,7 +262,7 @@ impl<R: Record, const T: usize> Kernel for ByTokens<'_, R, T> {
 }
 
 /// By whole tiles, for levels that multiply those at once: a group is unpacked once for all tiles, and the whole numbers of
-/// the next part are multiplied while the sums of this one are scaled (both together: 1.9 of the speed without).
+/// the next part are multiplied while the sums of this one are scaled.
 struct ByTiles<'a, R: Record>(Chunk<'a, R>);
 
 impl<R: Bytes> Kernel for ByTiles<'_, R> {
@@ -281,10 +281,9 @@ impl<R: Bytes> Kernel for ByTiles<'_, R> {
                 records[block / R::BLOCKS].unpack(s, &tiles, block % R::BLOCKS, numbers);
             }
             for (index, first) in chunk.out.rows.clone().step_by(TILE).enumerate() {
-                let (x, next) =
-                    (&chunk.x[index * chunk.tile..][..chunk.tile], Next { records: next, index, tiles: count });
-                chunk.expect_store(s, group, first, TILE);
-                let f = tile_sums(s, &tiles, records, &weights, next, &mut chunk.ahead, x, &mut sums);
+                let (places, x) = (chunk.places(group, first, TILE), &chunk.x[index * chunk.tile..][..chunk.tile]);
+                let soon = Soon { records: next, asked: index, tiles: count, places, ahead: &mut chunk.ahead };
+                let f = tile_sums(s, &tiles, records, &weights, soon, x, &mut sums);
                 chunk.store(s, group, first, &f);
             }
         }
@@ -293,32 +292,26 @@ impl<R: Bytes> Kernel for ByTiles<'_, R> {
 
 /// The products of one group with one whole tile of tokens.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn tile_sums<S: Simd, R: Bytes>(
     s: S,
     tiles: &S::Tiles,
     records: &[R],
     weights: &[Numbers],
-    next: Next<R>,
-    ahead: &mut Walk,
+    mut soon: Soon<R>,
     x: &[i32],
     sums: &mut [[Sums; 2]; 2],
 ) -> [S::F; TILE] {
     let mut f = [s.zero(); TILE];
     let (head, parts) = i32::split(x, weights.len() * R::STEPS);
     let parts: &[[[i32; TILE]; Fed::WORDS]] = parts.as_chunks().0.as_chunks().0;
-    let (count, mut asked) = (i32::count(head, weights.len()), next.index);
+    let count = i32::count(head, weights.len());
     let (mut now, mut later) = sums.split_at_mut(1);
     multiply_part(tiles, R::HALVES, &parts[0], &weights[i32::block(head, 0)], &mut now[0]);
     for part in 0..count {
         if part + 1 < count {
             multiply_part(tiles, R::HALVES, &parts[part + 1], &weights[i32::block(head, part + 1)], &mut later[0]);
         }
-        ahead.ask(s);
-        if part == asked {
-            next.ask(s, part);
-            asked += next.tiles;
-        }
+        soon.ask(s, part);
         let block = i32::block(head, part);
         records[block / R::BLOCKS].add_sums(s, tiles, block % R::BLOCKS, &now[0], &parts[part], &mut f);
         (now, later) = (later, now);
@@ -339,21 +332,36 @@ fn multiply_part<S: Simd, M: Tiles<S>>(
     tiles.multiply(halves, quants.try_into().expect("16 tokens"), w, sums);
 }
 
-/// The records that will be needed after this group. Each tile asks for an equal share of them: with all of them asked for
-/// by the first tile, 16 rows took 1.07 of the time.
-struct Next<'a, R> {
+/// What a tile asks for while it is multiplied.
+struct Soon<'a, 'b, R> {
+    /// The records after this group. Each tile asks for an equal share of them: with all of them asked for by the first tile,
+    /// 16 rows took 1.07 of the time.
     records: &'a [R],
-    /// Of the tile.
-    index: usize,
+    /// The next one of the share.
+    asked: usize,
     tiles: usize,
+    /// Where the sums will go. Stores wait for memory in a queue, and when it is full everything waits: without asking, 512 rows
+    /// took 1.25 of the time on an Intel, twice the time with whole tiles, whose sums are stored too.
+    places: StepBy<Range<usize>>,
+    /// What others will read.
+    ahead: &'b mut Walk<'a>,
 }
 
-impl<R: Record> Next<'_, R> {
-    /// Asks for the part of a record that a block is in.
+impl<R: Record> Soon<'_, '_, R> {
+    /// Asks for a few lines beside part `part`.
     #[inline(always)]
-    fn ask<S: Simd>(&self, s: S, block: usize) {
-        if let Some(record) = self.records.get(block / R::BLOCKS) {
-            s.prefetch_all(lines(record, block % R::BLOCKS, 0));
+    fn ask<S: Simd>(&mut self, s: S, part: usize) {
+        if asks::<R>() {
+            self.ahead.ask(s);
+        }
+        if let Some(place) = self.places.next() {
+            s.prefetch_to_write(place);
+        }
+        if part == self.asked {
+            if let Some(record) = self.records.get(part / R::BLOCKS) {
+                s.prefetch_all(lines(record, part % R::BLOCKS, 0));
+            }
+            self.asked += self.tiles;
         }
     }
 }
@@ -368,30 +376,16 @@ fn lines<R: Record>(record: &R, block: usize, after: usize) -> StepBy<Range<usiz
 
 /// The products of one group with one tile of tokens.
 #[inline(always)]
-fn sums<S: Simd, R: Record, const T: usize>(
-    s: S,
-    records: &[R],
-    next: Next<R>,
-    ahead: &mut Walk,
-    x: &[R::Word],
-) -> [S::F; T] {
+fn sums<S: Simd, R: Record, const T: usize>(s: S, records: &[R], mut soon: Soon<R>, x: &[R::Word]) -> [S::F; T] {
     let mut f = [s.zero(); T];
     let blocks = records.len() * R::BLOCKS;
     let (head, parts) = R::Word::split(x, blocks * R::STEPS);
     let parts = parts.as_chunks::<T>().0;
-    let mut asked = next.index;
     for part in 0..R::Word::count(head, blocks) {
         let block = R::Word::block(head, part);
-        if T < ahead::TOKENS {
-            s.prefetch_all(lines(&records[block / R::BLOCKS], block % R::BLOCKS, AHEAD));
-        } else {
-            if asks::<R>() {
-                ahead.ask(s);
-            }
-            if part == asked {
-                next.ask(s, part);
-                asked += next.tiles;
-            }
+        match T < ahead::TOKENS {
+            true => s.prefetch_all(lines(&records[block / R::BLOCKS], block % R::BLOCKS, AHEAD)),
+            false => soon.ask(s, part),
         }
         let x = &parts[part * R::WORDS..][..R::WORDS];
         s.accumulate(&records[block / R::BLOCKS], block % R::BLOCKS, x, &mut f);

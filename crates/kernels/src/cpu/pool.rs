@@ -335,6 +335,11 @@ impl TileMut<'_> {
         TileMut { start, width, rows, cols, of: std::marker::PhantomData }
     }
 
+    /// Where the tile's part of row `row` of the matrix is.
+    pub fn address(&self, row: usize) -> usize {
+        self.start as usize + (row * self.width + self.cols.start) * size_of::<f32>()
+    }
+
     /// The tile's part of row `row` of the matrix.
     pub fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(self.rows.contains(&row), "row {row} of a tile with rows {:?}", self.rows);

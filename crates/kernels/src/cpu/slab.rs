@@ -185,7 +185,7 @@ mod tests {
         let mut slabs: Vec<Slab<f32>> = lens.clone().map(|len| shelf.zeros(len).unwrap()).collect();
         drop(shelf);
         for (i, slab) in slabs.iter_mut().enumerate() {
-            assert!(slab.as_ptr() as usize % LINE == 0 && slab.iter().all(|&v| v == 0.0), "slab {i}");
+            assert!((slab.as_ptr() as usize).is_multiple_of(LINE) && slab.iter().all(|&v| v == 0.0), "slab {i}");
             slab.fill(i as f32);
         }
         assert!(slabs.iter().map(|slab| slab.len()).eq(lens));

@@ -67,16 +67,6 @@ impl Fed {
     pub const FIRST: usize = 10;
     /// Sum of the quants, i32.
     pub const SUM: usize = 11;
-
-    /// Where word `word` of the quants of token `token` is in a tile of `tokens`.
-    #[inline(always)]
-    pub const fn place(word: usize, token: usize, tokens: usize) -> usize {
-        if tokens == TILE {
-            token * Fed::SCALE + word
-        } else {
-            word * tokens + token
-        }
-    }
 }
 
 /// Quants 0 … 63 with scales and offsets: weight = scale · quant + offset.
