@@ -2,7 +2,7 @@
 //!
 //! The law: a record holds what a kernel needs at one step, scales beside their weights, in whole cache lines where it
 //! can; [`Record::multiply`] is the only arithmetic of a product, so each row of y is one sum in one order. Integer
-//! sums within a record are exact.
+//! sums within a record are exact, so that whole tiles may compute them elsewhere ([`Bytes`]) and share the rest.
 
 use super::factors::{Factor, Offset};
 use super::input::Word;
