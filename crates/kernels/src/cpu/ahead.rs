@@ -9,8 +9,8 @@ use super::slab::LINE;
 use crate::device::{Span, PAGE};
 use std::ops::Range;
 
-/// Products with tiles of at least so many tokens ask for memory. With fewer the processor's own prefetching is ahead anyway;
-/// with many it falls behind.
+/// Products with tiles of at least so many tokens ask for what others will read. With fewer, memory is busy with their weights;
+/// with many it idles.
 pub const TOKENS: usize = 8;
 /// About how many lines are asked for before they are read: 1.5 MiB, what second-level caches can hold beside the products.
 const MOST: usize = 24 << 10;

@@ -23,7 +23,7 @@ const CHUNK: usize = 1 << 17;
 const BAND: usize = 128;
 
 /// How many bytes ahead products of few tokens ask for their weights: processors foresee less than memory takes to answer (Intel's
-/// stop at the end of a page; there a row took 1.7 times as long without).
+/// stop at the end of a page; there a row took 1.6 times as long without).
 const AHEAD: usize = 4096;
 
 /// From so many rows on, tiles are whole: fewer do not pay for unpacking their weights (20 rows took 1.15 of the time).
