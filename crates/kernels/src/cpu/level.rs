@@ -2,8 +2,7 @@
 //!
 //! The law: one binary runs everywhere; a level is only used on a machine that has all its instructions.
 
-#[cfg(target_arch = "x86_64")]
-use super::simd::amx;
+use super::simd::Isa;
 use crate::device::{DeviceError, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -61,41 +60,8 @@ impl Level {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
-        let avx2 =
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        let avx512 = avx2
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        let avx512_vnni = avx512 && is_x86_feature_detected!("avx512vnni");
-        match self {
-            Level::Scalar => true,
-            Level::Neon | Level::NeonDotprod => false,
-            Level::Avx2 => avx2,
-            Level::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
-            Level::Avx512 => avx512,
-            Level::Avx512Vnni => avx512_vnni,
-            Level::Amx => avx512_vnni && amx::is_allowed(),
-        }
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    fn is_available(self) -> bool {
-        let neon = std::arch::is_aarch64_feature_detected!("neon");
-        match self {
-            Level::Scalar => true,
-            Level::Neon => neon,
-            Level::NeonDotprod => neon && std::arch::is_aarch64_feature_detected!("dotprod"),
-            Level::Avx2 | Level::AvxVnni | Level::Avx512 | Level::Avx512Vnni | Level::Amx => false,
-        }
-    }
-
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    fn is_available(self) -> bool {
-        self == Level::Scalar
+        Isa::detect(self).is_some()
     }
 }
 

@@ -17,7 +17,7 @@ macro_rules! intrinsics {
     )* };
 }
 #[cfg(target_arch = "x86_64")]
-pub(super) mod amx;
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
