@@ -33,7 +33,7 @@ fn a_row_does_not_see_its_batch() {
 fn products_do_not_see_the_instruction_set() {
     let mut r = Random(27);
     for dtype in DType::all() {
-        let (n, k, rows) = (35, 3 * dtype.block_len().max(32), 21);
+        let (n, k, rows) = (35, 3 * dtype.block_len().max(32), 41);
         let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
         r.outliers(&mut case.x, k, 5);
         let levels = Level::available().into_iter().filter(|level| *level != Level::Scalar);
