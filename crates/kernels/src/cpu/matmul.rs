@@ -10,7 +10,7 @@ use super::matrix::Matrix;
 use super::pool::{Pool, TileMut};
 use super::simd::{Isa, Kernel, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::LINE;
-use super::tile::{Bytes, Fed, Record};
+use super::tile::{Bytes, Fed, Record, Stored};
 use std::iter::StepBy;
 use std::ops::Range;
 
@@ -101,7 +101,8 @@ impl Product<'_> {
         let chunks = (size_of_val(records) / pool.threads() / CHUNK).clamp(1, CHUNKS) * pool.threads();
         let stripe = count.div_ceil(LANES).div_ceil(chunks) * LANES;
         let (out, bands) = (&mut out[..self.rows * self.n], self.bands());
-        let most = if width >= ahead::TOKENS && asks::<R>() { LINES * self.parts::<R>(0..self.rows, count) } else { 0 };
+        let most =
+            if width >= ahead::TOKENS && asks::<R>() { LINES * self.parts::<R>(width, self.rows, count) } else { 0 };
         let lines = kept.ahead.take(most);
         let shares = bands.len() * count.div_ceil(stripe);
         pool.tiles(out, self.n, &bands, self.columns.clone(), stripe, |band, out| {
@@ -109,7 +110,7 @@ impl Product<'_> {
             let records = &records[start / LANES * depth..end.div_ceil(LANES) * depth];
             let x = &fed[out.rows.start / width * tile..out.rows.end.div_ceil(width) * tile];
             let lines = cut(&lines, start / stripe * bands.len() + band, shares);
-            let ahead = kept.ahead.walk(lines, self.parts::<R>(out.rows.clone(), out.cols.len()));
+            let ahead = kept.ahead.walk(lines, self.parts::<R>(width, out.rows.len(), out.cols.len()));
             R::multiply_chunk(self.isa, Chunk { records, depth, x, tile, out, ahead }, width);
         });
     }
@@ -120,9 +121,9 @@ impl Product<'_> {
         self.rows.next_power_of_two().min(most).min(self.isa.tokens())
     }
 
-    /// Parts of the input that a tile of the output multiplies, if none is fed twice.
-    fn parts<R: Record>(&self, rows: Range<usize>, columns: usize) -> usize {
-        rows.len().div_ceil(self.width::<R>()) * columns.div_ceil(LANES) * (self.k / R::STEPS)
+    /// Parts of the input that a part of the output is the product of, by tiles of `width` tokens, if none is fed twice.
+    fn parts<R: Record>(&self, width: usize, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(width) * columns.div_ceil(LANES) * (self.k / R::STEPS)
     }
 
     /// The tokens, cut into bands.
@@ -305,15 +306,15 @@ fn tile_sums<S: Simd, R: Bytes>(
     let (head, parts) = i32::split(x, weights.len() * R::STEPS);
     let parts: &[[[i32; TILE]; Fed::WORDS]] = parts.as_chunks().0.as_chunks().0;
     let count = i32::count(head, weights.len());
-    let (mut now, mut later) = sums.split_at_mut(1);
-    multiply_part(tiles, R::HALVES, &parts[0], &weights[i32::block(head, 0)], &mut now[0]);
+    let [mut now, mut later] = sums.each_mut();
+    multiply_part(tiles, R::HALVES, &parts[0], &weights[i32::block(head, 0)], now);
     for part in 0..count {
         if part + 1 < count {
-            multiply_part(tiles, R::HALVES, &parts[part + 1], &weights[i32::block(head, part + 1)], &mut later[0]);
+            multiply_part(tiles, R::HALVES, &parts[part + 1], &weights[i32::block(head, part + 1)], later);
         }
         soon.ask(s, part);
         let block = i32::block(head, part);
-        records[block / R::BLOCKS].add_sums(s, tiles, block % R::BLOCKS, &now[0], &parts[part], &mut f);
+        records[block / R::BLOCKS].add_sums(s, block % R::BLOCKS, Stored { tiles, sums: now }, &parts[part], &mut f);
         (now, later) = (later, now);
     }
     f
@@ -383,9 +384,10 @@ fn sums<S: Simd, R: Record, const T: usize>(s: S, records: &[R], mut soon: Soon<
     let parts = parts.as_chunks::<T>().0;
     for part in 0..R::Word::count(head, blocks) {
         let block = R::Word::block(head, part);
-        match T < ahead::TOKENS {
-            true => s.prefetch_all(lines(&records[block / R::BLOCKS], block % R::BLOCKS, AHEAD)),
-            false => soon.ask(s, part),
+        if T < ahead::TOKENS {
+            s.prefetch_all(lines(&records[block / R::BLOCKS], block % R::BLOCKS, AHEAD));
+        } else {
+            soon.ask(s, part);
         }
         let x = &parts[part * R::WORDS..][..R::WORDS];
         s.accumulate(&records[block / R::BLOCKS], block % R::BLOCKS, x, &mut f);

@@ -33,6 +33,9 @@ pub trait Record: Plain {
     }
 }
 
+/// One part of the inputs of 16 tokens: the words of [`Fed`].
+type WholeTile = [[i32; TILE]; Fed::WORDS];
+
 /// A record of small whole numbers, which whole tiles of tokens can be multiplied with.
 pub trait Bytes: Record<Word = i32> {
     /// Sums of products per block and token: 1, or 2 where each half has factors of its own.
@@ -41,15 +44,7 @@ pub trait Bytes: Record<Word = i32> {
     /// Writes the numbers of a block.
     fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers);
     /// [`Record::multiply`], the sums of products of whole numbers being there.
-    fn add_sums<S: Simd>(
-        &self,
-        s: S,
-        tiles: &S::Tiles,
-        block: usize,
-        sums: &[Sums; 2],
-        x: &[[i32; TILE]; Fed::WORDS],
-        f: &mut [S::F; TILE],
-    );
+    fn add_sums<S: Simd>(&self, s: S, block: usize, sums: Stored<S>, x: &WholeTile, f: &mut [S::F; TILE]);
 }
 
 /// Words of one quantized token in a block of 32: eight of four int8 each, then what scales and offsets need. A tile has a row
@@ -194,6 +189,12 @@ fn float(word: i32) -> f32 {
     f32::from_bits(word as u32)
 }
 
+/// Writes the planes of a block.
+#[inline(always)]
+fn unpack<S: Simd>(s: S, tiles: &S::Tiles, quants: &impl Planes, out: &mut Numbers) {
+    quants.load(s).into_iter().zip(&mut out.0).for_each(|(plane, out)| tiles.store(plane, out));
+}
+
 /// Sums of products of whole numbers.
 trait Dots<S: Simd> {
     /// Of all 32 of a block, for token `t`.
@@ -248,9 +249,11 @@ impl<S: Simd, const T: usize> Dots<S> for Biased<'_, S, T> {
 }
 
 /// Computed for a whole tile.
-struct Stored<'a, S: Simd> {
-    tiles: &'a S::Tiles,
-    sums: &'a [Sums; 2],
+pub struct Stored<'a, S: Simd> {
+    /// What loads them.
+    pub tiles: &'a S::Tiles,
+    /// Of each half, or of all in the first.
+    pub sums: &'a [Sums; 2],
 }
 
 impl<S: Simd> Dots<S> for Stored<'_, S> {
@@ -309,20 +312,12 @@ impl<F: Factor, O: Offset, P: Planes, const B: usize> Bytes for Affine<F, O, P, 
 
     #[inline(always)]
     fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers) {
-        self.quants[block].load(s).into_iter().zip(&mut out.0).for_each(|(plane, out)| tiles.store(plane, out));
+        unpack(s, tiles, &self.quants[block], out);
     }
 
     #[inline(always)]
-    fn add_sums<S: Simd>(
-        &self,
-        s: S,
-        tiles: &S::Tiles,
-        block: usize,
-        sums: &[Sums; 2],
-        x: &[[i32; TILE]; Fed::WORDS],
-        f: &mut [S::F; TILE],
-    ) {
-        self.add(s, block, Stored::<S> { tiles, sums }, x, f);
+    fn add_sums<S: Simd>(&self, s: S, block: usize, sums: Stored<S>, x: &WholeTile, f: &mut [S::F; TILE]) {
+        self.add(s, block, sums, x, f);
     }
 }
 
@@ -377,21 +372,13 @@ impl<F: Factor, P: Planes, const B: usize> Bytes for Signed<F, P, B> {
 
     #[inline(always)]
     fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers) {
-        self.quants[block].load(s).into_iter().zip(&mut out.0).for_each(|(plane, out)| tiles.store(plane, out));
+        unpack(s, tiles, &self.quants[block], out);
         out.0.as_flattened_mut().iter_mut().for_each(|number| *number ^= 0x80);
     }
 
     #[inline(always)]
-    fn add_sums<S: Simd>(
-        &self,
-        s: S,
-        tiles: &S::Tiles,
-        block: usize,
-        sums: &[Sums; 2],
-        x: &[[i32; TILE]; Fed::WORDS],
-        f: &mut [S::F; TILE],
-    ) {
-        self.add(s, block, Stored::<S> { tiles, sums }, x, f);
+    fn add_sums<S: Simd>(&self, s: S, block: usize, sums: Stored<S>, x: &WholeTile, f: &mut [S::F; TILE]) {
+        self.add(s, block, sums, x, f);
     }
 }
 

@@ -166,11 +166,10 @@ impl<P: Pages> Attend<'_, P> {
             let split = Split { start: first_page, blocks, scores: &mut scores, weights: &mut weights };
             let place = if is_later { &mut partial[..] } else { &mut *states };
             partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, place);
-            if !is_later {
-                continue;
-            }
-            for (state, partial) in states.chunks_exact_mut(self.stride).zip(partial.chunks_exact(self.stride)) {
-                merge(s, state, partial);
+            if is_later {
+                for (state, partial) in states.chunks_exact_mut(self.stride).zip(partial.chunks_exact(self.stride)) {
+                    merge(s, state, partial);
+                }
             }
         }
         Q
