@@ -37,8 +37,7 @@ impl Policy {
 /// Sizes of the scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Most rows of a step, unless the decoding sequences leave prompts less than their share of them: see
-    /// [`Limits::max_rows`].
+    /// Most rows of prompts in a step; half of them where other sequences decode.
     pub chunk: usize,
     /// Most sequences that run at once.
     pub max_running: usize,

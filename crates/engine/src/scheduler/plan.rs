@@ -1,13 +1,10 @@
 //! Rows of a step: one for each sequence that decodes, then prompt chunks in the order of admission while the budget
-//! lasts. So a prompt of any length delays a decoding sequence by at most one chunk per token, and a prompt always moves
-//! on, however many sequences decode. When pages run out, the sequence of the lowest priority, among equals the one
+//! lasts: a chunk, or half of one where sequences wait for it that decode. So a prompt of any length delays those by at
+//! most half a chunk per token, and it always moves on, however many they are. When pages run out, the sequence of the lowest priority, among equals the one
 //! admitted last, is retracted: it gives back its pages, waits, and is computed again later, with the same text.
 
 use super::Scheduler;
 use std::cmp::Reverse;
-
-/// One in so many rows of a chunk is for prompts, even where that makes the step longer than a chunk.
-const PROMPT_SHARE: usize = 4;
 
 impl Scheduler {
     /// Rows per running sequence, with pages for them at hand.
@@ -22,9 +19,8 @@ impl Scheduler {
     }
 
     fn plan_rows(&self) -> Vec<usize> {
-        let decoding = self.running.iter().filter(|s| s.n_pending() == 1).count();
-        let chunk = self.limits.chunk;
-        let mut budget = chunk.saturating_sub(decoding).max(chunk.div_ceil(PROMPT_SHARE));
+        let decode = self.running.iter().any(|s| s.n_pending() == 1);
+        let mut budget = if decode { self.limits.chunk.div_ceil(2) } else { self.limits.chunk };
         let mut rows_of = |pending: usize| {
             if pending == 1 {
                 return 1;

@@ -96,7 +96,7 @@ export const flags = [
     kind: 'integer',
     group: 'engine',
     range: count,
-    help: 'most tokens computed in one step',
+    help: 'most prompt tokens computed in one step; half of them beside streams',
   },
   {
     name: 'schedule-policy',

@@ -72,7 +72,7 @@ export interface EngineOptions {
   maxTotalTokens?: number;
   maxRunningRequests?: number;
   maxQueuedRequests?: number;
-  /** Most tokens computed in one step. */
+  /** Most prompt tokens computed in one step; half of them beside requests that generate. Default: 256. */
   chunkedPrefillSize?: number;
   schedulePolicy?: (typeof schedulePolicies)[number];
   disableRadixCache?: boolean;
