@@ -294,7 +294,7 @@ fn quantize<S: Simd, const T: usize>(
         words[Fed::SCALE][t] = scale.to_bits() as i32;
         words[Fed::OFFSET][t] = (scale * sum as f32).to_bits() as i32;
         words[Fed::FIRST][t] = (scale * sums[0][t] as f32).to_bits() as i32;
-        words[Fed::SUM][t] = sum;
+        words[Fed::BIAS][t] = -S::BIAS * sum;
     }
     most
 }

@@ -60,8 +60,8 @@ impl Fed {
     pub const OFFSET: usize = 9;
     /// Bits of the same for the first 16 alone.
     pub const FIRST: usize = 10;
-    /// Sum of the quants, i32.
-    pub const SUM: usize = 11;
+    /// What takes the bias of signed weights off: `−BIAS · sum` of the quants, i32.
+    pub const BIAS: usize = 11;
 }
 
 /// Quants 0 … 63 with scales and offsets: weight = scale · quant + offset.
@@ -239,7 +239,7 @@ struct Biased<'a, S: Simd, const T: usize> {
 impl<S: Simd, const T: usize> Dots<S> for Biased<'_, S, T> {
     #[inline(always)]
     fn whole(&self, s: S, t: usize) -> S::I {
-        let (mut low, mut high) = (s.splat_i(-S::BIAS * self.x[Fed::SUM][t]), s.splat_i(0));
+        let (mut low, mut high) = (s.splat_i(self.x[Fed::BIAS][t]), s.splat_i(0));
         for p in 0..4 {
             low = s.dot_signed(low, self.w[p], self.x[p][t]);
             high = s.dot_signed(high, self.w[p + 4], self.x[p + 4][t]);
