@@ -16,8 +16,8 @@ use std::ops::Range;
 
 /// Most chunks per thread that a product is cut into, so that a late thread leaves little behind.
 const CHUNKS: usize = 6;
-/// Bytes of weights that are worth a chunk: with each one reading starts anew. Half of it, or six chunks whatever they
-/// hold, cost a tenth of the products of one row.
+/// Bytes of weights, times the tokens, that are worth a chunk: with each one reading starts anew. Half of it, or six chunks
+/// whatever they hold, cost a tenth of the products of one row.
 const CHUNK: usize = 1 << 17;
 /// Most tokens of one chunk: their input stays in the second-level cache.
 const BAND: usize = 128;
@@ -98,7 +98,7 @@ impl Product<'_> {
         self.feed(pool, fed, width, tile);
         let fed = &*fed;
         let (first, count) = (self.columns.start, self.columns.len());
-        let chunks = (size_of_val(records) / pool.threads() / CHUNK).clamp(1, CHUNKS) * pool.threads();
+        let chunks = (size_of_val(records) * self.rows / pool.threads() / CHUNK).clamp(1, CHUNKS) * pool.threads();
         let stripe = count.div_ceil(LANES).div_ceil(chunks) * LANES;
         let (out, bands) = (&mut out[..self.rows * self.n], self.bands());
         let most =
@@ -106,8 +106,9 @@ impl Product<'_> {
         let lines = kept.ahead.take(most);
         let shares = bands.len() * count.div_ceil(stripe);
         pool.tiles(out, self.n, &bands, self.columns.clone(), stripe, |band, out| {
-            let (start, end) = (out.cols.start - first, out.cols.end - first);
-            let records = &records[start / LANES * depth..end.div_ceil(LANES) * depth];
+            let start = out.cols.start - first;
+            // What comes after the chunk is asked for: mostly it is the same thread's.
+            let records = &records[start / LANES * depth..];
             let x = &fed[out.rows.start / width * tile..out.rows.end.div_ceil(width) * tile];
             let lines = cut(&lines, start / stripe * bands.len() + band, shares);
             let ahead = kept.ahead.walk(lines, self.parts::<R>(width, out.rows.len(), out.cols.len()));
@@ -369,10 +370,10 @@ impl<R: Record> Soon<'_, '_, R> {
 
 /// Addresses of the lines that lie `after` bytes after a block of a record.
 #[inline(always)]
-fn lines<R: Record>(record: &R, block: usize, after: usize) -> StepBy<Range<usize>> {
+fn lines<R: Record>(record: &R, block: usize, after: usize) -> impl Iterator<Item = usize> {
     let share = size_of::<R>() / R::BLOCKS;
     let first = std::ptr::from_ref(record) as usize + block * share + after;
-    (first..first + share).step_by(LINE)
+    (0..share.div_ceil(LINE)).map(move |line| first + line * LINE)
 }
 
 /// The products of one group with one tile of tokens.
