@@ -272,10 +272,9 @@ fn a_long_prompt_stalls_no_stream_by_more_than_half_a_chunk() {
 fn a_crowd_of_streams_does_not_lock_out_prompts() {
     let mut hand = Hand::new(|limits| (limits.chunk, limits.max_running) = (8, 20));
     for i in 0..12 {
-        hand.push(&plain(vec![300 + i; 2], 40, 0));
+        hand.push(&plain(vec![300 + i], 40, 0));
     }
-    while hand.step().0 != 12 {}
-    assert_eq!(hand.scheduler.counts(), (0, 12));
+    assert_eq!(hand.step().0, 12);
     let late = hand.push(&plain(counting(40), 1, 0));
     let rows: Vec<_> = (0..40 / 4).map(|_| hand.step()).collect();
     assert!(rows.iter().all(|&(rows, _)| rows == 12 + 4));
