@@ -1,7 +1,8 @@
 //! Rows of a step: one for each sequence that decodes, then prompt chunks in the order of admission while the budget
 //! lasts: a chunk, or half of one where sequences wait for it that decode. So a prompt of any length delays those by at
-//! most half a chunk per token, and it always moves on, however many they are. When pages run out, the sequence of the lowest priority, among equals the one
-//! admitted last, is retracted: it gives back its pages, waits, and is computed again later, with the same text.
+//! most half a chunk per token, and it always moves on, however many they are. When pages run out, the sequence of the
+//! lowest priority, among equals the one admitted last, is retracted: it gives back its pages, waits, and is computed
+//! again later, with the same text.
 
 use super::Scheduler;
 use std::cmp::Reverse;
