@@ -4,26 +4,29 @@
 //! by the scales of the values, are rounded to 16 bits with a step of each query and split, so that the weighted sum of
 //! the integers fits 32 bits and is exact as well.
 
-use super::tile::{Pages, Scores, Split, Tile, View};
+use super::tile::{Pages, Split, Tile};
 use super::PAGES;
-use crate::cpu::kv::quant::{Quant, Quants};
+use crate::cpu::kv::quant::{Block, Quant, Quants};
 use crate::cpu::simd::{Simd, LANES};
 use crate::cpu::steps::Steps;
 use crate::device::PAGE;
 
-/// Weights of one query.
-#[derive(Clone, Copy)]
-pub struct Weights {
-    /// By page, in pairs.
-    pairs: [[i32; PAGE / 2]; PAGES],
-    /// What they count.
-    step: f32,
-}
+/// Weights of one query, in pairs.
+type Weights = [[i32; PAGE / 2]; PAGES];
 
 impl<E: Quant> Pages for Quants<E> {
+    type Block<'a>
+        = Block<'a, E>
+    where
+        E: 'a;
     type Word = i32;
     type Weights = Weights;
-    const NONE: Weights = Weights { pairs: [[0; PAGE / 2]; PAGES], step: 0.0 };
+    const NONE: Weights = [[0; PAGE / 2]; PAGES];
+
+    #[inline(always)]
+    fn block(&self, number: usize) -> Block<'_, E> {
+        Quants::block(self, number)
+    }
 
     fn words(size: usize) -> usize {
         size.div_ceil(2)
@@ -43,32 +46,28 @@ impl<E: Quant> Pages for Quants<E> {
     fn scores<S: Simd, const Q: usize, const P: usize>(
         &self,
         s: S,
-        queries: [&[i32]; Q],
-        blocks: &[usize; P],
+        queries: &[[i32; Q]],
+        blocks: &[Block<E>; P],
     ) -> [[S::F; Q]; P] {
-        let len = queries[0].len();
-        let (mut pages, mut words) = ([&[][..]; P], [&[][..]; Q]);
+        let mut pages = [&[][..]; P];
         for p in 0..P {
-            pages[p] = &self.block(blocks[p]).keys[..len];
-        }
-        for i in 0..Q {
-            words[i] = &queries[i][..len];
+            pages[p] = &blocks[p].keys[..queries.len()];
         }
         let mut dots = [[s.splat_i(0); Q]; P];
-        for d in 0..len {
+        for (d, words) in queries.iter().enumerate() {
             let mut keys = [E::load(s, &pages[0][d]); P];
             for p in 1..P {
                 keys[p] = E::load(s, &pages[p][d]);
             }
             for i in 0..Q {
                 for p in 0..P {
-                    dots[p][i] = s.dot_pairs(dots[p][i], keys[p], words[i][d]);
+                    dots[p][i] = s.dot_pairs(dots[p][i], keys[p], words[i]);
                 }
             }
         }
         let mut scores = [[s.zero(); Q]; P];
         for p in 0..P {
-            let steps = s.load(&self.block(blocks[p]).scales[0]);
+            let steps = s.load(&blocks[p].scales[0]);
             for i in 0..Q {
                 scores[p][i] = s.mul(s.float(dots[p][i]), steps);
             }
@@ -77,35 +76,42 @@ impl<E: Quant> Pages for Quants<E> {
     }
 
     #[inline(always)]
-    fn soften<S: Simd>(&self, s: S, view: View, max: f32, scores: &mut Scores, weights: &mut Weights) -> f32 {
-        let (factor, offset) = (s.splat(view.factor), s.splat(-max * view.factor));
-        let (mut total, mut sum, mut most) = (s.zero(), s.zero(), s.zero());
-        for (page, (scores, &block)) in scores.iter_mut().zip(view.blocks).enumerate() {
-            let mut weight = s.pow2(s.mul_add(s.load(scores), factor, offset));
-            let mut scaled = s.mul(weight, s.load(&self.block(block).scales[1]));
-            if !view.is_whole(page) {
-                let seen = view.lanes(page);
-                weight = s.within(seen.clone(), weight, s.zero());
-                scaled = s.within(seen, scaled, s.zero());
+    fn soften<S: Simd, const Q: usize>(
+        &self,
+        s: S,
+        tile: &Tile<i32, Q>,
+        split: &mut Split<Self, Q>,
+        max: [f32; Q],
+    ) -> [f32; Q] {
+        let (mut total, mut sum, mut most) = ([s.zero(); Q], [s.zero(); Q], [s.zero(); Q]);
+        for i in 0..Q {
+            let view = tile.view(i, split.start);
+            let (factor, offset, whole) = (s.splat(view.factor), s.splat(-max[i] * view.factor), view.whole());
+            for (page, (scores, block)) in split.scores[i].iter_mut().zip(split.blocks).enumerate() {
+                let mut weight = s.pow2(s.mul_add(s.load(scores), factor, offset));
+                let mut scaled = s.mul(weight, s.load(&block.scales[1]));
+                if !whole.contains(&page) {
+                    let seen = view.lanes(page);
+                    weight = s.within(seen.clone(), weight, s.zero());
+                    scaled = s.within(seen, scaled, s.zero());
+                }
+                (total[i], sum[i], most[i]) = (s.add(total[i], weight), s.add(sum[i], scaled), s.max(scaled, most[i]));
+                s.store(scaled, scores);
             }
-            total = s.add(total, weight);
-            (sum, most) = (s.add(sum, scaled), s.max(scaled, most));
-            s.store(scaled, scores);
         }
-        let (sum, most) = (s.sum(sum), s.largest(most));
-        // Rounding adds at most a half for each position of the split.
-        let room = (i32::MAX as f32 / self.range() - 256.0) / sum;
-        let inverse = if most > 0.0 { room.min(f32::from(i16::MAX) / most) } else { 0.0 };
-        for (scores, pairs) in scores.iter().zip(&mut weights.pairs).take(view.blocks.len()) {
-            *pairs = s.narrow_pairs(s.mul(s.load(scores), s.splat(inverse)));
+        let mut totals = [0.0; Q];
+        for i in 0..Q {
+            let (sum, most) = (s.sum(sum[i]), s.largest(most[i]));
+            // Rounding adds at most a half for each position of the split.
+            let room = (i32::MAX as f32 / self.range() - 256.0) / sum;
+            let inverse = if most > 0.0 { room.min(f32::from(i16::MAX) / most) } else { 0.0 };
+            for (scores, pairs) in split.scores[i].iter().zip(&mut split.weights[i]).take(split.blocks.len()) {
+                *pairs = s.narrow_pairs(s.mul(s.load(scores), s.splat(inverse)));
+            }
+            split.steps[i] = if most > 0.0 { 1.0 / inverse } else { 0.0 };
+            totals[i] = s.sum(total[i]);
         }
-        weights.step = if most > 0.0 { 1.0 / inverse } else { 0.0 };
-        s.sum(total)
-    }
-
-    #[inline(always)]
-    fn value_vectors(&self) -> usize {
-        Quants::value_vectors(self)
+        totals
     }
 
     #[inline(always)]
@@ -114,22 +120,20 @@ impl<E: Quant> Pages for Quants<E> {
         s: S,
         c: usize,
         tile: &Tile<i32, Q>,
-        split: &Split<Weights, Q>,
+        split: &Split<Self, Q>,
         partial: &mut [f32],
     ) {
-        let count = Quants::value_vectors(self);
-        let (mut sums, weights) = ([[s.splat_i(0); C]; Q], &*split.weights);
-        for (page, &block) in split.blocks.iter().enumerate() {
-            let values = self.block(block).values;
+        let mut sums = [[s.splat_i(0); C]; Q];
+        for (page, block) in split.blocks.iter().enumerate().take(PAGES) {
+            let values: &[_; C] = block.values[c..].first_chunk().expect("C vectors from c");
             for pair in 0..PAGE / 2 {
-                let values: &[_; C] = values[pair * count + c..].first_chunk().expect("C vectors from c");
-                let mut loaded = [E::load(s, &values[0]); C];
+                let mut loaded = [E::load(s, &values[0][pair]); C];
                 for j in 1..C {
-                    loaded[j] = E::load(s, &values[j]);
+                    loaded[j] = E::load(s, &values[j][pair]);
                 }
                 for i in 0..Q {
                     for j in 0..C {
-                        sums[i][j] = s.dot_pairs(sums[i][j], loaded[j], weights[i].pairs[page][pair]);
+                        sums[i][j] = s.dot_pairs(sums[i][j], loaded[j], split.weights[i][page][pair]);
                     }
                 }
             }
@@ -137,7 +141,7 @@ impl<E: Quant> Pages for Quants<E> {
         for (i, sums) in sums.iter().enumerate() {
             let out = partial[i * tile.stride + c * LANES..].as_chunks_mut().0;
             for (out, &sum) in out.iter_mut().zip(sums) {
-                s.store(s.mul(s.float(sum), s.splat(split.weights[i].step)), out);
+                s.store(s.mul(s.float(sum), s.splat(split.steps[i])), out);
             }
         }
     }

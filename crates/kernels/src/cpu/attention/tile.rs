@@ -12,6 +12,10 @@ pub type Scores = [[f32; LANES]; PAGES];
 
 /// What a format of pages contributes: dots and sums.
 pub trait Pages: Sync {
+    /// Keys and values of a page, in a layer and of a head.
+    type Block<'a>: Copy
+    where
+        Self: 'a;
     /// A word of a query, as it is multiplied with a vector of keys.
     type Word: Copy + Default;
     /// Weights of one query as the values are multiplied with them, besides its [`Scores`].
@@ -19,6 +23,8 @@ pub trait Pages: Sync {
     /// No weights.
     const NONE: Self::Weights;
 
+    /// The block of a number.
+    fn block(&self, number: usize) -> Self::Block<'_>;
     /// Words of a query of `size`.
     fn words(size: usize) -> usize;
     /// Writes the words of a query; returns what its scores are multiplied by.
@@ -27,28 +33,33 @@ pub trait Pages: Sync {
     fn scores<S: Simd, const Q: usize, const P: usize>(
         &self,
         s: S,
-        queries: [&[Self::Word]; Q],
-        blocks: &[usize; P],
+        queries: &[[Self::Word; Q]],
+        blocks: &[Self::Block<'_>; P],
     ) -> [[S::F; Q]; P];
-    /// Turns scores, of which `max` is the largest, into weights, 0 where the query does not see; returns their total.
-    fn soften<S: Simd>(&self, s: S, view: View, max: f32, scores: &mut Scores, weights: &mut Self::Weights) -> f32;
-    /// Vectors of a token's values.
-    fn value_vectors(&self) -> usize;
+    /// Turns the scores of each query, of which `max` is the largest, into weights, 0 where it does not see; returns their
+    /// totals.
+    fn soften<S: Simd, const Q: usize>(
+        &self,
+        s: S,
+        tile: &Tile<Self::Word, Q>,
+        split: &mut Split<Self, Q>,
+        max: [f32; Q],
+    ) -> [f32; Q];
     /// Writes `C` vectors of the weighted sums of values, from vector `c` on.
     fn values<S: Simd, const Q: usize, const C: usize>(
         &self,
         s: S,
         c: usize,
         tile: &Tile<Self::Word, Q>,
-        split: &Split<Self::Weights, Q>,
+        split: &Split<Self, Q>,
         partial: &mut [f32],
     );
 }
 
 /// Queries that are attended together.
 pub struct Tile<W, const Q: usize> {
-    /// `[Q][words]`.
-    words: Vec<W>,
+    /// Words of the queries, side by side.
+    words: Vec<[W; Q]>,
     /// Factors of the scores.
     factors: [f32; Q],
     /// Positions that each sees; later queries see later ones.
@@ -58,13 +69,15 @@ pub struct Tile<W, const Q: usize> {
 }
 
 /// The pages of a split that a tile sees, and its weights.
-pub struct Split<'a, W, const Q: usize> {
+pub struct Split<'a, P: Pages + ?Sized + 'a, const Q: usize> {
     /// Number of the first page.
     pub start: usize,
-    /// Where they are.
-    pub blocks: &'a [usize],
+    /// Their blocks.
+    pub blocks: &'a [P::Block<'a>],
     pub scores: &'a mut [Scores; Q],
-    pub weights: &'a mut [W; Q],
+    pub weights: &'a mut [P::Weights; Q],
+    /// What the weights count.
+    pub steps: [f32; Q],
 }
 
 /// What one query sees of the pages of a split.
@@ -72,8 +85,6 @@ pub struct Split<'a, W, const Q: usize> {
 pub struct View<'a> {
     seen: &'a Range<usize>,
     start: usize,
-    /// Where they are.
-    pub blocks: &'a [usize],
     /// What the scores are multiplied by.
     pub factor: f32,
 }
@@ -86,25 +97,30 @@ impl View<'_> {
         lane(self.seen.start)..lane(self.seen.end)
     }
 
-    /// Whether it sees all of the page at `index`.
+    /// Pages that it sees all of, by their index.
     #[inline(always)]
-    pub fn is_whole(&self, index: usize) -> bool {
-        let first = (self.start + index) * PAGE;
-        self.seen.start <= first && first + PAGE <= self.seen.end
+    pub fn whole(&self) -> Range<usize> {
+        whole(self.seen.start, self.seen.end, self.start)
     }
+}
+
+/// Pages of which all is seen from a position on to another, counted from `start`.
+#[inline(always)]
+fn whole(from: usize, to: usize, start: usize) -> Range<usize> {
+    from.div_ceil(PAGE).saturating_sub(start)..(to / PAGE).saturating_sub(start)
 }
 
 impl<W, const Q: usize> Tile<W, Q> {
     /// What query `i` sees.
     #[inline(always)]
-    pub fn view<'a>(&'a self, i: usize, start: usize, blocks: &'a [usize]) -> View<'a> {
-        View { seen: &self.seen[i], start, blocks, factor: self.factors[i] }
+    pub fn view(&self, i: usize, start: usize) -> View<'_> {
+        View { seen: &self.seen[i], start, factor: self.factors[i] }
     }
 
-    /// Whether all queries see all of page `page`.
+    /// Pages that all queries see all of, counted from `start`.
     #[inline(always)]
-    fn is_whole(&self, page: usize) -> bool {
-        self.seen[Q - 1].start <= page * PAGE && (page + 1) * PAGE <= self.seen[0].end
+    fn whole(&self, start: usize) -> Range<usize> {
+        whole(self.seen[Q - 1].start, self.seen[0].end, start)
     }
 }
 
@@ -158,12 +174,15 @@ impl<P: Pages> Attend<'_, P> {
             let is_later = split > first_split;
             let first_page = (split * PAGES).max(start / PAGE);
             let last_page = ((split + 1) * PAGES).min(end.div_ceil(PAGE));
-            let mut blocks = [0; PAGES];
-            for (block, &page) in blocks.iter_mut().zip(&table[first_page..last_page]) {
-                *block = number(self.shape, self.ask.layer, page, self.head);
+            let table = &table[first_page..last_page];
+            let block = |page| self.pages.block(number(self.shape, self.ask.layer, page, self.head));
+            let mut blocks = [block(table[0]); PAGES];
+            for (place, &page) in blocks.iter_mut().zip(table) {
+                *place = block(page);
             }
-            let blocks = &blocks[..last_page - first_page];
-            let split = Split { start: first_page, blocks, scores: &mut scores, weights: &mut weights };
+            let blocks = &blocks[..table.len()];
+            let (scores, weights, steps) = (&mut scores, &mut weights, [0.0; Q]);
+            let split = Split { start: first_page, blocks, scores, weights, steps };
             let place = if is_later { &mut partial[..] } else { &mut *states };
             partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, place);
             if is_later {
@@ -179,12 +198,13 @@ impl<P: Pages> Attend<'_, P> {
     fn tile<S: Simd, const Q: usize>(&self, s: S, first: usize) -> Tile<P::Word, Q> {
         let (Heads { size, .. }, group) = (self.ask.heads, self.ask.group());
         let seen = std::array::from_fn(|i| self.ask.seen(self.rows[(first + i) / group].position));
-        let len = P::words(size);
-        let (mut words, mut factors) = (vec![P::Word::default(); Q * len], [0.0; Q]);
-        for (i, words) in words.chunks_exact_mut(len).enumerate() {
+        let (mut words, mut factors) = (vec![[P::Word::default(); Q]; P::words(size)], [0.0; Q]);
+        let mut own = vec![P::Word::default(); words.len()];
+        for i in 0..Q {
             let (row, head) = (self.rows[(first + i) / group].row, self.head * group + (first + i) % group);
             let query = &self.ask.qkv[row * self.ask.heads.row() + head * size..][..size];
-            factors[i] = self.pages.ready(s, query, self.ask.scale * LOG2_E, words);
+            factors[i] = self.pages.ready(s, query, self.ask.scale * LOG2_E, &mut own);
+            words.iter_mut().zip(&own).for_each(|(words, &own)| words[i] = own);
         }
         Tile { words, factors, seen, stride: self.stride }
     }
@@ -196,18 +216,20 @@ fn partial_result<S: Simd, P: Pages, const Q: usize, const A: usize, const C: us
     s: S,
     pages: &P,
     tile: &Tile<P::Word, Q>,
-    mut split: Split<P::Weights, Q>,
+    mut split: Split<P, Q>,
     partial: &mut [f32],
 ) {
     let largest = masked_scores::<S, P, Q, A>(s, pages, tile, &mut split);
-    for (i, largest) in largest.into_iter().enumerate() {
-        let max = s.largest(largest);
-        let view = tile.view(i, split.start, split.blocks);
-        let total = pages.soften(s, view, max, &mut split.scores[i], &mut split.weights[i]);
-        let tail = (i + 1) * tile.stride - TAIL;
-        partial[tail..tail + 2].copy_from_slice(&[max * view.factor, total]);
+    let mut max = [0.0; Q];
+    for i in 0..Q {
+        max[i] = s.largest(largest[i]);
     }
-    let count = pages.value_vectors();
+    let totals = pages.soften(s, tile, &mut split, max);
+    for i in 0..Q {
+        let tail = (i + 1) * tile.stride - TAIL;
+        partial[tail..tail + 2].copy_from_slice(&[max[i] * tile.factors[i], totals[i]]);
+    }
+    let count = (tile.stride - TAIL) / LANES;
     let wide = count / C * C;
     for c in (0..wide).step_by(C) {
         pages.values::<S, Q, C>(s, c, tile, &split, partial);
@@ -223,25 +245,21 @@ fn masked_scores<S: Simd, P: Pages, const Q: usize, const A: usize>(
     s: S,
     pages: &P,
     tile: &Tile<P::Word, Q>,
-    split: &mut Split<P::Weights, Q>,
+    split: &mut Split<P, Q>,
 ) -> [S::F; Q] {
-    let mut queries = [&[][..]; Q];
-    for (query, words) in queries.iter_mut().zip(tile.words.chunks_exact(tile.words.len() / Q)) {
-        *query = words;
-    }
     let mut largest = [s.splat(f32::NEG_INFINITY); Q];
-    let mut page = 0;
+    let (whole, mut page) = (tile.whole(split.start), 0);
     while page < split.blocks.len() {
         let mut scores = [[s.zero(); Q]; A];
         let several = split.blocks[page..].first_chunk::<A>();
         match several {
-            Some(blocks) => scores = pages.scores::<S, Q, A>(s, queries, blocks),
-            None => scores[0] = pages.scores::<S, Q, 1>(s, queries, &[split.blocks[page]])[0],
+            Some(blocks) => scores = pages.scores::<S, Q, A>(s, &tile.words, blocks),
+            None => scores[0] = pages.scores::<S, Q, 1>(s, &tile.words, &[split.blocks[page]])[0],
         }
         for scores in &mut scores[..several.map_or(1, |n| n.len())] {
-            if !tile.is_whole(split.start + page) {
+            if !whole.contains(&page) {
                 for (i, score) in scores.iter_mut().enumerate() {
-                    let seen = tile.view(i, split.start, split.blocks).lanes(page);
+                    let seen = tile.view(i, split.start).lanes(page);
                     *score = s.within(seen, *score, s.splat(f32::NEG_INFINITY));
                 }
             }

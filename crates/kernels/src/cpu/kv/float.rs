@@ -40,11 +40,21 @@ impl<E: Element + Plain> Floats<E> {
         block_len(self.size)
     }
 
-    /// Keys `[S]` and values `[16][⌈S / 16⌉]`.
+    /// A block, to read.
     #[inline(always)]
-    pub fn block(&self, block: usize) -> (&[[E; LANES]], &[[E; LANES]]) {
-        self.vectors[block * self.len()..][..self.len()].split_at(self.size)
+    pub fn block(&self, block: usize) -> Block<'_, E> {
+        let (keys, values) = self.vectors[block * self.len()..][..self.len()].split_at(self.size);
+        Block { keys, values }
     }
+}
+
+/// What a block holds.
+#[derive(Clone, Copy)]
+pub struct Block<'a, E> {
+    /// `[S]`.
+    pub keys: &'a [[E; LANES]],
+    /// `[16][⌈S / 16⌉]`.
+    pub values: &'a [[E; LANES]],
 }
 
 /// A range of the blocks.

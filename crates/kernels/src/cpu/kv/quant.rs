@@ -52,8 +52,8 @@ impl Quant for i8 {
     }
 }
 
-/// Blocks of `⌈S / 2⌉` vectors of keys (vector d holds dimensions 2d and 2d + 1 of the page's 16 tokens) and 8 rows of
-/// `⌈S / 16⌉` vectors of values (row p holds tokens 2p and 2p + 1, side by side in each dimension), padded with zeros.
+/// Blocks of `⌈S / 2⌉` vectors of keys (vector d holds dimensions 2d and 2d + 1 of the page's 16 tokens) and `⌈S / 16⌉`
+/// times 8 vectors of values (of 16 dimensions, vector p holds tokens 2p and 2p + 1 side by side), padded with zeros.
 pub struct Quants<E: Plain> {
     size: usize,
     range: f32,
@@ -62,12 +62,16 @@ pub struct Quants<E: Plain> {
     scales: Slab<[[f32; LANES]; 2]>,
 }
 
+/// Values of a page's tokens in 16 dimensions.
+pub type Values<E> = [[E; WIDE]; PAGE / 2];
+
 /// What a block holds.
+#[derive(Clone, Copy)]
 pub struct Block<'a, E> {
     /// `[⌈S / 2⌉]`.
     pub keys: &'a [[E; WIDE]],
-    /// `[8][⌈S / 16⌉]`.
-    pub values: &'a [[E; WIDE]],
+    /// `[⌈S / 16⌉]`.
+    pub values: &'a [Values<E>],
     /// Of keys and values.
     pub scales: &'a [[f32; LANES]; 2],
 }
@@ -101,12 +105,6 @@ impl<E: Quant> Quants<E> {
         self.size.div_ceil(2)
     }
 
-    /// Vectors of two rows of values.
-    #[inline(always)]
-    pub fn value_vectors(&self) -> usize {
-        self.size.div_ceil(LANES)
-    }
-
     #[inline(always)]
     fn len(&self) -> usize {
         block_len(self.size)
@@ -116,7 +114,7 @@ impl<E: Quant> Quants<E> {
     #[inline(always)]
     pub fn block(&self, block: usize) -> Block<'_, E> {
         let (keys, values) = self.vectors[block * self.len()..][..self.len()].split_at(self.key_vectors());
-        Block { keys, values, scales: &self.scales[block] }
+        Block { keys, values: values.as_chunks().0, scales: &self.scales[block] }
     }
 }
 
@@ -131,16 +129,18 @@ pub struct Part<'a, E> {
 impl<E: Quant> Put for Part<'_, E> {
     #[inline(always)]
     fn put<S: Simd>(&mut self, s: S, index: usize, row: usize, key: &[f32], value: &[f32]) {
-        let (count, len) = (self.size.div_ceil(LANES), block_len(self.size));
+        let len = block_len(self.size);
         let (keys, values) = self.vectors[index * len..][..len].split_at_mut(self.size.div_ceil(2));
+        let values: &mut [Values<E>] = values.as_chunks_mut().0;
         let (key, value) = (Steps::of(s, key, self.range), Steps::of(s, value, self.range));
         for (x, keys) in key.x.chunks(LANES).zip(keys.chunks_mut(LANES / 2)) {
             for (vector, pair) in keys.iter_mut().zip(key.pairs(s, x)) {
                 vector.as_chunks_mut().0[row] = both(pair);
             }
         }
-        for (x, vector) in value.x.chunks(LANES).zip(&mut values[row / 2 * count..]) {
-            for (two, pair) in vector.as_chunks_mut::<4>().0.iter_mut().zip(value.pairs(s, x)) {
+        for (x, values) in value.x.chunks(LANES).zip(values) {
+            let fours = values[row / 2].as_chunks_mut::<4>().0;
+            for (two, pair) in fours.iter_mut().zip(value.pairs(s, x)) {
                 [two[row % 2], two[2 + row % 2]] = both(pair);
             }
         }
@@ -167,19 +167,18 @@ impl<E: Quant> Blocks for Quants<E> {
     }
 
     fn copy(&mut self, from: usize, to: usize, rows: usize) {
-        let (len, count) = (self.len(), self.value_vectors());
+        let len = self.len();
         let (at, onto) = (from * len, to * len);
         for d in 0..self.key_vectors() {
             let keys = self.vectors[at + d];
             self.vectors[onto + d][..2 * rows].copy_from_slice(&keys[..2 * rows]);
         }
-        let (at, onto) = (at + self.key_vectors(), onto + self.key_vectors());
-        let pairs = rows / 2 * count;
-        self.vectors.copy_within(at..at + pairs, onto);
-        if rows % 2 == 1 {
-            for c in pairs..pairs + count {
-                let values = self.vectors[at + c];
-                let halves = self.vectors[onto + c].iter_mut().zip(values);
+        for group in (self.key_vectors()..len).step_by(PAGE / 2) {
+            let (at, onto, pairs) = (at + group, onto + group, rows / 2);
+            self.vectors.copy_within(at..at + pairs, onto);
+            if rows % 2 == 1 {
+                let values = self.vectors[at + pairs];
+                let halves = self.vectors[onto + pairs].iter_mut().zip(values);
                 halves.step_by(2).for_each(|(to, from)| *to = from);
             }
         }

@@ -27,6 +27,24 @@ fn fold(mut v: F, f: impl Fn(f32, f32) -> f32) -> f32 {
     v[0]
 }
 
+/// The largest integer up to `x`, below 2²² as it is.
+#[inline(always)]
+fn floor(x: f32) -> f32 {
+    let n = round(x);
+    if n > x {
+        n - 1.0
+    } else {
+        n
+    }
+}
+
+/// The nearest integer to `x`, below 2²² as it is: adding 1.5 · 2²³ leaves no bits for a fraction.
+#[inline(always)]
+fn round(x: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0;
+    x + SHIFT - SHIFT
+}
+
 #[inline(always)]
 fn dot(acc: [i32; LANES], w: impl Fn(usize) -> i32, x: i32) -> [i32; LANES] {
     let x = x.to_le_bytes().map(|b| i32::from(b as i8));
@@ -106,9 +124,15 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn round(self, v: F) -> F {
-        // Adding 1.5 · 2²³ leaves no bits for a fraction; values here are far below 2²².
-        const SHIFT: f32 = 12_582_912.0;
-        v.map(|x| x + SHIFT - SHIFT)
+        v.map(round)
+    }
+    #[inline(always)]
+    fn fraction(self, v: F) -> F {
+        v.map(|x| x - floor(x))
+    }
+    #[inline(always)]
+    fn scale_floor(self, v: F, n: F) -> F {
+        self.scale(v, n.map(floor))
     }
     #[inline(always)]
     fn scale(self, v: F, n: F) -> F {
