@@ -26,8 +26,10 @@ impl<E: Element + Plain> Pages for Floats<E> {
     }
 
     #[inline(always)]
-    fn ready<S: Simd>(&self, _: S, query: &[f32], scale: f32, words: &mut [f32]) -> f32 {
-        words.copy_from_slice(query);
+    fn ready<S: Simd, const Q: usize>(&self, _: S, query: &[f32], scale: f32, i: usize, words: &mut [[f32; Q]]) -> f32 {
+        for (word, &q) in words.iter_mut().zip(query) {
+            word[i] = q;
+        }
         scale
     }
 

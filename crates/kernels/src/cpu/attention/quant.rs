@@ -33,10 +33,12 @@ impl<E: Quant> Pages for Quants<E> {
     }
 
     #[inline(always)]
-    fn ready<S: Simd>(&self, s: S, query: &[f32], scale: f32, words: &mut [i32]) -> f32 {
+    fn ready<S: Simd, const Q: usize>(&self, s: S, query: &[f32], scale: f32, i: usize, words: &mut [[i32; Q]]) -> f32 {
         let steps = Steps::of(s, query, i16::range(query.len()));
         for (x, words) in query.chunks(LANES).zip(words.chunks_mut(LANES / 2)) {
-            words.copy_from_slice(&steps.pairs(s, x)[..words.len()]);
+            for (word, pair) in words.iter_mut().zip(steps.pairs(s, x)) {
+                word[i] = pair;
+            }
         }
         steps.step * scale
     }
@@ -89,12 +91,13 @@ impl<E: Quant> Pages for Quants<E> {
             let (factor, offset, whole) = (s.splat(view.factor), s.splat(-max[i] * view.factor), view.whole());
             for (page, (scores, block)) in split.scores[i].iter_mut().zip(split.blocks).enumerate() {
                 let mut weight = s.pow2(s.mul_add(s.load(scores), factor, offset));
-                let mut scaled = s.mul(weight, s.load(&block.scales[1]));
+                let mut steps = s.load(&block.scales[1]);
                 if !whole.contains(&page) {
                     let seen = view.lanes(page);
                     weight = s.within(seen.clone(), weight, s.zero());
-                    scaled = s.within(seen, scaled, s.zero());
+                    steps = s.within(seen, steps, s.zero());
                 }
+                let scaled = s.mul(weight, steps);
                 (total[i], sum[i], most[i]) = (s.add(total[i], weight), s.add(sum[i], scaled), s.max(scaled, most[i]));
                 s.store(scaled, scores);
             }

@@ -27,8 +27,15 @@ pub trait Pages: Sync {
     fn block(&self, number: usize) -> Self::Block<'_>;
     /// Words of a query of `size`.
     fn words(size: usize) -> usize;
-    /// Writes the words of a query; returns what its scores are multiplied by.
-    fn ready<S: Simd>(&self, s: S, query: &[f32], scale: f32, words: &mut [Self::Word]) -> f32;
+    /// Writes the words of query `i`; returns what its scores are multiplied by.
+    fn ready<S: Simd, const Q: usize>(
+        &self,
+        s: S,
+        query: &[f32],
+        scale: f32,
+        i: usize,
+        words: &mut [[Self::Word; Q]],
+    ) -> f32;
     /// Scores of the tokens of `P` pages, before their factors.
     fn scores<S: Simd, const Q: usize, const P: usize>(
         &self,
@@ -164,7 +171,7 @@ impl<P: Pages> Attend<'_, P> {
         let tile = self.tile::<S, Q>(s, first);
         let (start, end) = (tile.seen[0].start, tile.seen[Q - 1].end);
         let table = self.rows[self.rows.len() - 1].pages;
-        let mut partial = vec![0.0; Q * self.stride];
+        let mut partial = Vec::new();
         let (mut scores, mut weights) = ([[[0.0; LANES]; PAGES]; Q], [P::NONE; Q]);
         let states = &mut self.states[first * self.stride..][..Q * self.stride];
         states.chunks_exact_mut(self.stride).for_each(|state| state[self.stride - TAIL..][..2].fill(0.0));
@@ -183,13 +190,10 @@ impl<P: Pages> Attend<'_, P> {
             let blocks = &blocks[..table.len()];
             let (scores, weights, steps) = (&mut scores, &mut weights, [0.0; Q]);
             let split = Split { start: first_page, blocks, scores, weights, steps };
+            partial.resize(if is_later { states.len() } else { 0 }, 0.0);
             let place = if is_later { &mut partial[..] } else { &mut *states };
             partial_result::<S, P, Q, A, C>(s, self.pages, &tile, split, place);
-            if is_later {
-                for (state, partial) in states.chunks_exact_mut(self.stride).zip(partial.chunks_exact(self.stride)) {
-                    merge(s, state, partial);
-                }
-            }
+            merge(s, self.stride, states, &partial);
         }
         Q
     }
@@ -199,12 +203,10 @@ impl<P: Pages> Attend<'_, P> {
         let (Heads { size, .. }, group) = (self.ask.heads, self.ask.group());
         let seen = std::array::from_fn(|i| self.ask.seen(self.rows[(first + i) / group].position));
         let (mut words, mut factors) = (vec![[P::Word::default(); Q]; P::words(size)], [0.0; Q]);
-        let mut own = vec![P::Word::default(); words.len()];
         for i in 0..Q {
             let (row, head) = (self.rows[(first + i) / group].row, self.head * group + (first + i) % group);
             let query = &self.ask.qkv[row * self.ask.heads.row() + head * size..][..size];
-            factors[i] = self.pages.ready(s, query, self.ask.scale * LOG2_E, &mut own);
-            words.iter_mut().zip(&own).for_each(|(words, &own)| words[i] = own);
+            factors[i] = self.pages.ready(s, query, self.ask.scale * LOG2_E, i, &mut words);
         }
         Tile { words, factors, seen, stride: self.stride }
     }
@@ -303,26 +305,35 @@ impl Kernel for Merge<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (state, partial) in self.states.chunks_exact_mut(self.stride).zip(self.partial.chunks_exact(self.stride)) {
-            merge(s, state, partial);
-        }
+        merge(s, self.stride, self.states, self.partial);
     }
 }
 
 /// Adds a later split to the splits before it, by log-sum-exp; a total of 0 stands for no positions.
 #[inline(always)]
-fn merge<S: Simd>(s: S, state: &mut [f32], partial: &[f32]) {
-    let values = state.len() - TAIL;
-    let ((m, l), (pm, pl)) = ((state[values], state[values + 1]), (partial[values], partial[values + 1]));
-    if pl == 0.0 {
-        return;
+fn merge<S: Simd>(s: S, stride: usize, states: &mut [f32], partial: &[f32]) {
+    let (values, several) = (stride - TAIL, LANES * stride);
+    for (states, partial) in states.chunks_mut(several).zip(partial.chunks(several)) {
+        let tails = states.chunks_exact(stride).zip(partial.chunks_exact(stride));
+        let [mut most, mut total, mut later_most, mut later_total] = [[0.0; LANES]; 4];
+        for (i, (state, later)) in tails.enumerate() {
+            [most[i], total[i]] = [state[values], state[values + 1]];
+            [later_most[i], later_total[i]] = [later[values], later[values + 1]];
+        }
+        let max = s.max(s.load(&later_most), s.load(&most));
+        let (a, b) = (s.pow2(s.sub(s.load(&most), max)), s.pow2(s.sub(s.load(&later_most), max)));
+        let both = s.mul_add(s.load(&total), a, s.mul(s.load(&later_total), b));
+        let [max, both, a, b] = [lanes(s, max), lanes(s, both), lanes(s, a), lanes(s, b)];
+        for (i, (state, later)) in states.chunks_exact_mut(stride).zip(partial.chunks_exact(stride)).enumerate() {
+            if later_total[i] == 0.0 {
+                continue;
+            }
+            if total[i] == 0.0 {
+                state.copy_from_slice(later);
+                continue;
+            }
+            update!(s, state[..values], later[..values], |x, y| s.mul_add(x, s.splat(a[i]), s.mul(y, s.splat(b[i]))));
+            state[values..values + 2].copy_from_slice(&[max[i], both[i]]);
+        }
     }
-    if l == 0.0 {
-        return state.copy_from_slice(partial);
-    }
-    let max = if pm > m { pm } else { m };
-    let (a, b) = (s.pow2(s.splat(m - max)), s.pow2(s.splat(pm - max)));
-    update!(s, state[..values], partial[..values], |x, y| s.mul_add(x, a, s.mul(y, b)));
-    let total = s.mul_add(s.splat(l), a, s.mul(s.splat(pl), b));
-    state[values..values + 2].copy_from_slice(&[max, lanes(s, total)[0]]);
 }
