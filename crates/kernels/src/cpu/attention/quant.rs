@@ -129,14 +129,14 @@ impl<E: Quant> Pages for Quants<E> {
         let mut sums = [[s.splat_i(0); C]; Q];
         for (page, block) in split.blocks.iter().enumerate().take(PAGES) {
             let values: &[_; C] = block.values[c..].first_chunk().expect("C vectors from c");
-            for pair in 0..PAGE / 2 {
-                let mut loaded = [E::load(s, &values[0][pair]); C];
+            for (pair, first) in values[0].iter().enumerate() {
+                let mut loaded = [E::load(s, first); C];
                 for j in 1..C {
                     loaded[j] = E::load(s, &values[j][pair]);
                 }
-                for i in 0..Q {
+                for (sums, weights) in sums.iter_mut().zip(&*split.weights) {
                     for j in 0..C {
-                        sums[i][j] = s.dot_pairs(sums[i][j], loaded[j], split.weights[i][page][pair]);
+                        sums[j] = s.dot_pairs(sums[j], loaded[j], weights[page][pair]);
                     }
                 }
             }

@@ -203,10 +203,10 @@ impl<P: Pages> Attend<'_, P> {
         let (Heads { size, .. }, group) = (self.ask.heads, self.ask.group());
         let seen = std::array::from_fn(|i| self.ask.seen(self.rows[(first + i) / group].position));
         let (mut words, mut factors) = (vec![[P::Word::default(); Q]; P::words(size)], [0.0; Q]);
-        for i in 0..Q {
+        for (i, factor) in factors.iter_mut().enumerate() {
             let (row, head) = (self.rows[(first + i) / group].row, self.head * group + (first + i) % group);
             let query = &self.ask.qkv[row * self.ask.heads.row() + head * size..][..size];
-            factors[i] = self.pages.ready(s, query, self.ask.scale * LOG2_E, i, &mut words);
+            *factor = self.pages.ready(s, query, self.ask.scale * LOG2_E, i, &mut words);
         }
         Tile { words, factors, seen, stride: self.stride }
     }

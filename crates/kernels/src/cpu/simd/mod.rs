@@ -304,7 +304,7 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 const EXP: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
 
 /// Coefficients of 2ʳ, highest first, of the least relative error for r in 0 … 1: 9e-8.
-const POW2: [f32; 6] = [1.867_130_1e-3, 9.017_031e-3, 5.579_991_3e-2, 2.401_644_4e-1, 6.931_513e-1, 1.0];
+const POW2: [f32; 6] = [1.867_13e-3, 9.017_031e-3, 5.579_991_3e-2, 2.401_644_4e-1, 6.931_513e-1, 1.0];
 
 /// Four dot products, one after the other.
 #[inline(always)]
