@@ -285,10 +285,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.scale(p, n)
     }
 
-    /// 2ᵛ to about 1e-7 of it for v in −126 … 127, −126 below; NaN stays NaN.
+    /// 2ᵛ to about 1e-7 of it for v in −100 … 127, 2⁻¹⁰⁰ below, so that its products are not so small that they are slow;
+    /// NaN stays NaN.
     #[inline(always)]
     fn pow2(self, v: Self::F) -> Self::F {
-        let v = self.max(self.splat(-126.0), v);
+        let v = self.max(self.splat(-100.0), v);
         let r = self.fraction(v);
         let mut p = self.splat(POW2[0]);
         for c in &POW2[1..] {
