@@ -9,6 +9,7 @@ use super::simd::{fold, Isa, Kernel, Simd};
 use crate::device::{OutputRow, Pick, Picked, SampleParams, NO_TOKEN};
 use crate::reference::sample::{edit, tame};
 use std::cmp::Ordering;
+use std::f32::consts::LOG2_E;
 
 /// Thresholds on probability / largest probability, tried in turn until enough tokens are above.
 const THRESHOLDS: [f32; 3] = [1.0 / 256.0, 1.0 / 65_536.0, 0.0];
@@ -259,14 +260,14 @@ impl Kernel for Masses<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Vec<f64> {
         let (max, temperature) = (s.splat(self.max), s.splat(self.temperature));
-        // exp is clamped at e^-87; what is masked must count nothing at all.
-        let floor = s.splat(2e-38);
+        // Weights below 2⁻¹⁰⁰ are 2⁻¹⁰⁰; what is masked must count nothing at all.
+        let least = s.splat(2f32.powi(-100));
         let stretches = self.logits.chunks(STRETCH);
         let mut masses = Vec::with_capacity(stretches.len());
         for stretch in stretches {
             let sum = fold!(s, stretch, s.zero(), f32::NEG_INFINITY, |sum, x| {
-                let weight = s.exp(s.div(s.sub(x, max), temperature));
-                s.add(sum, s.max(s.sub(weight, floor), s.zero()))
+                let weight = s.pow2(s.mul(s.div(s.sub(x, max), temperature), s.splat(LOG2_E)));
+                s.add(sum, s.max(s.sub(weight, least), s.zero()))
             });
             masses.push(f64::from(s.sum(sum)));
         }

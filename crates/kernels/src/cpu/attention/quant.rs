@@ -127,6 +127,7 @@ impl<E: Quant> Pages for Quants<E> {
         partial: &mut [f32],
     ) {
         let mut sums = [[s.splat_i(0); C]; Q];
+        // A split has no more; said again, weights are not checked for their number at each page (5 % of a shared prefix).
         for (page, block) in split.blocks.iter().enumerate().take(PAGES) {
             let values: &[_; C] = block.values[c..].first_chunk().expect("C vectors from c");
             for (pair, first) in values[0].iter().enumerate() {

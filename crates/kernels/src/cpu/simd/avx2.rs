@@ -158,14 +158,9 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn max(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
         fn min(self, a: Two<__m256>, b: Two<__m256>) -> Two<__m256> { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
         fn round(self, v: Two<__m256>) -> Two<__m256> { [_mm256_round_ps(v[0], 8), _mm256_round_ps(v[1], 8)] }
-        fn fraction(self, v: Two<__m256>) -> Two<__m256> {
-            [_mm256_sub_ps(v[0], _mm256_floor_ps(v[0])), _mm256_sub_ps(v[1], _mm256_floor_ps(v[1]))]
-        }
-        fn scale_floor(self, v: Two<__m256>, n: Two<__m256>) -> Two<__m256> {
-            self.scale(v, [_mm256_floor_ps(n[0]), _mm256_floor_ps(n[1])])
-        }
+        fn floor(self, v: Two<__m256>) -> Two<__m256> { [_mm256_floor_ps(v[0]), _mm256_floor_ps(v[1])] }
         fn scale(self, v: Two<__m256>, n: Two<__m256>) -> Two<__m256> {
-            let bias = _mm256_set1_epi32(127);
+            let (n, bias) = (self.floor(n), _mm256_set1_epi32(127));
             let low = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n[0]), bias), 23);
             let high = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n[1]), bias), 23);
             [_mm256_mul_ps(v[0], _mm256_castsi256_ps(low)), _mm256_mul_ps(v[1], _mm256_castsi256_ps(high))]

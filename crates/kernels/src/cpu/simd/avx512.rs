@@ -175,9 +175,14 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
         fn max(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn min(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn round(self, v: __m512) -> __m512 { _mm512_roundscale_ps(v, 0) }
-        fn scale(self, v: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(v, n) }
+        // One step of Newton's: dividing takes twice as long.
+        fn reciprocal(self, v: __m512) -> __m512 {
+            let r = _mm512_rcp14_ps(v);
+            _mm512_fmadd_ps(_mm512_fnmadd_ps(v, r, _mm512_set1_ps(1.0)), r, r)
+        }
+        fn floor(self, v: __m512) -> __m512 { _mm512_roundscale_ps(v, _MM_FROUND_TO_NEG_INF) }
         fn fraction(self, v: __m512) -> __m512 { _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(v) }
-        fn scale_floor(self, v: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(v, n) }
+        fn scale(self, v: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(v, n) }
         fn within(self, range: Range<usize>, v: __m512, other: __m512) -> __m512 {
             let lanes = ((1u32 << range.end) - 1) & !((1u32 << range.start) - 1);
             _mm512_mask_blend_ps(lanes as __mmask16, other, v)

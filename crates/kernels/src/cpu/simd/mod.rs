@@ -151,12 +151,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// The nearest integer, ties to even.
     fn round(self, v: Self::F) -> Self::F;
-    /// v · 2ⁿ for integers n in −126 … 127.
-    fn scale(self, v: Self::F, n: Self::F) -> Self::F;
+    /// ⌊v⌋.
+    fn floor(self, v: Self::F) -> Self::F;
     /// v − ⌊v⌋.
-    fn fraction(self, v: Self::F) -> Self::F;
+    #[inline(always)]
+    fn fraction(self, v: Self::F) -> Self::F {
+        self.sub(v, self.floor(v))
+    }
     /// v · 2^⌊n⌋ for n in −126 … 127.
-    fn scale_floor(self, v: Self::F, n: Self::F) -> Self::F;
+    fn scale(self, v: Self::F, n: Self::F) -> Self::F;
     /// `v` in the lanes of `range`, `other` elsewhere.
     fn within(self, range: Range<usize>, v: Self::F, other: Self::F) -> Self::F;
     /// Sum of the lanes, by halves: (0 + 8), … then (0 + 4), (0 + 2), (0 + 1).
@@ -264,25 +267,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
         out.copy_from_slice(&lanes[..out.len()]);
     }
 
+    /// 1 / v to about 1e-7 of it, for |v| in 2⁻¹²⁶ … 2¹²⁶; NaN stays NaN.
+    #[inline(always)]
+    fn reciprocal(self, v: Self::F) -> Self::F {
+        self.div(self.splat(1.0), v)
+    }
+
     /// |v|.
     #[inline(always)]
     fn abs(self, v: Self::F) -> Self::F {
         self.max(v, self.sub(self.zero(), v))
-    }
-
-    /// eᵛ to about one unit in the last place for v in −87 … 88, clamped outside; NaN stays NaN.
-    #[inline(always)]
-    fn exp(self, v: Self::F) -> Self::F {
-        let v = self.min(self.splat(88.0), self.max(self.splat(-87.0), v));
-        let n = self.round(self.mul(v, self.splat(std::f32::consts::LOG2_E)));
-        // ln 2 in two parts (Cody and Waite): the first has few bits, so that n · LN2_HIGH is exact.
-        let r = self.mul_add(n, self.splat(-LN2_HIGH), v);
-        let r = self.mul_add(n, self.splat(-LN2_LOW), r);
-        let mut p = self.splat(EXP[0]);
-        for c in &EXP[1..] {
-            p = self.mul_add(p, r, self.splat(*c));
-        }
-        self.scale(p, n)
     }
 
     /// 2ᵛ to about 1e-7 of it for v in −100 … 127, 2⁻¹⁰⁰ below, so that its products are not so small that they are slow;
@@ -295,14 +289,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
         for c in &POW2[1..] {
             p = self.mul_add(p, r, self.splat(*c));
         }
-        self.scale_floor(p, v)
+        self.scale(p, v)
     }
 }
-
-const LN2_HIGH: f32 = 0.693_359_4;
-const LN2_LOW: f32 = -2.121_944_4e-4;
-/// Taylor coefficients of eʳ, highest first: 1/7!, …, 1/0!. For |r| ≤ ln 2 / 2 the rest is below 1e-8.
-const EXP: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
 
 /// Coefficients of 2ʳ, highest first, of the least relative error for r in 0 … 1: 9e-8.
 const POW2: [f32; 6] = [1.867_13e-3, 9.017_031e-3, 5.579_991_3e-2, 2.401_644_4e-1, 6.931_513e-1, 1.0];
@@ -504,5 +493,44 @@ impl Isa {
             }
         }
         self.run(Tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Powers of two of the lanes, and reciprocals.
+    struct Both([f32; LANES]);
+
+    impl Kernel for Both {
+        type Output = [[f32; LANES]; 2];
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> [[f32; LANES]; 2] {
+            let v = s.load(&self.0);
+            [lanes(s, s.pow2(s.min(s.splat(127.0), v))), lanes(s, s.reciprocal(v))]
+        }
+    }
+
+    #[test]
+    fn powers_and_reciprocals_are_within_two_units_of_the_last_place() {
+        for level in Level::available() {
+            let isa = Isa::detect(level).unwrap();
+            for i in 0..14_187 {
+                let x = std::array::from_fn(|lane| (i * 16 + lane as i32) as f32 * 1e-3 - 100.0);
+                let [powers, reciprocals] = isa.run(Both(x));
+                for ((x, power), reciprocal) in x.into_iter().zip(powers).zip(reciprocals) {
+                    assert!((f64::from(power) / f64::from(x).exp2() - 1.0).abs() < 2.4e-7, "{level}: 2^{x} = {power}");
+                    let one = f64::from(reciprocal) * f64::from(x);
+                    assert!(x == 0.0 || (one - 1.0).abs() < 2.4e-7, "{level}: 1 / {x} = {reciprocal}");
+                }
+            }
+            let edges =
+                [f32::NAN, f32::NEG_INFINITY, -101.0, 0.0, 1.0, 2f32.powi(126), -2f32.powi(126), 2f32.powi(-126)];
+            let [powers, reciprocals] = isa.run(Both(std::array::from_fn(|lane| edges[lane % 8])));
+            assert!(powers[0].is_nan() && reciprocals[0].is_nan(), "{level}");
+            assert_eq!(powers[1..5], [2f32.powi(-100), 2f32.powi(-100), 1.0, 2.0], "{level}");
+            assert_eq!(reciprocals[4..8], [1.0, 2f32.powi(-126), -2f32.powi(-126), 2f32.powi(126)], "{level}");
+        }
     }
 }

@@ -242,13 +242,10 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
         }
         fn abs(self, v: [float32x4_t; R]) -> [float32x4_t; R] { each!(v, i => vabsq_f32(v[i])) }
         fn round(self, v: [float32x4_t; R]) -> [float32x4_t; R] { each!(v, i => vrndnq_f32(v[i])) }
-        fn fraction(self, v: [float32x4_t; R]) -> [float32x4_t; R] { each!(v, i => vsubq_f32(v[i], vrndmq_f32(v[i]))) }
-        fn scale_floor(self, v: [float32x4_t; R], n: [float32x4_t; R]) -> [float32x4_t; R] {
-            self.scale(v, each!(n, i => vrndmq_f32(n[i])))
-        }
+        fn floor(self, v: [float32x4_t; R]) -> [float32x4_t; R] { each!(v, i => vrndmq_f32(v[i])) }
         fn scale(self, v: [float32x4_t; R], n: [float32x4_t; R]) -> [float32x4_t; R] {
             let bias = vdupq_n_s32(127);
-            let power = each!([bias; R], i => vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(n[i]), bias)));
+            let power = each!([bias; R], i => vshlq_n_s32::<23>(vaddq_s32(vcvtmq_s32_f32(n[i]), bias)));
             each!(v, i => vmulq_f32(v[i], vreinterpretq_f32_s32(power[i])))
         }
         fn within(self, range: Range<usize>, v: [float32x4_t; R], other: [float32x4_t; R]) -> [float32x4_t; R] {

@@ -127,16 +127,12 @@ impl Simd for Scalar {
         v.map(round)
     }
     #[inline(always)]
-    fn fraction(self, v: F) -> F {
-        v.map(|x| x - floor(x))
-    }
-    #[inline(always)]
-    fn scale_floor(self, v: F, n: F) -> F {
-        self.scale(v, n.map(floor))
+    fn floor(self, v: F) -> F {
+        v.map(floor)
     }
     #[inline(always)]
     fn scale(self, v: F, n: F) -> F {
-        zip(v, n, |v, n| v * f32::from_bits(((n as i32 + 127) as u32) << 23))
+        zip(v, n, |v, n| v * f32::from_bits(((floor(n) as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
     fn within(self, range: Range<usize>, v: F, other: F) -> F {
