@@ -41,8 +41,8 @@ impl<D: Device, C: Communicator<D>> Runner for Local<D, C> {
 
 /// A runner without numbers. Its KV cache stores the token ids themselves; each row reads its prefix back, as far as its
 /// window, through the page table, and the next token is a hash of what was read. So a wrong page, position or chunk
-/// boundary, or a page freed too early, changes the text, while every correct schedule gives the same text. States are
-/// made of the hash too.
+/// boundary, or a page freed too early, changes the text, while every correct schedule gives the same text. Features of
+/// pictures are hashes that stand in the place of ids. States are made of the hash too.
 pub struct Fake {
     vocab: u32,
     /// Tokens that a row sees, itself included.
@@ -108,8 +108,14 @@ impl Runner for Fake {
             let rows = self.pages[copy.from as usize];
             self.pages[copy.to as usize][..copy.rows].copy_from_slice(&rows[..copy.rows]);
         }
+        let mut tokens = batch.tokens.clone();
+        for picture in &batch.images {
+            for (feature, row) in (picture.first as u64..).zip(picture.rows.clone()) {
+                tokens[row] = mix(picture.image.hash, feature) as u32;
+            }
+        }
         for span in &batch.spans {
-            self.store(span, &batch.tokens[span.rows.clone()]);
+            self.store(span, &tokens[span.rows.clone()]);
         }
         let read = |row: usize| {
             let span = batch.spans.iter().find(|span| span.rows.contains(&row)).expect("an answered row is in a span");

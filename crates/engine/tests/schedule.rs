@@ -7,7 +7,7 @@
 mod fixtures;
 mod play;
 
-use play::{Ask, Outcome, Stage, Tally};
+use play::{Ask, Outcome, Stage, Tally, FEATURES};
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 use sglang_engine::request::{FinishReason, Pooling};
@@ -15,7 +15,7 @@ use sglang_engine::scheduler::{Limits, Policy};
 use sglang_engine::PAGE;
 use std::cell::RefCell;
 
-/// Longest prompt and longest output of a request, in tokens.
+/// Longest prompt but for a picture, and longest output of a request, in tokens.
 const MAX_PROMPT: usize = 120;
 const MAX_NEW: usize = 40;
 const REGEX: &str = "[a-z ]{1,24}(0|1){3}";
@@ -27,16 +27,17 @@ struct Draw {
     continues: Option<usize>,
 }
 
-/// Prompts that share prefixes of any length, also inside pages.
+/// Prompts that share prefixes of any length, also inside pages and pictures.
 fn draw() -> impl Strategy<Value = Draw> {
-    let prompt = (0..3u32, 1..60usize, prop::collection::vec(3..6u32, 0..20));
+    let picture = prop::option::weighted(0.3, (0..2usize, 0..60usize));
+    let prompt = (0..3u32, 1..60usize, prop::collection::vec(3..6u32, 0..20), picture);
     let sampling = (0..MAX_NEW, prop::bool::ANY, 0..3u64, prop::bool::ANY, prop::bool::weighted(0.2));
     let asked = (prop::option::of(0..30usize), prop::bool::ANY, prop::option::weighted(0.4, 0..16usize));
     let pooling = prop::option::weighted(0.3, prop::sample::select(vec![Pooling::Last, Pooling::Mean]));
     let place = (-1..2i32, prop::bool::weighted(0.2), 0..20usize, prop::option::weighted(0.15, 0..40usize));
     (prompt, sampling, asked, pooling, place).prop_map(
         |(
-            (root, shared, tail),
+            (root, shared, tail, picture),
             (max_new, greedy, seed, penalized, constrained),
             (prompt_start, stops, continues),
             pooling,
@@ -45,6 +46,7 @@ fn draw() -> impl Strategy<Value = Draw> {
             let shared = (0..shared as u32).map(|i| 10 + (root * 7 + i * 13) % 200);
             let ask = Ask {
                 prompt: shared.chain(tail).collect(),
+                picture,
                 max_new,
                 temperature: if greedy { 0.0 } else { 1.0 },
                 seed,
@@ -66,7 +68,7 @@ fn draw() -> impl Strategy<Value = Draw> {
 
 /// Room for the longest sequence at least, to the page; under a window also for less.
 fn limits(window: usize) -> impl Strategy<Value = Limits> {
-    let whole = (MAX_PROMPT + MAX_NEW).div_ceil(PAGE);
+    let whole = (MAX_PROMPT + FEATURES + MAX_NEW).div_ceil(PAGE);
     let least = move |chunk| if window > 0 { Limits::least_pages(window, chunk).min(whole) } else { whole };
     let policy = prop::sample::select(Policy::NAMED.to_vec());
     let sizes = (
@@ -90,7 +92,7 @@ fn expected(stage: &mut Stage, draws: Vec<Draw>) -> (Vec<Ask>, Vec<Outcome>) {
         if let Some(i) = continues.filter(|_| !asks.is_empty()).map(|i| i % asks.len()) {
             ask.prompt = [&asks[i].prompt[..], &outcomes[i].tokens, &ask.prompt[..1]].concat();
             ask.prompt.truncate(MAX_PROMPT);
-            ask.namespace = asks[i].namespace;
+            (ask.picture, ask.namespace) = (asks[i].picture, asks[i].namespace);
         }
         ask.prompt_start = ask.prompt_start.filter(|&start| start < ask.prompt.len());
         outcomes.push(stage.alone(&ask));
@@ -155,11 +157,11 @@ fn on_the_double_with_a_window() {
 }
 
 /// Full precision, groups of heads with biases and norms, a sliding window (whose pages are given back, while those of the
-/// requests alone are not), and blocks of four bits.
+/// requests alone are not), blocks of four bits, and pictures.
 #[test]
 fn on_tiny_checkpoints() {
     let mut all = Tally::default();
-    for checkpoint in ["llama3", "qwen3", "mistral", "gguf/Q4_1.gguf"] {
+    for checkpoint in ["llama3", "qwen3", "mistral", "gguf/Q4_1.gguf", "llava"] {
         let n_schedules = n_schedules().div_ceil(10).max(20);
         all += the_schedule_does_not_change_the_text(Stage::tiny(checkpoint), n_schedules);
     }

@@ -5,6 +5,7 @@
 use crate::fixtures::{fixture, tokenizer};
 use sglang_engine::batch::{Answers, Batch};
 use sglang_engine::grammar::{Constraint, Grammars};
+use sglang_engine::image::{Image, Placed, Preprocess, Sight};
 use sglang_engine::loader::{self, LoadOptions};
 use sglang_engine::request::{Event, FinishReason, LogprobParams, Pooling, RequestId, SamplingParams, TokenLogprob};
 use sglang_engine::runner::{Fake, Runner};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
     pub prompt: Vec<u32>,
+    /// Which of two pictures is among the prompt, and before which token; nothing where the model is blind.
+    pub picture: Option<(usize, usize)>,
     pub max_new: usize,
     pub temperature: f32,
     pub seed: u64,
@@ -59,12 +62,17 @@ impl Outcome {
     }
 }
 
+/// Most positions that a picture takes.
+pub const FEATURES: usize = 20;
+
 /// What answers the steps, and the limits it was made for.
 pub struct Stage {
     pub tokenizer: Arc<Tokenizer>,
     grammars: Grammars,
     /// `None` is a new [`Fake`] for each play, which finds out reads of rows that were never written.
     runner: Option<Box<dyn Runner>>,
+    /// How the model sees, and two pictures.
+    sight: Option<(Sight, [Image; 2])>,
     /// A sequence alone, in as few steps as possible, without a cache.
     pub unlimited: Limits,
 }
@@ -92,7 +100,9 @@ impl Stage {
             policy: Policy::Fcfs,
             reuse: false,
         };
-        Stage::new(tokenizer("llama"), None, limits)
+        let preprocess = Preprocess { pad: false, shortest: 8, crop: 8, mean: [0.5; 3], std: [0.5; 3] };
+        let sight = Sight { preprocess, n_tokens: FEATURES, token: None };
+        Stage::new(tokenizer("llama"), None, Some(sight), limits)
     }
 
     /// The double with a window.
@@ -113,16 +123,36 @@ impl Stage {
             ..LoadOptions::default()
         };
         let loaded = loader::load(&options, &mut |_, _| {}).unwrap();
-        Stage::new(loaded.tokenizer, Some(loaded.runner), loaded.limits)
+        Stage::new(loaded.tokenizer, Some(loaded.runner), loaded.abilities.sight, loaded.limits)
     }
 
-    fn new(tokenizer: Arc<Tokenizer>, runner: Option<Box<dyn Runner>>, unlimited: Limits) -> Self {
-        Stage { grammars: Grammars::new(tokenizer.clone()), tokenizer, runner, unlimited }
+    fn new(
+        tokenizer: Arc<Tokenizer>,
+        runner: Option<Box<dyn Runner>>,
+        sight: Option<Sight>,
+        unlimited: Limits,
+    ) -> Self {
+        let sight = sight.map(|sight| {
+            let picture = |name: &str| sight.preprocess.image(&std::fs::read(fixture(name)).unwrap()).unwrap();
+            let pictures = ["llava/image.png", "images/flag.png"].map(picture);
+            (sight, pictures)
+        });
+        Stage { grammars: Grammars::new(tokenizer.clone()), tokenizer, runner, sight, unlimited }
     }
 
     /// A scheduler for one play.
     pub fn scheduler(&self, limits: &Limits) -> Scheduler {
         Scheduler::new(limits.clone(), self.tokenizer.clone())
+    }
+
+    /// The prompt, with its picture.
+    fn place(&self, ask: &Ask) -> (Vec<u32>, Vec<Placed>) {
+        let (Some((sight, pictures)), Some((which, at))) = (&self.sight, ask.picture) else {
+            return (ask.prompt.clone(), Vec::new());
+        };
+        let (before, after) = ask.prompt.split_at(at.min(ask.prompt.len()));
+        let Image { pixels, hash } = &pictures[which];
+        sight.place(vec![before.into(), after.into()], vec![Image { pixels: pixels.clone(), hash: *hash }]).unwrap()
     }
 
     pub fn prepare(&mut self, id: RequestId, ask: &Ask) -> Prepared {
@@ -135,11 +165,12 @@ impl Stage {
             ..SamplingParams::default()
         };
         let regex = ask.regex.map(|regex| Constraint::Regex(regex.into()));
+        let (prompt, images) = self.place(ask);
         Prepared {
-            images: Vec::new(),
+            images,
             image_token: 0,
             id,
-            prompt: ask.prompt.clone(),
+            prompt,
             sampling,
             logprobs: match ask.pooling {
                 Some(_) => LogprobParams::default(),
