@@ -42,7 +42,7 @@ pub fn silu_mul<S: Simd>(s: S, x: &[f32], k: usize, out: &mut [f32]) {
         combine!(s, gate, up => out, |gate, up| {
             // Below −87 it is so small that 2¹²⁶ will do for e^−gate.
             let e = s.pow2(s.min(s.splat(126.0), s.mul(gate, s.splat(-LOG2_E))));
-            s.mul(s.mul(gate, s.reciprocal(s.add(one, e))), up)
+            s.mul(s.div(gate, s.add(one, e)), up)
         });
     }
 }

@@ -175,11 +175,6 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
         fn max(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn min(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn round(self, v: __m512) -> __m512 { _mm512_roundscale_ps(v, 0) }
-        // One step of Newton's: dividing takes twice as long.
-        fn reciprocal(self, v: __m512) -> __m512 {
-            let r = _mm512_rcp14_ps(v);
-            _mm512_fmadd_ps(_mm512_fnmadd_ps(v, r, _mm512_set1_ps(1.0)), r, r)
-        }
         fn floor(self, v: __m512) -> __m512 { _mm512_roundscale_ps(v, _MM_FROUND_TO_NEG_INF) }
         fn fraction(self, v: __m512) -> __m512 { _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(v) }
         fn scale(self, v: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(v, n) }
