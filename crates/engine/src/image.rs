@@ -34,7 +34,7 @@ pub struct Preprocess {
 }
 
 /// A picture, ready for the vision tower.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     /// Normalised values `[3, side, side]`.
     pub pixels: Vec<f32>,

@@ -151,8 +151,7 @@ impl Stage {
             return (ask.prompt.clone(), Vec::new());
         };
         let (before, after) = ask.prompt.split_at(at.min(ask.prompt.len()));
-        let Image { pixels, hash } = &pictures[which];
-        sight.place(vec![before.into(), after.into()], vec![Image { pixels: pixels.clone(), hash: *hash }]).unwrap()
+        sight.place(vec![before.into(), after.into()], vec![pictures[which].clone()]).unwrap()
     }
 
     pub fn prepare(&mut self, id: RequestId, ask: &Ask) -> Prepared {

@@ -260,8 +260,8 @@ impl Kernel for Masses<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Vec<f64> {
         let (max, temperature) = (s.splat(self.max), s.splat(self.temperature));
-        // Weights below 2⁻¹⁰⁰ are 2⁻¹⁰⁰; what is masked must count nothing at all.
-        let least = s.splat(2f32.powi(-100));
+        // No power is smaller; what is masked must count nothing at all.
+        let least = s.pow2(s.splat(f32::NEG_INFINITY));
         let stretches = self.logits.chunks(STRETCH);
         let mut masses = Vec::with_capacity(stretches.len());
         for stretch in stretches {
