@@ -7,7 +7,7 @@ use super::ahead::{self, Ahead, Walk};
 use super::elementwise::silu_mul;
 use super::input::{Inputs, Word};
 use super::matrix::Matrix;
-use super::pool::{Pool, TileMut};
+use super::pool::{Order, Pool, TileMut};
 use super::simd::{Isa, Kernel, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::LINE;
 use super::tile::{Bytes, Fed, Record, Stored};
@@ -103,15 +103,15 @@ impl Product<'_> {
         let (out, bands) = (&mut out[..self.rows * self.n], self.bands());
         let most =
             if width >= ahead::TOKENS && asks::<R>() { LINES * self.parts::<R>(width, self.rows, count) } else { 0 };
-        let lines = kept.ahead.take(most);
-        let shares = bands.len() * count.div_ceil(stripe);
-        pool.tiles(out, self.n, &bands, self.columns.clone(), stripe, |band, out| {
+        kept.ahead.take(most);
+        let chunks = bands.len() * count.div_ceil(stripe);
+        pool.tiles(Order::Stripes, out, self.n, &bands, self.columns.clone(), stripe, |band, out| {
             let start = out.cols.start - first;
             // What comes after the chunk is asked for: mostly it is the same thread's.
             let records = &records[start / LANES * depth..];
             let x = &fed[out.rows.start / width * tile..out.rows.end.div_ceil(width) * tile];
-            let lines = cut(&lines, start / stripe * bands.len() + band, shares);
-            let ahead = kept.ahead.walk(lines, self.parts::<R>(width, out.rows.len(), out.cols.len()));
+            let parts = self.parts::<R>(width, out.rows.len(), out.cols.len());
+            let ahead = kept.ahead.walk(start / stripe * bands.len() + band, chunks, parts);
             R::multiply_chunk(self.isa, Chunk { records, depth, x, tile, out, ahead }, width);
         });
     }
@@ -146,12 +146,6 @@ impl Product<'_> {
 /// (8 rows took 1.28 of the time).
 const fn asks<R: Record>() -> bool {
     R::STEPS > 1
-}
-
-/// Part `index` of `parts` equal parts.
-fn cut(range: &Range<usize>, index: usize, parts: usize) -> Range<usize> {
-    let at = |index: usize| range.start + range.len() * index / parts;
-    at(index)..at(index + 1)
 }
 
 struct Feed<'a, W> {

@@ -203,7 +203,7 @@ impl Device for Cpu {
     }
 
     fn expect_attention(&mut self, kv: &Kv, layer: usize, spans: &[Span]) {
-        self.kept.ahead.attention(kv, layer, spans);
+        self.kept.ahead.attention(kv, layer, spans, self.pool.threads());
     }
 
     fn copy_rows(&mut self, kv: &mut Kv, copies: &[CopyRows]) -> Result<()> {

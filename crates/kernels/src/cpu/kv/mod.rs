@@ -105,7 +105,7 @@ impl Kv {
         Ok(Kv { shape, pages })
     }
 
-    /// Writes the k and v parts of fused rows; the threads share the pages.
+    /// Writes the k and v parts of fused rows; the threads share the pages, each those of rows that it will attend to.
     pub fn store(&mut self, isa: Isa, pool: &mut Pool, qkv: &[f32], heads: Heads, layer: usize, spans: &[Span]) {
         let mut rows: Vec<Place> = spans.iter().flat_map(Place::of).collect();
         rows.sort_by_key(|place| place.page);
@@ -114,6 +114,7 @@ impl Kv {
         let blocks: Vec<_> = pages.iter().map(first).map(|first| first..first + heads.kv).collect();
         with_pages!(&mut self.pages, all => {
             let mut stores: Vec<_> = all.parts(&blocks).into_iter().zip(pages).collect();
+            stores.sort_by_key(|(_, rows)| rows[0].row);
             pool.each(&mut stores, |_, (blocks, rows)| isa.run(Store { qkv, heads, rows, blocks }));
         });
     }
