@@ -28,6 +28,25 @@ fn a_row_does_not_see_its_batch() {
     }
 }
 
+/// Nor where so few rows are one whole tile, as they are beside so many outputs.
+#[test]
+fn a_row_does_not_see_its_tile() {
+    let mut r = Random(28);
+    for dtype in DType::all() {
+        let (n, k, rows) = (485, 7 * dtype.block_len().max(32), 16);
+        let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
+        r.outliers(&mut case.x, k, 5);
+        for level in Level::available() {
+            let mut cpu = Cpu::new(1, Some(level)).unwrap();
+            let all = case.run(&mut cpu).unwrap();
+            for (first, end) in [(0, 8), (8, 16), (2, 15), (15, 16)] {
+                let some = case.rows(&mut cpu, first, end).unwrap();
+                assert_eq!(bits(&some), bits(&all[first * n..end * n]), "{dtype} at {level}, rows {first}..{end}");
+            }
+        }
+    }
+}
+
 /// Levels that multiply and add with one rounding agree in every bit of a product.
 #[test]
 fn products_do_not_see_the_instruction_set() {

@@ -11,6 +11,7 @@ use super::pool::{Order, Pool, TileMut};
 use super::simd::{Isa, Kernel, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::LINE;
 use super::tile::{Bytes, Fed, Record, Stored};
+use std::cell::Cell;
 use std::iter::StepBy;
 use std::ops::Range;
 
@@ -26,11 +27,14 @@ const BAND: usize = 128;
 /// stop at the end of a page; there a row took 1.6 times as long without).
 const AHEAD: usize = 4096;
 
-/// From so many rows on, tiles are whole: fewer do not pay for unpacking their weights (20 rows took 1.15 of the time).
-const WHOLE: usize = 2 * TILE;
+/// A single whole tile is fed by one thread, while the others wait: worth it from so many outputs for each thread on. With 576
+/// outputs for two threads, 16 rows took 1.1 of the time.
+const OUTPUTS: usize = 480;
+/// How many unpacked blocks are kept where there is but one tile: the one to be multiplied and those after it.
+const RING: usize = 4;
 
 /// Most lines that others will read for each part of the input: about as many as memory has time for.
-const LINES: usize = 4;
+const LINES: usize = 3;
 
 /// What the input is made of.
 #[derive(Clone, Copy)]
@@ -87,7 +91,7 @@ pub struct Product<'a> {
 impl Product<'_> {
     /// Multiplies with `records`, the weights of the columns.
     pub fn run<R: Record>(&self, pool: &mut Pool, kept: &mut Kept, records: &[R], out: &mut [f32]) {
-        let width = self.width::<R>();
+        let width = self.width::<R>(pool.threads());
         let (depth, tile) = (self.k / (R::BLOCKS * R::STEPS), R::Word::tile(self.k, width));
         let (fed, wanted) = (R::Word::kept(&mut kept.inputs), self.rows.div_ceil(width) * tile);
         if fed.len() < wanted + LINE {
@@ -117,8 +121,11 @@ impl Product<'_> {
     }
 
     /// Tokens per tile.
-    fn width<R: Record>(&self) -> usize {
-        let most = if self.rows < WHOLE { TILE / 2 } else { R::Word::TOKENS };
+    fn width<R: Record>(&self, threads: usize) -> usize {
+        // A whole tile takes 1.5 times as long as half a one.
+        let faster = 3 * self.rows.div_ceil(TILE) < 2 * self.rows.div_ceil(TILE / 2);
+        let worth = self.rows > TILE || self.n >= OUTPUTS * threads;
+        let most = if faster && worth { R::Word::TOKENS } else { TILE / 2 };
         self.rows.next_power_of_two().min(most).min(self.isa.tokens())
     }
 
@@ -257,8 +264,14 @@ impl<R: Record, const T: usize> Kernel for ByTokens<'_, R, T> {
     }
 }
 
-/// By whole tiles, for levels that multiply those at once: a group is unpacked once for all tiles, and the whole numbers of
-/// the next part are multiplied while the sums of this one are scaled.
+thread_local! {
+    /// Memory for unpacked weights.
+    static UNPACKED: Cell<Vec<Numbers>> = const { Cell::new(Vec::new()) };
+}
+
+/// By whole tiles, for levels that multiply those at once. The first tile of a group unpacks its weights for all: each block a
+/// little before it is multiplied, since a unit for tiles that waits falls asleep. The whole numbers of the next part are
+/// multiplied while the sums of this one are scaled.
 struct ByTiles<'a, R: Record>(Chunk<'a, R>);
 
 impl<R: Bytes> Kernel for ByTiles<'_, R> {
@@ -269,19 +282,46 @@ impl<R: Bytes> Kernel for ByTiles<'_, R> {
         let Some(tiles) = s.tiles() else { unreachable!("tiles of {TILE} tokens") };
         let mut chunk = self.0;
         let count = chunk.out.rows.len().div_ceil(TILE);
-        let mut weights = vec![Numbers::ZERO; chunk.depth * R::BLOCKS];
+        let blocks = chunk.depth * R::BLOCKS;
+        let slots = if count == 1 { RING } else { blocks.next_power_of_two() };
+        let mut kept = UNPACKED.take();
+        kept.resize(kept.len().max(slots), Numbers::ZERO);
         let mut sums = [[Sums::ZERO; 2]; 2];
         for group in 0..chunk.out.cols.len().div_ceil(LANES) {
             let (records, next) = chunk.group(group);
-            for (block, numbers) in weights.iter_mut().enumerate() {
-                records[block / R::BLOCKS].unpack(s, &tiles, block % R::BLOCKS, numbers);
-            }
+            let mut weights = Unpacked { places: &mut kept[..slots], fresh: 0..blocks };
             for (index, first) in chunk.out.rows.clone().step_by(TILE).enumerate() {
                 let (places, x) = (chunk.places(group, first, TILE), &chunk.x[index * chunk.tile..][..chunk.tile]);
                 let soon = Soon { records: next, asked: index, tiles: count, places, ahead: &mut chunk.ahead };
-                let f = tile_sums(s, &tiles, records, &weights, soon, x, &mut sums);
+                let f = tile_sums(s, &tiles, records, &mut weights, soon, x, &mut sums);
                 chunk.store(s, group, first, &f);
             }
+        }
+        UNPACKED.set(kept);
+    }
+}
+
+/// Weights of a group: block b is in place b modulo the number of places, a power of two.
+struct Unpacked<'a> {
+    places: &'a mut [Numbers],
+    /// The blocks that are not there yet.
+    fresh: Range<usize>,
+}
+
+impl Unpacked<'_> {
+    #[inline(always)]
+    fn block(&self, block: usize) -> &Numbers {
+        &self.places[block & (self.places.len() - 1)]
+    }
+
+    /// Unpacks the blocks before block `end`.
+    #[inline(always)]
+    fn unpack<S: Simd, R: Bytes>(&mut self, s: S, tiles: &S::Tiles, records: &[R], end: usize) {
+        let mask = self.places.len() - 1;
+        while self.fresh.start < self.fresh.end.min(end) {
+            let block = self.fresh.start;
+            records[block / R::BLOCKS].unpack(s, tiles, block % R::BLOCKS, &mut self.places[block & mask]);
+            self.fresh.start += 1;
         }
     }
 }
@@ -292,20 +332,24 @@ fn tile_sums<S: Simd, R: Bytes>(
     s: S,
     tiles: &S::Tiles,
     records: &[R],
-    weights: &[Numbers],
+    weights: &mut Unpacked,
     mut soon: Soon<R>,
     x: &[i32],
     sums: &mut [[Sums; 2]; 2],
 ) -> [S::F; TILE] {
     let mut f = [s.zero(); TILE];
-    let (head, parts) = i32::split(x, weights.len() * R::STEPS);
+    let blocks = records.len() * R::BLOCKS;
+    let (head, parts) = i32::split(x, blocks * R::STEPS);
     let parts: &[[[i32; TILE]; Fed::WORDS]] = parts.as_chunks().0.as_chunks().0;
-    let count = i32::count(head, weights.len());
+    let count = i32::count(head, blocks);
     let [mut now, mut later] = sums.each_mut();
-    multiply_part(tiles, R::HALVES, &parts[0], &weights[i32::block(head, 0)], now);
+    weights.unpack(s, tiles, records, RING);
+    multiply_part(tiles, R::HALVES, &parts[0], weights.block(i32::block(head, 0)), now);
     for part in 0..count {
         if part + 1 < count {
-            multiply_part(tiles, R::HALVES, &parts[part + 1], &weights[i32::block(head, part + 1)], later);
+            let block = i32::block(head, part + 1);
+            weights.unpack(s, tiles, records, block + RING);
+            multiply_part(tiles, R::HALVES, &parts[part + 1], weights.block(block), later);
         }
         soon.ask(s, part);
         let block = i32::block(head, part);
