@@ -10,21 +10,33 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
+/// Some of the rows have the bits that they have among all.
+fn check_rows(case: &MatMul, threads: usize, some: &[(usize, usize)]) {
+    let MatMul { dtype, n, .. } = *case;
+    for level in Level::available() {
+        let mut cpu = Cpu::new(threads, Some(level)).unwrap();
+        let all = case.run(&mut cpu).unwrap();
+        for &(first, end) in some {
+            let some = case.rows(&mut cpu, first, end).unwrap();
+            assert_eq!(bits(&some), bits(&all[first * n..end * n]), "{dtype} at {level}, rows {first}..{end}");
+        }
+    }
+}
+
+/// A product of any input with outliers.
+fn with_outliers(r: &mut Random, dtype: DType, n: usize, k: usize, rows: usize) -> MatMul {
+    let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(r, dtype, n, k, 0) };
+    r.outliers(&mut case.x, k, 5);
+    case
+}
+
 #[test]
 fn a_row_does_not_see_its_batch() {
     let mut r = Random(21);
     for dtype in DType::all() {
-        let (n, k, rows) = (53, 2 * dtype.block_len().max(48), 141);
-        let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
-        r.outliers(&mut case.x, k, 5);
-        for level in Level::available() {
-            let mut cpu = Cpu::new(2, Some(level)).unwrap();
-            let all = case.run(&mut cpu).unwrap();
-            for (first, end) in [(0, 1), (5, 7), (128, 131), (17, 21), (100, 141), (140, 141), (3, 12)] {
-                let some = case.rows(&mut cpu, first, end).unwrap();
-                assert_eq!(bits(&some), bits(&all[first * n..end * n]), "{dtype} at {level}, rows {first}..{end}");
-            }
-        }
+        let case = with_outliers(&mut r, dtype, 53, 2 * dtype.block_len().max(48), 141);
+        let some = [(0, 1), (5, 7), (128, 131), (17, 21), (100, 141), (140, 141), (3, 12)];
+        check_rows(&case, 2, &some);
     }
 }
 
@@ -33,17 +45,8 @@ fn a_row_does_not_see_its_batch() {
 fn a_row_does_not_see_its_tile() {
     let mut r = Random(28);
     for dtype in DType::all() {
-        let (n, k, rows) = (485, 7 * dtype.block_len().max(32), 16);
-        let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
-        r.outliers(&mut case.x, k, 5);
-        for level in Level::available() {
-            let mut cpu = Cpu::new(1, Some(level)).unwrap();
-            let all = case.run(&mut cpu).unwrap();
-            for (first, end) in [(0, 8), (8, 16), (2, 15), (15, 16)] {
-                let some = case.rows(&mut cpu, first, end).unwrap();
-                assert_eq!(bits(&some), bits(&all[first * n..end * n]), "{dtype} at {level}, rows {first}..{end}");
-            }
-        }
+        let case = with_outliers(&mut r, dtype, 485, 7 * dtype.block_len().max(32), 16);
+        check_rows(&case, 1, &[(0, 8), (8, 16), (2, 15), (15, 16)]);
     }
 }
 
@@ -52,9 +55,7 @@ fn a_row_does_not_see_its_tile() {
 fn products_do_not_see_the_instruction_set() {
     let mut r = Random(27);
     for dtype in DType::all() {
-        let (n, k, rows) = (35, 3 * dtype.block_len().max(32), 41);
-        let mut case = MatMul { x: r.values(rows * k), ..MatMul::random(&mut r, dtype, n, k, 0) };
-        r.outliers(&mut case.x, k, 5);
+        let case = with_outliers(&mut r, dtype, 35, 3 * dtype.block_len().max(32), 41);
         let levels = Level::available().into_iter().filter(|level| *level != Level::Scalar);
         let all: Vec<_> = levels.map(|l| (l, bits(&case.run(&mut Cpu::new(1, Some(l)).unwrap()).unwrap()))).collect();
         for (level, found) in &all {

@@ -6,6 +6,7 @@
 
 use super::attention::BAND;
 use super::kv::Kv;
+use super::pool::dealt;
 use super::simd::Simd;
 use super::slab::LINE;
 use crate::device::{Span, PAGE};
@@ -36,6 +37,11 @@ struct Share {
 }
 
 impl Share {
+    fn clear(&mut self) {
+        self.stretches.clear();
+        (self.lines, self.taken) = (0, 0..0);
+    }
+
     fn push(&mut self, memory: Range<usize>) {
         let lines = memory.len().div_ceil(LINE);
         if lines > 0 {
@@ -69,11 +75,11 @@ pub struct Ahead {
 impl Ahead {
     /// What the rows of a layer will attend to, in place of what was left: the last pages of each sequence.
     pub fn attention(&mut self, kv: &Kv, layer: usize, spans: &[Span], threads: usize) {
-        self.shares.clear();
+        self.shares.resize_with(threads, Share::default);
+        self.shares.iter_mut().for_each(Share::clear);
         if spans.iter().map(|span| span.rows.len()).sum::<usize>() < TOKENS {
             return;
         }
-        self.shares.resize_with(threads, Share::default);
         let page: usize = kv.memory(layer, 0).map(|memory| memory.len().div_ceil(LINE)).iter().sum();
         let depth = (MOST * threads / page.max(1) / spans.len()).max(1);
         // Attention deals out bands in the order of their rows.
@@ -97,16 +103,15 @@ impl Ahead {
 
     /// What chunk `index` of the `chunks` of this product asks for, in `times` goes.
     pub fn walk(&self, index: usize, chunks: usize, times: usize) -> Walk<'_> {
-        // As the pool deals them out.
-        let first = |thread: usize| chunks * thread / self.shares.len();
-        match (0..self.shares.len()).find(|&thread| index < first(thread + 1)) {
-            Some(thread) => self.shares[thread].walk(index - first(thread), first(thread + 1) - first(thread), times),
-            None => Walk { stretches: &[], passed: 0, left: 0, each: 0 },
-        }
+        let threads = self.shares.len();
+        let mut parts = self.shares.iter().enumerate().map(|(thread, share)| (share, dealt(chunks, threads, thread)));
+        let own = parts.find(|(_, part)| part.contains(&index));
+        own.map_or_else(Walk::default, |(share, part)| share.walk(index - part.start, part.len(), times))
     }
 }
 
 /// A walk through lines to ask for.
+#[derive(Default)]
 pub struct Walk<'a> {
     stretches: &'a [Stretch],
     /// Lines of the first stretch that were asked for.
@@ -154,7 +159,7 @@ mod tests {
         let stretches = [4096..8192, 0..0, 640..704, 1 << 20..(1 << 20) + 100];
         let lines: Vec<usize> = (64..128).chain([10, 16384, 16385]).map(|line| line * LINE).collect();
         for (threads, chunks) in [(1, 1), (1, 4), (2, 2), (3, 8), (2, 1)] {
-            let mut ahead = Ahead { shares: Vec::new() };
+            let mut ahead = Ahead::default();
             ahead.shares.resize_with(threads, Share::default);
             for share in &mut ahead.shares {
                 stretches.clone().into_iter().for_each(|stretch| share.push(stretch));
@@ -162,14 +167,12 @@ mod tests {
             let mut asked = vec![Vec::new(); threads];
             for most in [0, 60, 5, 9, 999, 9] {
                 ahead.take(most);
-                for chunk in 0..chunks {
-                    // The pool's part of the chunks of thread t ends before chunk chunks · (t + 1) / threads.
-                    let thread = (0..threads).position(|t| chunk < chunks * (t + 1) / threads).unwrap();
-                    asked[thread].extend(ahead.walk(chunk, chunks, 3));
+                for (thread, asked) in asked.iter_mut().enumerate() {
+                    asked.extend(dealt(chunks, threads, thread).flat_map(|chunk| ahead.walk(chunk, chunks, 3)));
                 }
             }
             for (thread, asked) in asked.into_iter().enumerate() {
-                let idle = chunks * thread / threads == chunks * (thread + 1) / threads;
+                let idle = dealt(chunks, threads, thread).is_empty();
                 assert_eq!(asked, if idle { Vec::new() } else { lines.clone() }, "{thread} of {threads}");
             }
         }

@@ -310,17 +310,22 @@ struct Unpacked<'a> {
 
 impl Unpacked<'_> {
     #[inline(always)]
+    fn place(&self, block: usize) -> usize {
+        block & (self.places.len() - 1)
+    }
+
+    #[inline(always)]
     fn block(&self, block: usize) -> &Numbers {
-        &self.places[block & (self.places.len() - 1)]
+        &self.places[self.place(block)]
     }
 
     /// Unpacks the blocks before block `end`.
     #[inline(always)]
     fn unpack<S: Simd, R: Bytes>(&mut self, s: S, tiles: &S::Tiles, records: &[R], end: usize) {
-        let mask = self.places.len() - 1;
         while self.fresh.start < self.fresh.end.min(end) {
             let block = self.fresh.start;
-            records[block / R::BLOCKS].unpack(s, tiles, block % R::BLOCKS, &mut self.places[block & mask]);
+            let place = self.place(block);
+            records[block / R::BLOCKS].unpack(s, tiles, block % R::BLOCKS, &mut self.places[place]);
             self.fresh.start += 1;
         }
     }

@@ -86,6 +86,11 @@ pub enum Order {
     Bands,
 }
 
+/// Which of a round's chunks a thread walks first, before it takes from others.
+pub fn dealt(chunks: usize, threads: usize, thread: usize) -> Range<usize> {
+    chunks * thread / threads..chunks * (thread + 1) / threads
+}
+
 /// Threads that run chunks of a job together with the caller.
 pub struct Pool {
     shared: Arc<Shared>,
@@ -136,8 +141,8 @@ impl Pool {
         unsafe { *shared.job.get() = Some(std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(f)) };
         shared.ended.0.store(0, Relaxed);
         let threads = shared.parts.len();
-        for (i, part) in shared.parts.iter().enumerate() {
-            part.0.open(chunks * i / threads..chunks * (i + 1) / threads);
+        for (thread, part) in shared.parts.iter().enumerate() {
+            part.0.open(dealt(chunks, threads, thread));
         }
         shared.round.0.fetch_add(1, SeqCst);
         if shared.sleepers.load(SeqCst) > 0 {
