@@ -9,6 +9,7 @@ use super::simd::{Simd, LANES, TILE};
 use super::steps::Steps;
 use super::tile::{Fed, Pair};
 use crate::block::BLOCK;
+use half::bf16;
 
 /// A block is fed in two parts if its largest value is more than this share of the length (root of the sum of squares) of its
 /// row: what rounding it would add to the error of a product. On the default model that is 4.1 % of the blocks, and the
@@ -21,6 +22,7 @@ pub struct Inputs {
     quants: Vec<i32>,
     pairs: Vec<Pair>,
     floats: Vec<f32>,
+    pub(super) halves: Vec<bf16>,
 }
 
 /// A word of the input: knows how rows are brought into tiles of tokens.
@@ -30,7 +32,15 @@ pub trait Word: Copy + Default + Send + Sync {
 
     /// Where inputs of this kind are kept.
     fn kept(inputs: &mut Inputs) -> &mut Vec<Self>;
-    /// Words of a tile of `width` tokens of `k` values, at most.
+    /// Tokens of a tile where there are `rows`, of which a level holds `most` in registers.
+    fn width(rows: usize, most: usize) -> usize {
+        rows.next_power_of_two().min(most)
+    }
+    /// Tokens that are fed together.
+    fn together(width: usize) -> usize {
+        width
+    }
+    /// Words of `width` tokens of `k` values that are fed together, at most.
     fn tile(k: usize, width: usize) -> usize;
     /// Brings up to `width` rows of `k` values into a tile; the places of absent rows become zeros.
     fn feed<S: Simd>(s: S, rows: &[f32], k: usize, width: usize, tile: &mut [Self]);

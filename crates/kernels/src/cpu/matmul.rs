@@ -10,7 +10,7 @@ use super::matrix::Matrix;
 use super::pool::{Order, Pool, TileMut};
 use super::simd::{Isa, Kernel, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::LINE;
-use super::tile::{Bytes, Fed, Record, Stored};
+use super::tile::{Bytes, Fed, Record, Stored, Sum};
 use std::cell::Cell;
 use std::iter::StepBy;
 use std::ops::Range;
@@ -25,7 +25,7 @@ const BAND: usize = 128;
 
 /// How many bytes ahead products of few tokens ask for their weights: processors foresee less than memory takes to answer (Intel's
 /// stop at the end of a page; there a row took 1.6 times as long without).
-const AHEAD: usize = 4096;
+pub const AHEAD: usize = 4096;
 
 /// A single whole tile is fed by one thread, while the others wait: worth it from so many outputs for each thread on. With 576
 /// outputs for two threads, 16 rows took 1.1 of the time.
@@ -92,14 +92,16 @@ impl Product<'_> {
     /// Multiplies with `records`, the weights of the columns.
     pub fn run<R: Record>(&self, pool: &mut Pool, kept: &mut Kept, records: &[R], out: &mut [f32]) {
         let width = self.width::<R>(pool.threads());
-        let (depth, tile) = (self.k / (R::BLOCKS * R::STEPS), R::Word::tile(self.k, width));
-        let (fed, wanted) = (R::Word::kept(&mut kept.inputs), self.rows.div_ceil(width) * tile);
+        let together = R::Word::together(width);
+        let (depth, tile) = (self.k / (R::BLOCKS * R::STEPS), R::Word::tile(self.k, together));
+        let words = |rows: usize| rows.next_multiple_of(width) / together * tile;
+        let (fed, wanted) = (R::Word::kept(&mut kept.inputs), words(self.rows));
         if fed.len() < wanted + LINE {
             fed.resize(wanted + LINE, R::Word::default());
         }
         let start = fed.as_ptr().align_offset(LINE);
         let fed = &mut fed[start..start + wanted];
-        self.feed(pool, fed, width, tile);
+        self.feed(pool, &mut fed[..self.rows.div_ceil(together) * tile], together, tile);
         let fed = &*fed;
         let (first, count) = (self.columns.start, self.columns.len());
         let chunks = (size_of_val(records) * self.rows / pool.threads() / CHUNK).clamp(1, CHUNKS) * pool.threads();
@@ -113,7 +115,7 @@ impl Product<'_> {
             let start = out.cols.start - first;
             // What comes after the chunk is asked for: mostly it is the same thread's.
             let records = &records[start / LANES * depth..];
-            let x = &fed[out.rows.start / width * tile..out.rows.end.div_ceil(width) * tile];
+            let x = &fed[words(out.rows.start)..words(out.rows.end)];
             let parts = self.parts::<R>(width, out.rows.len(), out.cols.len());
             let ahead = kept.ahead.walk(start / stripe * bands.len() + band, chunks, parts);
             R::multiply_chunk(self.isa, Chunk { records, depth, x, tile, out, ahead }, width);
@@ -126,7 +128,7 @@ impl Product<'_> {
         let faster = 3 * self.rows.div_ceil(TILE) < 2 * self.rows.div_ceil(TILE / 2);
         let worth = self.rows > TILE || self.n >= OUTPUTS * threads;
         let most = if faster && worth { R::Word::TOKENS } else { TILE / 2 };
-        self.rows.next_power_of_two().min(most).min(self.isa.tokens())
+        R::Word::width(self.rows, most.min(self.isa.tokens()))
     }
 
     /// Parts of the input that a part of the output is the product of, by tiles of `width` tokens, if none is fed twice.
@@ -191,15 +193,19 @@ impl<W: Word> Kernel for Feed<'_, W> {
 pub struct Chunk<'a, R: Record> {
     /// `[groups][depth]`.
     records: &'a [R],
-    depth: usize,
-    /// Tiles of `tile` words.
-    x: &'a [R::Word],
-    tile: usize,
-    out: TileMut<'a>,
-    ahead: Walk<'a>,
+    /// Records of a group.
+    pub depth: usize,
+    /// Words of all tokens, `tile` for those that were fed together.
+    pub x: &'a [R::Word],
+    /// How many.
+    pub tile: usize,
+    /// Where the sums go.
+    pub out: TileMut<'a>,
+    /// What others will read.
+    pub ahead: Walk<'a>,
 }
 
-impl<'a, R: Record> Chunk<'a, R> {
+impl<R: Sum> Chunk<'_, R> {
     /// Multiplies by tiles of up to eight tokens.
     pub fn multiply(self, isa: Isa, width: usize) {
         match width {
@@ -210,22 +216,25 @@ impl<'a, R: Record> Chunk<'a, R> {
             _ => unreachable!("tiles of {width} tokens"),
         }
     }
+}
 
+impl<'a, R: Record> Chunk<'a, R> {
     /// The records of a group and those after them.
     #[inline(always)]
-    fn group(&self, group: usize) -> (&'a [R], &'a [R]) {
+    pub fn group(&self, group: usize) -> (&'a [R], &'a [R]) {
         self.records.split_at(group * self.depth).1.split_at(self.depth)
     }
 
     /// Addresses of what the sums of `tokens` tokens will be written to.
     #[inline(always)]
-    fn places(&self, group: usize, first: usize, tokens: usize) -> StepBy<Range<usize>> {
+    pub fn places(&self, group: usize, first: usize, tokens: usize) -> StepBy<Range<usize>> {
         let at = |row| self.out.address(row) + group * size_of::<[f32; LANES]>();
         (at(first)..at(self.out.rows.end.min(first + tokens))).step_by(at(first + 1) - at(first))
     }
 
+    /// Writes the sums of a group for the tokens from `first` on, as far as there are some.
     #[inline(always)]
-    fn store<S: Simd>(&mut self, s: S, group: usize, first: usize, sums: &[S::F]) {
+    pub fn store<S: Simd>(&mut self, s: S, group: usize, first: usize, sums: &[S::F]) {
         for (t, &sum) in sums.iter().enumerate().take(self.out.rows.end - first) {
             s.store_part(sum, &mut self.out.row(first + t)[group * LANES..]);
         }
@@ -243,9 +252,9 @@ impl<R: Bytes> Chunk<'_, R> {
 }
 
 /// By tiles of `T` tokens.
-struct ByTokens<'a, R: Record, const T: usize>(Chunk<'a, R>);
+struct ByTokens<'a, R: Sum, const T: usize>(Chunk<'a, R>);
 
-impl<R: Record, const T: usize> Kernel for ByTokens<'_, R, T> {
+impl<R: Sum, const T: usize> Kernel for ByTokens<'_, R, T> {
     type Output = ();
 
     #[inline(always)]
@@ -378,24 +387,25 @@ fn multiply_part<S: Simd, M: Tiles<S>>(
 }
 
 /// What a tile asks for while it is multiplied.
-struct Soon<'a, 'b, R> {
+pub struct Soon<'a, 'b, R> {
     /// The records after this group. Each tile asks for an equal share of them: with all of them asked for by the first tile,
     /// 16 rows took 1.07 of the time.
-    records: &'a [R],
+    pub records: &'a [R],
     /// The next one of the share.
-    asked: usize,
-    tiles: usize,
+    pub asked: usize,
+    /// How many tiles share them.
+    pub tiles: usize,
     /// Where the sums will go. Stores wait for memory in a queue, and when it is full everything waits: without asking, 512 rows
     /// took 1.25 of the time on an Intel, twice the time with whole tiles, whose sums are stored too.
-    places: StepBy<Range<usize>>,
+    pub places: StepBy<Range<usize>>,
     /// What others will read.
-    ahead: &'b mut Walk<'a>,
+    pub ahead: &'b mut Walk<'a>,
 }
 
 impl<R: Record> Soon<'_, '_, R> {
     /// Asks for a few lines beside part `part`.
     #[inline(always)]
-    fn ask<S: Simd>(&mut self, s: S, part: usize) {
+    pub fn ask<S: Simd>(&mut self, s: S, part: usize) {
         if asks::<R>() {
             self.ahead.ask(s);
         }
@@ -413,7 +423,7 @@ impl<R: Record> Soon<'_, '_, R> {
 
 /// Addresses of the lines that lie `after` bytes after a block of a record.
 #[inline(always)]
-fn lines<R: Record>(record: &R, block: usize, after: usize) -> impl Iterator<Item = usize> {
+pub fn lines<R: Record>(record: &R, block: usize, after: usize) -> impl Iterator<Item = usize> {
     let share = size_of::<R>() / R::BLOCKS;
     let first = std::ptr::from_ref(record) as usize + block * share + after;
     (0..share.div_ceil(LINE)).map(move |line| first + line * LINE)
@@ -421,7 +431,7 @@ fn lines<R: Record>(record: &R, block: usize, after: usize) -> impl Iterator<Ite
 
 /// The products of one group with one tile of tokens.
 #[inline(always)]
-fn sums<S: Simd, R: Record, const T: usize>(s: S, records: &[R], mut soon: Soon<R>, x: &[R::Word]) -> [S::F; T] {
+fn sums<S: Simd, R: Sum, const T: usize>(s: S, records: &[R], mut soon: Soon<R>, x: &[R::Word]) -> [S::F; T] {
     let mut f = [s.zero(); T];
     let blocks = records.len() * R::BLOCKS;
     let (head, parts) = R::Word::split(x, blocks * R::STEPS);

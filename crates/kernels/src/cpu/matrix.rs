@@ -4,10 +4,11 @@
 //! K. Every quantized format stays quantized, with its scales as they are stored; floats stay as they are.
 
 use super::factors::{Own, Raised, Stepped};
+use super::halves::Halves;
 use super::matmul::{Kept, Product};
 use super::planes::{Bits, Joined, Levels};
 use super::pool::Pool;
-use super::simd::LANES;
+use super::simd::{Isa, LANES};
 use super::slab::{Shelf, Slab};
 use super::tile::{Affine, FromBlock, Record, Signed, Words};
 use crate::block::Block;
@@ -62,9 +63,9 @@ impl<R: Record> Tiles for Slab<R> {
 }
 
 impl Matrix {
-    /// Repacks checked host matrices of one width, one below the other.
-    pub fn pack(pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Matrix> {
-        let parts = hosts.chunk_by(|a, b| a.dtype == b.dtype).map(|hosts| Part::pack(pool, shelf, hosts));
+    /// Repacks checked host matrices of one width, one below the other, for products at a level.
+    pub fn pack(isa: Isa, pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Matrix> {
+        let parts = hosts.chunk_by(|a, b| a.dtype == b.dtype).map(|hosts| Part::pack(isa, pool, shelf, hosts));
         let rows = hosts.iter().map(|host| host.rows).sum();
         Ok(Matrix { rows, cols: hosts.first().map_or(0, |host| host.cols), parts: parts.collect::<Result<_>>()? })
     }
@@ -86,7 +87,7 @@ impl Matrix {
 }
 
 impl Part {
-    fn pack(pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Part> {
+    fn pack(isa: Isa, pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Part> {
         let HostMatrix { dtype, cols, .. } = hosts[0];
         let bytes = hosts.iter().flat_map(|host| host.bytes.chunks_exact(dtype.row_bytes(cols).max(1)));
         let rows = &Rows { dtype, cols, bytes: bytes.collect() };
@@ -103,6 +104,7 @@ impl Part {
             DType::Q6K => blocks::<Affine<Stepped<2>, Raised<32>, Joined<Bits<4>, Bits<2>>, 8>>(pool, shelf, rows),
             DType::IQ4NL => blocks::<Signed<Own, Levels, 1>>(pool, shelf, rows),
             DType::IQ4XS => blocks::<Signed<Stepped<1>, Levels, 8>>(pool, shelf, rows),
+            DType::BF16 if isa.has_half_tiles() && cols.is_multiple_of(Halves::STEPS) => halves(pool, shelf, rows),
             DType::F16 | DType::BF16 if cols.is_multiple_of(Words::STEPS) => words(pool, shelf, rows),
             DType::F32 | DType::F16 | DType::BF16 => floats(pool, shelf, rows),
         };
@@ -155,6 +157,13 @@ fn words(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tile
     groups(pool, shelf, rows, |row, bytes, group: &mut [Words]| {
         let values = rows.values(bytes);
         group.iter_mut().zip(values.chunks_exact(Words::STEPS)).for_each(|(record, v)| record.set(row, v));
+    })
+}
+
+fn halves(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
+    groups(pool, shelf, rows, |row, bytes, group: &mut [Halves]| {
+        let values = rows.values(bytes);
+        group.iter_mut().zip(values.chunks_exact(Halves::STEPS)).for_each(|(record, v)| record.set(row, v));
     })
 }
 

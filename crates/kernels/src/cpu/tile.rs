@@ -1,7 +1,7 @@
 //! Weights in register tiles: 16 rows side by side, one record per step along K.
 //!
 //! The law: a record holds what a kernel needs at one step, scales beside their weights, in whole cache lines where it
-//! can; [`Record::multiply`] is the only arithmetic of a product, so each row of y is one sum in one order. Integer
+//! can; [`Sum::multiply`] is the only arithmetic of a product, so each row of y is one sum in one order. Integer
 //! sums within a record are exact, so that whole tiles may compute them elsewhere ([`Bytes`]) and share the rest.
 
 use super::factors::{Factor, Offset};
@@ -14,36 +14,39 @@ use crate::block::{Block, BLOCK};
 
 /// Some blocks of 16 rows along K.
 pub trait Record: Plain {
-    /// How the input is fed: int8 blocks ([`Fed`]), blocks of 14 bits ([`Pair`]) or floats.
+    /// How the input is fed: int8 blocks ([`Fed`]), blocks of 14 bits ([`Pair`]), two BF16 or floats.
     type Word: Word;
-    /// Words per block and token.
-    const WORDS: usize;
     /// Inputs (steps along K) per block.
     const STEPS: usize;
     /// Blocks per record.
     const BLOCKS: usize = 1;
 
-    /// `f[t] += block · x[t]` for each of the `T` tokens; `x` is `WORDS` rows. Reads the rows that `s` has lanes for.
-    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[Self::Word; T]], f: &mut [S::F; T]);
     /// The weights of row `row`, `BLOCKS · STEPS` of them.
     fn row(&self, row: usize, out: &mut [f32]);
     /// Multiplies by tiles of `width` tokens.
-    fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize) {
-        chunk.multiply(isa, width);
-    }
+    fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize);
+}
+
+/// A record whose products any level adds to sums of floats.
+pub trait Sum: Record {
+    /// Words per block and token.
+    const WORDS: usize;
+
+    /// `f[t] += block · x[t]` for each of the `T` tokens; `x` is `WORDS` rows. Reads the rows that `s` has lanes for.
+    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[Self::Word; T]], f: &mut [S::F; T]);
 }
 
 /// One part of the inputs of 16 tokens: the words of [`Fed`].
 type WholeTile = [[i32; TILE]; Fed::WORDS];
 
 /// A record of small whole numbers, which whole tiles of tokens can be multiplied with.
-pub trait Bytes: Record<Word = i32> {
+pub trait Bytes: Sum<Word = i32> {
     /// Sums of products per block and token: 1, or 2 where each half has factors of its own.
     const HALVES: usize;
 
     /// Writes the numbers of a block.
     fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers);
-    /// [`Record::multiply`], the sums of products of whole numbers being there.
+    /// [`Sum::multiply`], the sums of products of whole numbers being there.
     fn add_sums<S: Simd>(&self, s: S, block: usize, sums: Stored<S>, x: &WholeTile, f: &mut [S::F; TILE]);
 }
 
@@ -148,8 +151,21 @@ impl Words {
 
 impl Record for Words {
     type Word = Pair;
-    const WORDS: usize = Pair::WORDS;
     const STEPS: usize = 32;
+
+    fn row(&self, row: usize, out: &mut [f32]) {
+        for (k, y) in out.iter_mut().enumerate() {
+            *y = self.scale[row] * f32::from(self.pairs[k / 2][2 * row + k % 2]);
+        }
+    }
+
+    fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize) {
+        chunk.multiply(isa, width);
+    }
+}
+
+impl Sum for Words {
+    const WORDS: usize = Pair::WORDS;
 
     #[inline(always)]
     fn multiply<S: Simd, const T: usize>(&self, s: S, _: usize, x: &[[Pair; T]], f: &mut [S::F; T]) {
@@ -167,12 +183,6 @@ impl Record for Words {
             }
             let factor = s.mul(scale, s.splat(float(x[16][t].0)));
             f[t] = s.mul_add(s.float(s.add_i(even, odd)), factor, f[t]);
-        }
-    }
-
-    fn row(&self, row: usize, out: &mut [f32]) {
-        for (k, y) in out.iter_mut().enumerate() {
-            *y = self.scale[row] * f32::from(self.pairs[k / 2][2 * row + k % 2]);
         }
     }
 }
@@ -323,17 +333,8 @@ impl<F: Factor, O: Offset, P: Planes, const B: usize> Bytes for Affine<F, O, P, 
 
 impl<F: Factor, O: Offset, P: Planes, const B: usize> Record for Affine<F, O, P, B> {
     type Word = i32;
-    const WORDS: usize = Fed::WORDS;
     const STEPS: usize = BLOCK;
     const BLOCKS: usize = B;
-
-    #[inline(always)]
-    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
-        let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let [w0, w1, w2, w3, w4, w5, w6, w7] = self.quants[block].load(s);
-        let dots = Unsigned { low: [w0, w1, w2, w3], high: [w4, w5, w6, w7], most: i32::from(P::MOST), x };
-        self.add(s, block, dots, x, f);
-    }
 
     fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize) {
         chunk.multiply_bytes(isa, width);
@@ -346,6 +347,18 @@ impl<F: Factor, O: Offset, P: Planes, const B: usize> Record for Affine<F, O, P,
             let scale = self.scale.get(row, block, half);
             *y = scale * f32::from(self.quants[block].get(row, k)) + self.offset.get(row, scale, block, half);
         }
+    }
+}
+
+impl<F: Factor, O: Offset, P: Planes, const B: usize> Sum for Affine<F, O, P, B> {
+    const WORDS: usize = Fed::WORDS;
+
+    #[inline(always)]
+    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
+        let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
+        let [w0, w1, w2, w3, w4, w5, w6, w7] = self.quants[block].load(s);
+        let dots = Unsigned { low: [w0, w1, w2, w3], high: [w4, w5, w6, w7], most: i32::from(P::MOST), x };
+        self.add(s, block, dots, x, f);
     }
 }
 
@@ -384,20 +397,8 @@ impl<F: Factor, P: Planes, const B: usize> Bytes for Signed<F, P, B> {
 
 impl<F: Factor, P: Planes, const B: usize> Record for Signed<F, P, B> {
     type Word = i32;
-    const WORDS: usize = Fed::WORDS;
     const STEPS: usize = BLOCK;
     const BLOCKS: usize = B;
-
-    #[inline(always)]
-    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
-        let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let planes = self.quants[block].load(s);
-        let mut w = [s.signed(planes[0]); 8];
-        for (w, plane) in w.iter_mut().zip(planes) {
-            *w = s.signed(plane);
-        }
-        self.add(s, block, Biased::<S, T> { w, x }, x, f);
-    }
 
     fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize) {
         chunk.multiply_bytes(isa, width);
@@ -412,11 +413,37 @@ impl<F: Factor, P: Planes, const B: usize> Record for Signed<F, P, B> {
     }
 }
 
+impl<F: Factor, P: Planes, const B: usize> Sum for Signed<F, P, B> {
+    const WORDS: usize = Fed::WORDS;
+
+    #[inline(always)]
+    fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
+        let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
+        let planes = self.quants[block].load(s);
+        let mut w = [s.signed(planes[0]); 8];
+        for (w, plane) in w.iter_mut().zip(planes) {
+            *w = s.signed(plane);
+        }
+        self.add(s, block, Biased::<S, T> { w, x }, x, f);
+    }
+}
+
 /// Floats: one k per record.
 impl Record for [f32; LANES] {
     type Word = f32;
-    const WORDS: usize = 1;
     const STEPS: usize = 1;
+
+    fn row(&self, row: usize, out: &mut [f32]) {
+        out[0] = self[row];
+    }
+
+    fn multiply_chunk(isa: Isa, chunk: Chunk<Self>, width: usize) {
+        chunk.multiply(isa, width);
+    }
+}
+
+impl Sum for [f32; LANES] {
+    const WORDS: usize = 1;
 
     #[inline(always)]
     fn multiply<S: Simd, const T: usize>(&self, s: S, _: usize, x: &[[f32; T]], f: &mut [S::F; T]) {
@@ -424,9 +451,5 @@ impl Record for [f32; LANES] {
         for t in 0..T {
             f[t] = s.mul_add(w, s.splat(x[0][t]), f[t]);
         }
-    }
-
-    fn row(&self, row: usize, out: &mut [f32]) {
-        out[0] = self[row];
     }
 }

@@ -1,18 +1,20 @@
 //! AMX: 16 tokens times 16 rows of weights in one instruction.
 //!
-//! The law: the matrix registers of a thread have their shapes while its [`Registers`] live, of which there is one at a
-//! time; nothing is kept in them from one product to the next.
+//! The law: the matrix registers of a thread have their shapes while its [`Registers`] or [`HalfRegisters`] live, of which there
+//! is one at a time. Nothing else uses them meanwhile, so that [`HalfRegisters`] keep sums in them; [`Registers`] keep nothing.
 
 use super::avx512::Avx512;
-use super::{Numbers, Sums, Tiles, LANES, TILE};
+use super::{HalfTiles, Numbers, Sums, TileSums, Tiles, LANES, TILE};
+use crate::cpu::halves::Halves;
+use half::bf16;
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-/// Whether this machine has AMX for bytes and this process may use it.
+/// Whether this machine has AMX for bytes and BF16 (there is none with only one of them) and this process may use it.
 pub fn is_allowed() -> bool {
-    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
-    __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8 && ask()
+    const BF16_TILE_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    __cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8 && ask()
 }
 
 /// Asks for the matrix registers: they are large, so that Linux saves them for those only who have asked.
@@ -127,5 +129,107 @@ impl<const RUNG: u8> Tiles<Avx512<RUNG>> for Registers {
     fn store(&self, plane: __m512i, out: &mut [u8; 4 * LANES]) {
         // SAFETY: as above; writes a whole vector.
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), plane) };
+    }
+}
+
+/// The matrix registers of this thread for BF16, with the number of tokens.
+pub struct HalfRegisters(usize, PhantomData<*const ()>);
+
+impl HalfRegisters {
+    /// Gives them their shapes: four of sums and two of inputs with a row for each token, two of weights.
+    ///
+    /// # Safety
+    /// [`is_allowed`], and this thread has no others.
+    #[inline(always)]
+    pub unsafe fn new(tokens: usize) -> HalfRegisters {
+        let tokens = tokens.min(TILE);
+        let mut shapes = Shapes { palette: 1, start: 0, reserved: [0; 14], bytes_per_row: [0; 16], rows: [0; 16] };
+        shapes.rows[..6].fill(tokens as u8);
+        shapes.rows[6..8].fill(TILE as u8);
+        shapes.bytes_per_row[..8].fill(64);
+        // SAFETY: reads 64 bytes, which are valid shapes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(readonly, nostack, preserves_flags)) };
+        HalfRegisters(tokens, PhantomData)
+    }
+}
+
+impl Drop for HalfRegisters {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: clears the registers, which nobody else uses.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// Adds the products of a tile of inputs, higher and lower parts, with two groups of weights in `tmm6` and `tmm7`.
+macro_rules! add_products {
+    ($first:literal, $second:literal: $high:expr, $low:expr, $stride:expr) => {
+        asm!(
+            "tileloadd tmm4, [{high} + {stride} * 1]",
+            concat!("tdpbf16ps ", $first, ", tmm4, tmm6"),
+            concat!("tdpbf16ps ", $second, ", tmm4, tmm7"),
+            "tileloadd tmm5, [{low} + {stride} * 1]",
+            concat!("tdpbf16ps ", $first, ", tmm5, tmm6"),
+            concat!("tdpbf16ps ", $second, ", tmm5, tmm7"),
+            high = in(reg) $high,
+            low = in(reg) $low,
+            stride = in(reg) $stride,
+            options(readonly, nostack, preserves_flags)
+        )
+    };
+}
+
+impl HalfTiles for HalfRegisters {
+    #[inline(always)]
+    fn clear(&self) {
+        // SAFETY: the registers have their shapes.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn multiply<const TILES: usize>(&self, [high, low]: [&[bf16]; 2], stride: usize, w: [&Halves; 2]) {
+        let last = ((TILES - 1) * TILE + self.0 - 1) * stride + 2 * TILE;
+        assert!(high.len() >= last && low.len() >= last, "inputs of all tokens");
+        let (high, low, bytes) = (high.as_ptr(), low.as_ptr(), 2 * stride);
+        // SAFETY: the registers have their shapes; 16 rows of 64 bytes are read of each group, and one for each token and tile of
+        // the inputs, which have as many.
+        unsafe {
+            asm!(
+                "tileloadd tmm6, [{first} + {line} * 1]",
+                "tileloadd tmm7, [{second} + {line} * 1]",
+                first = in(reg) w[0],
+                second = in(reg) w[1],
+                line = in(reg) 64usize,
+                options(readonly, nostack, preserves_flags)
+            );
+            add_products!("tmm0", "tmm1": high, low, bytes);
+            if TILES == 2 {
+                add_products!("tmm2", "tmm3": high.add(TILE * stride), low.add(TILE * stride), bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store(&self, sums: &mut [TileSums; 4]) {
+        // SAFETY: the registers have their shapes; up to 16 rows of 64 bytes are written to each.
+        unsafe {
+            asm!(
+                "tilestored [{sums} + {line} * 1], tmm0",
+                "tilestored [{sums} + {line} * 1 + 1024], tmm1",
+                "tilestored [{sums} + {line} * 1 + 2048], tmm2",
+                "tilestored [{sums} + {line} * 1 + 3072], tmm3",
+                sums = in(reg) sums,
+                line = in(reg) 64usize,
+                options(nostack, preserves_flags)
+            );
+        }
     }
 }

@@ -102,6 +102,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     /// |w| and w; with VNNI w + 128 twice.
     type W = [Two<__m256i>; 2];
     type Tiles = NoTiles;
+    type HalfTiles = NoTiles;
 
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;

@@ -113,6 +113,7 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
     type B = __m512i;
     type W = __m512i;
     type Tiles = amx::Registers;
+    type HalfTiles = amx::HalfRegisters;
 
     const TOKENS: usize = if RUNG == AMX { TILE } else { 8 };
     const QUERIES: usize = 8;
@@ -135,6 +136,12 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
     }
 
     #[inline(always)]
+    fn half_tiles(self, tokens: usize) -> Option<amx::HalfRegisters> {
+        // SAFETY: as above.
+        (RUNG == AMX).then(|| unsafe { amx::HalfRegisters::new(tokens) })
+    }
+
+    #[inline(always)]
     fn signed(self, v: __m512i) -> __m512i {
         v
     }
@@ -142,6 +149,12 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
     #[inline(always)]
     fn prefetch(self, address: usize) {
         super::avx2::prefetch(address);
+    }
+
+    #[inline(always)]
+    fn prefetch_near(self, address: usize) {
+        // SAFETY: asking touches nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) };
     }
 
     #[inline(always)]
@@ -165,6 +178,17 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
         fn to_f16(self, v: __m512) -> [f16; LANES] {
             let mut out = [f16::ZERO; LANES];
             _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtps_ph(v, 0));
+            out
+        }
+        fn to_bf16(self, v: __m512) -> [bf16; LANES] {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+            let upper = _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16);
+            let mut out = [bf16::ZERO; LANES];
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(upper));
             out
         }
         fn add(self, a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }

@@ -26,8 +26,9 @@ mod avx512;
 mod neon;
 mod scalar;
 
+use super::halves::Halves;
 use super::level::Level;
-use super::tile::Record;
+use super::tile::Sum;
 use half::{bf16, f16};
 use std::ops::Range;
 
@@ -68,8 +69,41 @@ pub trait Tiles<S: Simd> {
     fn store(&self, plane: S::B, out: &mut [u8; 4 * LANES]);
 }
 
+/// Sums of floats of 16 tokens for 16 rows.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct TileSums(pub [[f32; LANES]; TILE]);
+
+impl TileSums {
+    /// All 0.
+    pub const ZERO: TileSums = TileSums([[0.0; LANES]; TILE]);
+}
+
+/// Sums of products of whole tiles of BF16: of one or two tiles of tokens with two groups of weights each.
+pub trait HalfTiles {
+    /// Sets the sums to 0.
+    fn clear(&self);
+    /// Adds the products of 32 columns for `TILES` tiles of tokens. `x` is the higher and the lower parts of the inputs, from the
+    /// first of these columns of the first token on, with `stride` numbers from token to token.
+    fn multiply<const TILES: usize>(&self, x: [&[bf16]; 2], stride: usize, w: [&Halves; 2]);
+    /// Writes the sums: of the first tile with both groups, then of the second.
+    fn store(&self, sums: &mut [TileSums; 4]);
+}
+
 /// Those of a level that has none.
 pub enum NoTiles {}
+
+impl HalfTiles for NoTiles {
+    fn clear(&self) {
+        match *self {}
+    }
+    fn multiply<const TILES: usize>(&self, _: [&[bf16]; 2], _: usize, _: [&Halves; 2]) {
+        match *self {}
+    }
+    fn store(&self, _: &mut [TileSums; 4]) {
+        match *self {}
+    }
+}
 
 impl<S: Simd> Tiles<S> for NoTiles {
     fn multiply(&self, _: usize, _: &[[i32; 8]; TILE], _: &Numbers, _: &mut [Sums; 2]) {
@@ -104,6 +138,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type W: Copy;
     /// Products of whole tiles of tokens.
     type Tiles: Tiles<Self>;
+    /// Products of whole tiles of BF16.
+    type HalfTiles: HalfTiles;
 
     /// Tokens that a matmul tile holds in registers.
     const TOKENS: usize;
@@ -121,6 +157,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
         None
     }
 
+    /// Products of whole tiles of BF16, of so many tokens, of this thread while they are kept; asked for once at a time.
+    #[inline(always)]
+    fn half_tiles(self, _tokens: usize) -> Option<Self::HalfTiles> {
+        None
+    }
+
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;
     /// 16 values.
@@ -135,6 +177,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn store(self, v: Self::F, out: &mut [f32; LANES]);
     /// The nearest halves.
     fn to_f16(self, v: Self::F) -> [f16; LANES];
+    /// The nearest numbers of which only the upper halves are not 0.
+    #[inline(always)]
+    fn to_bf16(self, v: Self::F) -> [bf16; LANES] {
+        lanes(self, v).map(bf16::from_f32)
+    }
     /// a + b.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// a − b.
@@ -211,9 +258,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.dot_pairs(acc, a, *b)
     }
 
-    /// [`Record::multiply`]; a level may do this for some rows of the record at a time.
+    /// [`Sum::multiply`]; a level may do this for some rows of the record at a time.
     #[inline(always)]
-    fn accumulate<R: Record, const T: usize>(self, record: &R, block: usize, x: &[[R::Word; T]], f: &mut [Self::F; T]) {
+    fn accumulate<R: Sum, const T: usize>(self, record: &R, block: usize, x: &[[R::Word; T]], f: &mut [Self::F; T]) {
         record.multiply(self, block, x, f);
     }
 
@@ -234,6 +281,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
             self.prefetch(address);
         }
     }
+
+    /// Asks for the cache line at an address that is read very soon.
+    #[inline(always)]
+    fn prefetch_near(self, _address: usize) {}
 
     /// Asks for the cache line at an address that will be written.
     #[inline(always)]
@@ -400,7 +451,7 @@ impl Element for bf16 {
     }
     #[inline(always)]
     fn narrow_all<S: Simd>(s: S, v: S::F) -> [bf16; LANES] {
-        lanes(s, v).map(bf16::from_f32)
+        s.to_bf16(v)
     }
 }
 
@@ -474,6 +525,19 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(s) => s.vectorize(kernel),
         }
+    }
+
+    /// Whether BF16 weights are multiplied as such.
+    pub fn has_half_tiles(self) -> bool {
+        struct Has;
+        impl Kernel for Has {
+            type Output = bool;
+            #[inline(always)]
+            fn run<S: Simd>(self, s: S) -> bool {
+                s.half_tiles(TILE).is_some()
+            }
+        }
+        self.run(Has)
     }
 
     /// Tokens of the widest matmul tile.

@@ -5,7 +5,7 @@
 #![allow(clippy::needless_range_loop)] // Iterators take closures, which are compiled without the level's instructions.
 
 use super::{chain, fits_words, Kernel, NoTiles, Simd, LANES};
-use crate::cpu::tile::Record;
+use crate::cpu::tile::Sum;
 use half::{bf16, f16};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
@@ -158,6 +158,7 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
     type B = [int8x16_t; R];
     type W = [int8x16_t; R];
     type Tiles = NoTiles;
+    type HalfTiles = NoTiles;
 
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;

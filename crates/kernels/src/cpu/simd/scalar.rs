@@ -57,6 +57,7 @@ impl Simd for Scalar {
     type B = [u8; 4 * LANES];
     type W = [u8; 4 * LANES];
     type Tiles = NoTiles;
+    type HalfTiles = NoTiles;
 
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;
