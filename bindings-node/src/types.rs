@@ -20,7 +20,7 @@ pub struct NativeLoadOptions {
     pub tokenizer_path: Option<String>,
     /// `auto` or `cpu`.
     pub device: Option<String>,
-    /// `auto` (quantized weights as stored, F16 and BF16 as integers of 14 bits), `float32`, or what floats are quantized to:
+    /// `auto` (quantized weights as stored, F16 and, without AMX, BF16 as integers of 14 bits), `float32`, or what floats are quantized to:
     /// `q8_0`, `q4_0`, `q4_1`, `q4_k`.
     pub dtype: Option<String>,
     /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.

@@ -14,7 +14,8 @@ use sglang_kernels::dtype::DType;
 /// The format in which matrices go to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// As the file stores them; a CPU keeps quantized formats as they are and makes integers of 14 bits of F16 and BF16.
+    /// As the file stores them; a CPU keeps quantized formats as they are and makes integers of 14 bits of F16 and,
+    /// without AMX, of BF16.
     AsStored,
     /// As f32.
     Float32,

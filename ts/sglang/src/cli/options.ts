@@ -58,7 +58,7 @@ export const flags = [
     group: 'engine',
     choices: ['auto', 'float32'],
     default: 'auto',
-    help: 'number format of the weights; auto: quantized ones as stored, 16-bit floats as integers of 14 bits',
+    help: 'number format of the weights; auto: quantized ones (BF16 too with AMX) as stored, 16-bit floats as integers of 14 bits',
   },
   {
     name: 'quantization',

@@ -60,7 +60,7 @@ export interface EngineOptions {
   device?: 'auto' | 'cpu';
   /**
    * `float32` dequantizes the weights and computes in float32. Default `auto`: quantized formats as stored, F16 and BF16 as
-   * integers of 14 bits.
+   * integers of 14 bits, but for BF16 on processors with AMX.
    */
   dtype?: 'auto' | 'float32';
   /** Quantizes weights that are stored as floats while loading; embedding and head to `q8_0` at least. */
