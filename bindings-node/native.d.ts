@@ -81,7 +81,7 @@ export interface NativeLoadOptions {
   /** `auto` or `cpu`. */
   device?: string
   /**
-   * `auto` (quantized weights as stored, F16 and BF16 as integers of 14 bits), `float32`, or what floats are quantized to:
+   * `auto` (quantized weights as stored, F16 and, without AMX, BF16 as integers of 14 bits), `float32`, or what floats are quantized to:
    * `q8_0`, `q4_0`, `q4_1`, `q4_k`.
    */
   dtype?: string

@@ -174,7 +174,7 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
 
     /// A record's weights fill the registers, so that a quarter of its rows is multiplied with all tokens at a time.
     #[inline(always)]
-    fn accumulate<W: Record, const T: usize>(self, record: &W, block: usize, x: &[[W::Word; T]], f: &mut [Self::F; T]) {
+    fn accumulate<W: Sum, const T: usize>(self, record: &W, block: usize, x: &[[W::Word; T]], f: &mut [Self::F; T]) {
         for i in 0..R {
             let part = Neon::<DOT, 1> { first: self.first + i };
             let mut sums = [part.zero(); T];
