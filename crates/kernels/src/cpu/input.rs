@@ -248,14 +248,11 @@ fn scale_of(most: f32) -> f32 {
     most * (1.0 / 127.0)
 }
 
-/// Quants per unit of such a block.
+/// Quants per unit of such a block; of one that is next to nothing, a number that makes zeros of it. Without a branch, so that
+/// those of a tile are one division.
 #[inline(always)]
 fn inverse_of(most: f32) -> f32 {
-    if most > 0.0 {
-        127.0 / most
-    } else {
-        0.0
-    }
+    127.0 / most.max(1e-36)
 }
 
 /// Writes the words of a block of each token; returns the largest |x| of each. Loops over the tokens inside those over the
