@@ -47,8 +47,8 @@ pub struct LoadOptions {
     pub tokenizer_path: Option<PathBuf>,
     /// `auto` or `cpu`.
     pub device: Option<String>,
-    /// How weights are kept: `auto` (quantized ones as stored, F16 and, without AMX, BF16 as integers of 14 bits), `float32`, or the
-    /// format that those stored as floats are quantized to: `q8_0`, `q4_0`, `q4_1` or `q4_k`.
+    /// How weights are kept: `auto` (quantized ones as stored, F16 and, without AMX, BF16 as integers of 14 bits),
+    /// `float32`, or the format that those stored as floats are quantized to: `q8_0`, `q4_0`, `q4_1` or `q4_k`.
     pub dtype: Option<String>,
     /// `auto`, `float32`, `float16`, `bfloat16`, `int16` or `q8_0`.
     pub kv_cache_dtype: Option<String>,

@@ -10,7 +10,7 @@ use super::input::{Inputs, Word};
 use super::matmul::{lines, Chunk, Soon, AHEAD};
 use super::simd::{HalfTiles, Isa, Kernel, Simd, TileSums, LANES, TILE};
 use super::slab::Plain;
-use super::tile::Record;
+use super::tile::{FromValues, Record};
 use half::bf16;
 
 /// Columns of a record.
@@ -45,18 +45,6 @@ impl Word for bf16 {
             *low = s.to_bf16(s.sub(x, s.load_bf16(high)));
         }
     }
-
-    fn split(tile: &[bf16], _: usize) -> (&[bf16], &[bf16]) {
-        (&[], tile)
-    }
-
-    fn count(_: &[bf16], blocks: usize) -> usize {
-        blocks
-    }
-
-    fn block(_: &[bf16], part: usize) -> usize {
-        part
-    }
 }
 
 /// 32 columns of 16 rows: numbers 2r and 2r + 1 of line p are row r, columns 2p and 2p + 1.
@@ -67,9 +55,8 @@ pub struct Halves(pub [[bf16; COLUMNS]; TILE]);
 // SAFETY: arrays of numbers.
 unsafe impl Plain for Halves {}
 
-impl Halves {
-    /// Puts 32 values into row `row`.
-    pub fn set(&mut self, row: usize, values: &[f32]) {
+impl FromValues for Halves {
+    fn set(&mut self, row: usize, values: &[f32]) {
         for (k, &v) in values.iter().enumerate() {
             self.0[k / 2][2 * row + k % 2] = bf16::from_f32(v);
         }

@@ -45,11 +45,20 @@ pub trait Word: Copy + Default + Send + Sync {
     /// Brings up to `width` rows of `k` values into a tile; the places of absent rows become zeros.
     fn feed<S: Simd>(s: S, rows: &[f32], k: usize, width: usize, tile: &mut [Self]);
     /// What says which block each part of a tile is of, and the parts.
-    fn split(tile: &[Self], k: usize) -> (&[Self], &[Self]);
+    #[inline(always)]
+    fn split(tile: &[Self], _k: usize) -> (&[Self], &[Self]) {
+        (&[], tile)
+    }
     /// Number of parts, of `k / steps` blocks.
-    fn count(head: &[Self], blocks: usize) -> usize;
+    #[inline(always)]
+    fn count(_head: &[Self], blocks: usize) -> usize {
+        blocks
+    }
     /// The block that a part is of.
-    fn block(head: &[Self], part: usize) -> usize;
+    #[inline(always)]
+    fn block(_head: &[Self], part: usize) -> usize {
+        part
+    }
 }
 
 /// `[k][width]`.
@@ -70,21 +79,6 @@ impl Word for f32 {
         for (t, row) in rows.chunks_exact(k).enumerate() {
             tile[t..].iter_mut().step_by(width).zip(row).for_each(|(to, &from)| *to = from);
         }
-    }
-
-    #[inline(always)]
-    fn split(tile: &[f32], _: usize) -> (&[f32], &[f32]) {
-        (&[], tile)
-    }
-
-    #[inline(always)]
-    fn count(_: &[f32], blocks: usize) -> usize {
-        blocks
-    }
-
-    #[inline(always)]
-    fn block(_: &[f32], part: usize) -> usize {
-        part
     }
 }
 
@@ -114,21 +108,6 @@ impl Word for Pair {
                 place[LANES * width + t] = Pair(steps.step.to_bits() as i32);
             }
         }
-    }
-
-    #[inline(always)]
-    fn split(tile: &[Pair], _: usize) -> (&[Pair], &[Pair]) {
-        (&[], tile)
-    }
-
-    #[inline(always)]
-    fn count(_: &[Pair], blocks: usize) -> usize {
-        blocks
-    }
-
-    #[inline(always)]
-    fn block(_: &[Pair], part: usize) -> usize {
-        part
     }
 }
 

@@ -60,6 +60,11 @@ impl Level {
         }
     }
 
+    /// Whether BF16 weights are multiplied as such.
+    pub(super) fn has_half_tiles(self) -> bool {
+        self == Level::Amx
+    }
+
     fn is_available(self) -> bool {
         Isa::detect(self).is_some()
     }

@@ -5,12 +5,13 @@
 
 use super::factors::{Own, Raised, Stepped};
 use super::halves::Halves;
+use super::level::Level;
 use super::matmul::{Kept, Product};
 use super::planes::{Bits, Joined, Levels};
 use super::pool::Pool;
-use super::simd::{Isa, LANES};
+use super::simd::LANES;
 use super::slab::{Shelf, Slab};
-use super::tile::{Affine, FromBlock, Record, Signed, Words};
+use super::tile::{Affine, FromBlock, FromValues, Record, Signed, Words};
 use crate::block::Block;
 use crate::device::{HostMatrix, Result};
 use crate::dtype::{dequantize, DType};
@@ -64,8 +65,8 @@ impl<R: Record> Tiles for Slab<R> {
 
 impl Matrix {
     /// Repacks checked host matrices of one width, one below the other, for products at a level.
-    pub fn pack(isa: Isa, pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Matrix> {
-        let parts = hosts.chunk_by(|a, b| a.dtype == b.dtype).map(|hosts| Part::pack(isa, pool, shelf, hosts));
+    pub fn pack(level: Level, pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Matrix> {
+        let parts = hosts.chunk_by(|a, b| a.dtype == b.dtype).map(|hosts| Part::pack(level, pool, shelf, hosts));
         let rows = hosts.iter().map(|host| host.rows).sum();
         Ok(Matrix { rows, cols: hosts.first().map_or(0, |host| host.cols), parts: parts.collect::<Result<_>>()? })
     }
@@ -87,7 +88,7 @@ impl Matrix {
 }
 
 impl Part {
-    fn pack(isa: Isa, pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Part> {
+    fn pack(level: Level, pool: &mut Pool, shelf: &mut Shelf, hosts: &[HostMatrix]) -> Result<Part> {
         let HostMatrix { dtype, cols, .. } = hosts[0];
         let bytes = hosts.iter().flat_map(|host| host.bytes.chunks_exact(dtype.row_bytes(cols).max(1)));
         let rows = &Rows { dtype, cols, bytes: bytes.collect() };
@@ -104,9 +105,11 @@ impl Part {
             DType::Q6K => blocks::<Affine<Stepped<2>, Raised<32>, Joined<Bits<4>, Bits<2>>, 8>>(pool, shelf, rows),
             DType::IQ4NL => blocks::<Signed<Own, Levels, 1>>(pool, shelf, rows),
             DType::IQ4XS => blocks::<Signed<Stepped<1>, Levels, 8>>(pool, shelf, rows),
-            DType::BF16 if isa.has_half_tiles() && cols.is_multiple_of(Halves::STEPS) => halves(pool, shelf, rows),
-            DType::F16 | DType::BF16 if cols.is_multiple_of(Words::STEPS) => words(pool, shelf, rows),
-            DType::F32 | DType::F16 | DType::BF16 => floats(pool, shelf, rows),
+            DType::BF16 if level.has_half_tiles() && cols.is_multiple_of(Halves::STEPS) => {
+                values::<Halves>(pool, shelf, rows)
+            }
+            DType::F16 | DType::BF16 if cols.is_multiple_of(Words::STEPS) => values::<Words>(pool, shelf, rows),
+            DType::F32 | DType::F16 | DType::BF16 => values::<[f32; LANES]>(pool, shelf, rows),
         };
         Ok(Part { rows: rows.bytes.len(), tiles: tiles? })
     }
@@ -153,22 +156,9 @@ fn blocks<R: FromBlock>(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Resu
     })
 }
 
-fn words(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
-    groups(pool, shelf, rows, |row, bytes, group: &mut [Words]| {
+fn values<R: FromValues>(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
+    groups(pool, shelf, rows, |row, bytes, group: &mut [R]| {
         let values = rows.values(bytes);
-        group.iter_mut().zip(values.chunks_exact(Words::STEPS)).for_each(|(record, v)| record.set(row, v));
-    })
-}
-
-fn halves(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
-    groups(pool, shelf, rows, |row, bytes, group: &mut [Halves]| {
-        let values = rows.values(bytes);
-        group.iter_mut().zip(values.chunks_exact(Halves::STEPS)).for_each(|(record, v)| record.set(row, v));
-    })
-}
-
-fn floats(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
-    groups(pool, shelf, rows, |row, bytes, group: &mut [[f32; LANES]]| {
-        group.iter_mut().zip(rows.values(bytes)).for_each(|(record, v)| record[row] = v);
+        group.iter_mut().zip(values.chunks_exact(R::STEPS)).for_each(|(record, v)| record.set(row, v));
     })
 }

@@ -87,7 +87,7 @@ impl Device for Cpu {
     /// Rows can be read back from the tiles, so `keep_rows` costs nothing.
     fn matrix(&mut self, parts: &[HostMatrix], _keep_rows: bool) -> Result<Matrix> {
         shape::matrix(parts)?;
-        Matrix::pack(self.isa, &mut self.pool, &mut self.shelf, parts)
+        Matrix::pack(self.level, &mut self.pool, &mut self.shelf, parts)
     }
 
     fn kv(&mut self, shape: KvShape) -> Result<Kv> {

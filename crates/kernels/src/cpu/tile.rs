@@ -89,6 +89,12 @@ unsafe impl<F: Factor, O: Offset, P: Planes, const B: usize> Plain for Affine<F,
 // SAFETY: as above, the scales of whatever quants being 0.
 unsafe impl<F: Factor, P: Planes, const B: usize> Plain for Signed<F, P, B> {}
 
+/// A record that values can be put into.
+pub trait FromValues: Record {
+    /// Puts `STEPS` values into row `row`, which was zero.
+    fn set(&mut self, row: usize, values: &[f32]);
+}
+
 /// A record that quantized blocks can be put into.
 pub trait FromBlock: Record {
     /// Puts `from` into row `row` of a block, which was zero.
@@ -135,9 +141,8 @@ impl Pair {
 // SAFETY: arrays of numbers; all zeros are records of zero weights.
 unsafe impl Plain for Words {}
 
-impl Words {
-    /// Puts 32 values into row `row`.
-    pub fn set(&mut self, row: usize, values: &[f32]) {
+impl FromValues for Words {
+    fn set(&mut self, row: usize, values: &[f32]) {
         let largest = values.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
         let scale = if largest > 0.0 { (largest.log2().floor() - 12.0).exp2() } else { 0.0 };
         // What is not finite makes the row NaN.
@@ -425,6 +430,12 @@ impl<F: Factor, P: Planes, const B: usize> Sum for Signed<F, P, B> {
             *w = s.signed(plane);
         }
         self.add(s, block, Biased::<S, T> { w, x }, x, f);
+    }
+}
+
+impl FromValues for [f32; LANES] {
+    fn set(&mut self, row: usize, values: &[f32]) {
+        self[row] = values[0];
     }
 }
 

@@ -58,8 +58,32 @@ const fn shapes(of: [(u8, u16); 5]) -> Shapes {
     shapes
 }
 
+/// The time for which the matrix registers of this thread have shapes.
+struct Shaped(PhantomData<*const ()>);
+
+impl Shaped {
+    /// # Safety
+    /// [`is_allowed`], the shapes are valid, and this thread has no others.
+    #[inline(always)]
+    unsafe fn new(shapes: &Shapes) -> Shaped {
+        // SAFETY: reads 64 bytes, which are valid shapes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) shapes, options(readonly, nostack, preserves_flags)) };
+        Shaped(PhantomData)
+    }
+}
+
+impl Drop for Shaped {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: clears the registers, which nobody else uses.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
 /// The matrix registers of this thread.
-pub struct Registers(PhantomData<*const ()>);
+pub struct Registers {
+    _shaped: Shaped,
+}
 
 impl Registers {
     /// Gives them their shapes.
@@ -68,17 +92,8 @@ impl Registers {
     /// [`is_allowed`], and this thread has no others.
     #[inline(always)]
     pub unsafe fn new() -> Registers {
-        // SAFETY: reads 64 bytes, which are valid shapes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(readonly, nostack, preserves_flags)) };
-        Registers(PhantomData)
-    }
-}
-
-impl Drop for Registers {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // SAFETY: clears the registers, which nobody else uses.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        // SAFETY: as for the caller; the shapes are valid.
+        Registers { _shaped: unsafe { Shaped::new(&SHAPES) } }
     }
 }
 
@@ -132,8 +147,12 @@ impl<const RUNG: u8> Tiles<Avx512<RUNG>> for Registers {
     }
 }
 
-/// The matrix registers of this thread for BF16, with the number of tokens.
-pub struct HalfRegisters(usize, PhantomData<*const ()>);
+/// The matrix registers of this thread for BF16.
+pub struct HalfRegisters {
+    /// Rows of a tile of inputs.
+    tokens: usize,
+    _shaped: Shaped,
+}
 
 impl HalfRegisters {
     /// Gives them their shapes: four of sums and two of inputs with a row for each token, two of weights.
@@ -147,17 +166,8 @@ impl HalfRegisters {
         shapes.rows[..6].fill(tokens as u8);
         shapes.rows[6..8].fill(TILE as u8);
         shapes.bytes_per_row[..8].fill(64);
-        // SAFETY: reads 64 bytes, which are valid shapes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(readonly, nostack, preserves_flags)) };
-        HalfRegisters(tokens, PhantomData)
-    }
-}
-
-impl Drop for HalfRegisters {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // SAFETY: clears the registers, which nobody else uses.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        // SAFETY: as for the caller; the shapes are valid.
+        HalfRegisters { tokens, _shaped: unsafe { Shaped::new(&shapes) } }
     }
 }
 
@@ -196,7 +206,7 @@ impl HalfTiles for HalfRegisters {
 
     #[inline(always)]
     fn multiply<const TILES: usize>(&self, [high, low]: [&[bf16]; 2], stride: usize, w: [&Halves; 2]) {
-        let last = ((TILES - 1) * TILE + self.0 - 1) * stride + 2 * TILE;
+        let last = ((TILES - 1) * TILE + self.tokens - 1) * stride + 2 * TILE;
         assert!(high.len() >= last && low.len() >= last, "inputs of all tokens");
         let (high, low, bytes) = (high.as_ptr(), low.as_ptr(), 2 * stride);
         // SAFETY: the registers have their shapes; 16 rows of 64 bytes are read of each group, and one for each token and tile of

@@ -527,19 +527,6 @@ impl Isa {
         }
     }
 
-    /// Whether BF16 weights are multiplied as such.
-    pub fn has_half_tiles(self) -> bool {
-        struct Has;
-        impl Kernel for Has {
-            type Output = bool;
-            #[inline(always)]
-            fn run<S: Simd>(self, s: S) -> bool {
-                s.half_tiles(TILE).is_some()
-            }
-        }
-        self.run(Has)
-    }
-
     /// Tokens of the widest matmul tile.
     pub fn tokens(self) -> usize {
         struct Tokens;
