@@ -11,6 +11,11 @@ use half::f16;
 pub trait Factor: Plain {
     /// Numbers per block: 1 or 2.
     const HALVES: usize;
+    /// [`Floats`].
+    type Floats: Factor;
+
+    /// The numbers of a block, as many tokens read them fastest.
+    fn floats<S: Simd>(&self, s: S, block: usize) -> Self::Floats;
 
     /// The numbers of the rows.
     fn load<S: Simd>(&self, s: S, block: usize, half: usize) -> S::F;
@@ -20,11 +25,61 @@ pub trait Factor: Plain {
     fn set(&mut self, row: usize, block: usize, numbers: &Halves);
 }
 
+/// One block whose numbers are f32.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Floats<const H: usize>([[f32; LANES]; H]);
+
+// SAFETY: an array of numbers.
+unsafe impl<const H: usize> Plain for Floats<H> {}
+
+impl<const H: usize> Floats<H> {
+    #[inline(always)]
+    fn of<S: Simd>(s: S, factor: &impl Factor, block: usize) -> Self {
+        let mut floats = [[0.0; LANES]; H];
+        for (half, floats) in floats.iter_mut().enumerate() {
+            s.store(factor.load(s, block, half), floats);
+        }
+        Floats(floats)
+    }
+}
+
+impl<const H: usize> Factor for Floats<H> {
+    const HALVES: usize = H;
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats<S: Simd>(&self, _: S, _: usize) -> Self {
+        *self
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(&self, s: S, _: usize, half: usize) -> S::F {
+        s.load(&self.0[half])
+    }
+
+    fn get(&self, row: usize, _: usize, half: usize) -> f32 {
+        self.0[half][row]
+    }
+
+    fn set(&mut self, row: usize, _: usize, numbers: &Halves) {
+        for (floats, value) in self.0.iter_mut().zip(numbers.values()) {
+            floats[row] = value;
+        }
+    }
+}
+
 /// One block with a number of its own.
 pub type Own = [f16; LANES];
 
 impl Factor for Own {
     const HALVES: usize = 1;
+    type Floats = Floats<1>;
+
+    #[inline(always)]
+    fn floats<S: Simd>(&self, s: S, block: usize) -> Floats<1> {
+        Floats::of(s, self, block)
+    }
 
     #[inline(always)]
     fn load<S: Simd>(&self, s: S, _: usize, _: usize) -> S::F {
@@ -53,6 +108,12 @@ unsafe impl<const H: usize> Plain for Stepped<H> {}
 
 impl<const H: usize> Factor for Stepped<H> {
     const HALVES: usize = H;
+    type Floats = Floats<H>;
+
+    #[inline(always)]
+    fn floats<S: Simd>(&self, s: S, block: usize) -> Floats<H> {
+        Floats::of(s, self, block)
+    }
 
     #[inline(always)]
     fn load<S: Simd>(&self, s: S, block: usize, half: usize) -> S::F {
@@ -75,6 +136,11 @@ impl<const H: usize> Factor for Stepped<H> {
 pub trait Offset: Plain {
     /// What quants are raised by, to be no less than 0.
     const RAISED: i8;
+    /// Offsets as many tokens read them fastest.
+    type Floats: Offset;
+
+    /// The offsets of a block.
+    fn floats<S: Simd>(&self, s: S, block: usize) -> Self::Floats;
 
     /// The offsets of the rows whose scales are `scale`.
     fn load<S: Simd>(&self, s: S, scale: S::F, block: usize, half: usize) -> S::F;
@@ -86,6 +152,12 @@ pub trait Offset: Plain {
 
 impl<F: Factor> Offset for F {
     const RAISED: i8 = 0;
+    type Floats = F::Floats;
+
+    #[inline(always)]
+    fn floats<S: Simd>(&self, s: S, block: usize) -> F::Floats {
+        Factor::floats(self, s, block)
+    }
 
     #[inline(always)]
     fn load<S: Simd>(&self, s: S, _: S::F, block: usize, half: usize) -> S::F {
@@ -110,6 +182,12 @@ unsafe impl<const C: i8> Plain for Raised<C> {}
 
 impl<const C: i8> Offset for Raised<C> {
     const RAISED: i8 = C;
+    type Floats = Self;
+
+    #[inline(always)]
+    fn floats<S: Simd>(&self, _: S, _: usize) -> Self {
+        *self
+    }
 
     #[inline(always)]
     fn load<S: Simd>(&self, s: S, scale: S::F, _: usize, _: usize) -> S::F {

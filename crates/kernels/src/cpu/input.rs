@@ -5,7 +5,7 @@
 //! the second one being what rounding the first has left. Whether a row needs that depends on this row only; a tile has
 //! two parts where any of its rows does, and the second part of the others is zero, which changes no sum.
 
-use super::simd::{Simd, LANES, TILE};
+use super::simd::{Simd, LANES, TILE, WHOLE};
 use super::steps::Steps;
 use super::tile::{Fed, Pair};
 use crate::block::BLOCK;
@@ -221,10 +221,10 @@ fn feed<S: Simd, const T: usize>(s: S, rows: &[f32], k: usize, tile: &mut [i32])
     }
 }
 
-/// What a quant of a block counts whose largest |x| is `most`.
+/// What a quant of a block counts whose largest |x| is `most`: a number of 22 bits, so that [`WHOLE`] times it is exact.
 #[inline(always)]
 fn scale_of(most: f32) -> f32 {
-    most * (1.0 / 127.0)
+    f32::from_bits((most * (1.0 / 127.0)).to_bits() & !0b11)
 }
 
 /// Quants per unit of such a block; of one that is next to nothing, a number that makes zeros of it. Without a branch, so that
@@ -281,6 +281,7 @@ fn quantize<S: Simd, const T: usize>(
         words[Fed::OFFSET][t] = (scale * sum as f32).to_bits() as i32;
         words[Fed::FIRST][t] = (scale * sums[0][t] as f32).to_bits() as i32;
         words[Fed::BIAS][t] = -S::BIAS * sum;
+        words[Fed::LESS][t] = (-WHOLE * scale).to_bits() as i32;
     }
     most
 }

@@ -10,7 +10,7 @@ use super::matrix::Matrix;
 use super::pool::{Order, Pool, TileMut};
 use super::simd::{Isa, Kernel, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::LINE;
-use super::tile::{Bytes, Fed, Record, Stored, Sum};
+use super::tile::{Bytes, Fed, Record, Sum};
 use std::cell::Cell;
 use std::iter::StepBy;
 use std::ops::Range;
@@ -30,6 +30,8 @@ pub const AHEAD: usize = 4096;
 /// A single whole tile is fed by one thread, while the others wait: worth it from so many outputs for each thread on. With 576
 /// outputs for two threads, 16 rows took 1.1 of the time.
 const OUTPUTS: usize = 480;
+/// From so many tokens of a chunk on, weights are taken apart before their products, once for all tiles.
+const MANY: usize = 48;
 /// How many unpacked blocks are kept where there is but one tile: the one to be multiplied and those after it.
 const RING: usize = 4;
 
@@ -225,6 +227,18 @@ impl<'a, R: Record> Chunk<'a, R> {
         self.records.split_at(group * self.depth).1.split_at(self.depth)
     }
 
+    /// The products of a group, whose weights `records` are, with all tiles of `T` tokens.
+    #[inline(always)]
+    fn multiply_group<S: Simd, Q: Sum<Word = R::Word>, const T: usize>(&mut self, s: S, group: usize, records: &[Q]) {
+        let (tiles, (_, next)) = (self.out.rows.len().div_ceil(T), self.group(group));
+        for (index, first) in self.out.rows.clone().step_by(T).enumerate() {
+            let (places, x) = (self.places(group, first, T), &self.x[index * self.tile..][..self.tile]);
+            let soon = Soon { records: next, asked: index, tiles, places, ahead: &mut self.ahead };
+            let sums = sums::<S, R, Q, T>(s, records, soon, x);
+            self.store(s, group, first, &sums);
+        }
+    }
+
     /// Addresses of what the sums of `tokens` tokens will be written to.
     #[inline(always)]
     pub fn places(&self, group: usize, first: usize, tokens: usize) -> StepBy<Range<usize>> {
@@ -242,10 +256,19 @@ impl<'a, R: Record> Chunk<'a, R> {
 }
 
 impl<R: Bytes> Chunk<'_, R> {
+    /// Whether there are many tokens, and the weights are not bytes as they are.
+    fn is_worth_taking_apart(&self) -> bool {
+        self.out.rows.len() >= MANY
+            && !self.records.is_empty()
+            && size_of::<R::Apart>() > size_of::<R>() / R::BLOCKS * 5 / 4
+    }
+
     /// Multiplies by tiles of up to 16 tokens.
     pub fn multiply_bytes(self, isa: Isa, width: usize) {
         match width {
             TILE => isa.run(ByTiles(self)),
+            4 if self.is_worth_taking_apart() => isa.run(Apart::<R, 4>(self)),
+            8 if self.is_worth_taking_apart() => isa.run(Apart::<R, 8>(self)),
             _ => self.multiply(isa, width),
         }
     }
@@ -260,15 +283,31 @@ impl<R: Sum, const T: usize> Kernel for ByTokens<'_, R, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let mut chunk = self.0;
-        let tiles = chunk.out.rows.len().div_ceil(T);
         for group in 0..chunk.out.cols.len().div_ceil(LANES) {
-            let (records, next) = chunk.group(group);
-            for (index, first) in chunk.out.rows.clone().step_by(T).enumerate() {
-                let (places, x) = (chunk.places(group, first, T), &chunk.x[index * chunk.tile..][..chunk.tile]);
-                let soon = Soon { records: next, asked: index, tiles, places, ahead: &mut chunk.ahead };
-                let sums = sums::<S, R, T>(s, records, soon, x);
-                chunk.store(s, group, first, &sums);
+            let (records, _) = chunk.group(group);
+            chunk.multiply_group::<S, R, T>(s, group, records);
+        }
+    }
+}
+
+/// The same, the weights of a group being taken apart once for all its tiles.
+struct Apart<'a, R: Bytes, const T: usize>(Chunk<'a, R>);
+
+impl<R: Bytes, const T: usize> Kernel for Apart<'_, R, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut chunk = self.0;
+        let Some(first) = chunk.records.first() else { unreachable!("weights in chunks of many rows") };
+        let mut blocks = vec![first.apart(s, 0); chunk.depth * R::BLOCKS];
+        for group in 0..chunk.out.cols.len().div_ceil(LANES) {
+            for (record, blocks) in chunk.group(group).0.iter().zip(blocks.chunks_exact_mut(R::BLOCKS)) {
+                for (block, place) in blocks.iter_mut().enumerate() {
+                    *place = record.apart(s, block);
+                }
             }
+            chunk.multiply_group::<S, R::Apart, T>(s, group, &blocks);
         }
     }
 }
@@ -330,11 +369,11 @@ impl Unpacked<'_> {
 
     /// Unpacks the blocks before block `end`.
     #[inline(always)]
-    fn unpack<S: Simd, R: Bytes>(&mut self, s: S, tiles: &S::Tiles, records: &[R], end: usize) {
+    fn unpack<S: Simd, R: Bytes>(&mut self, s: S, records: &[R], end: usize) {
         while self.fresh.start < self.fresh.end.min(end) {
             let block = self.fresh.start;
             let place = self.place(block);
-            records[block / R::BLOCKS].unpack(s, tiles, block % R::BLOCKS, &mut self.places[place]);
+            records[block / R::BLOCKS].unpack(s, block % R::BLOCKS, &mut self.places[place]);
             self.fresh.start += 1;
         }
     }
@@ -357,17 +396,17 @@ fn tile_sums<S: Simd, R: Bytes>(
     let parts: &[[[i32; TILE]; Fed::WORDS]] = parts.as_chunks().0.as_chunks().0;
     let count = i32::count(head, blocks);
     let [mut now, mut later] = sums.each_mut();
-    weights.unpack(s, tiles, records, RING);
+    weights.unpack(s, records, RING);
     multiply_part(tiles, R::HALVES, &parts[0], weights.block(i32::block(head, 0)), now);
     for part in 0..count {
         if part + 1 < count {
             let block = i32::block(head, part + 1);
-            weights.unpack(s, tiles, records, block + RING);
+            weights.unpack(s, records, block + RING);
             multiply_part(tiles, R::HALVES, &parts[part + 1], weights.block(block), later);
         }
         soon.ask(s, part);
         let block = i32::block(head, part);
-        records[block / R::BLOCKS].add_sums(s, block % R::BLOCKS, Stored { tiles, sums: now }, &parts[part], &mut f);
+        records[block / R::BLOCKS].add_sums(s, tiles, block % R::BLOCKS, now, &parts[part], &mut f);
         (now, later) = (later, now);
     }
     f
@@ -431,20 +470,26 @@ pub fn lines<R: Record>(record: &R, block: usize, after: usize) -> impl Iterator
 
 /// The products of one group with one tile of tokens.
 #[inline(always)]
-fn sums<S: Simd, R: Sum, const T: usize>(s: S, records: &[R], mut soon: Soon<R>, x: &[R::Word]) -> [S::F; T] {
+fn sums<S: Simd, R: Record, Q: Sum<Word = R::Word>, const T: usize>(
+    s: S,
+    records: &[Q],
+    mut soon: Soon<R>,
+    x: &[R::Word],
+) -> [S::F; T] {
     let mut f = [s.zero(); T];
-    let blocks = records.len() * R::BLOCKS;
-    let (head, parts) = R::Word::split(x, blocks * R::STEPS);
+    let blocks = records.len() * Q::BLOCKS;
+    let (head, parts) = Q::Word::split(x, blocks * Q::STEPS);
     let parts = parts.as_chunks::<T>().0;
-    for part in 0..R::Word::count(head, blocks) {
-        let block = R::Word::block(head, part);
-        if T < ahead::TOKENS {
-            s.prefetch_all(lines(&records[block / R::BLOCKS], block % R::BLOCKS, AHEAD));
+    let count = Q::Word::count(head, blocks);
+    for (part, x) in parts.chunks_exact(Q::WORDS).take(count).enumerate() {
+        let block = Q::Word::block(head, part);
+        let record = &records[block / Q::BLOCKS];
+        if T < ahead::TOKENS && soon.tiles == 1 {
+            s.prefetch_all(lines(record, block % Q::BLOCKS, AHEAD));
         } else {
             soon.ask(s, part);
         }
-        let x = &parts[part * R::WORDS..][..R::WORDS];
-        s.accumulate(&records[block / R::BLOCKS], block % R::BLOCKS, x, &mut f);
+        s.accumulate(record, block % Q::BLOCKS, x, &mut f);
     }
     f
 }

@@ -6,14 +6,22 @@
 use super::simd::{Simd, LANES};
 use super::slab::Plain;
 use crate::block::{BLOCK, LEVELS};
+use std::marker::PhantomData;
 
 /// Numbers for 32 k of 16 rows.
 pub trait Planes: Plain {
     /// The largest number that fits.
     const MOST: u8;
 
-    /// The eight planes.
-    fn load<S: Simd>(&self, s: S) -> [S::B; 8];
+    /// Plane p.
+    fn plane<S: Simd>(&self, s: S, p: usize) -> S::B;
+    /// Writes all planes.
+    #[inline(always)]
+    fn unpack<S: Simd>(&self, s: S, out: &mut Bits<8>) {
+        for (p, out) in out.iter_mut().enumerate() {
+            s.store_bytes(self.plane(s, p), out);
+        }
+    }
     /// The number of a row at k.
     fn get(&self, row: usize, k: usize) -> u8;
     /// Writes the numbers of a row, which were zeros.
@@ -27,12 +35,8 @@ impl<const N: usize> Planes for Bits<N> {
     const MOST: u8 = u8::MAX >> (8 - N);
 
     #[inline(always)]
-    fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
-        let mut planes = [s.bytes(&self[0]); 8];
-        for p in 0..8 {
-            planes[p] = s.bits(s.bytes(&self[p * N / 8]), p * N % 8, N);
-        }
-        planes
+    fn plane<S: Simd>(&self, s: S, p: usize) -> S::B {
+        s.bits(s.bytes(&self[p * N / 8]), p * N % 8, N)
     }
 
     fn get(&self, row: usize, k: usize) -> u8 {
@@ -44,6 +48,41 @@ impl<const N: usize> Planes for Bits<N> {
             let place = &mut self[p * N / 8].as_chunks_mut().0[row];
             *place = (u32::from_le_bytes(*place) | u32::from_le_bytes(*four) << (p * N % 8)).to_le_bytes();
         }
+    }
+}
+
+/// Numbers of `P` as many tokens read them fastest: each a byte.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Apart<P>(Bits<8>, PhantomData<P>);
+
+// SAFETY: an array of numbers.
+unsafe impl<P: Planes> Plain for Apart<P> {}
+
+impl<P: Planes> Apart<P> {
+    /// Takes the planes apart.
+    #[inline(always)]
+    pub fn of<S: Simd>(s: S, planes: &P) -> Self {
+        let mut bytes = [[0; 4 * LANES]; 8];
+        planes.unpack(s, &mut bytes);
+        Apart(bytes, PhantomData)
+    }
+}
+
+impl<P: Planes> Planes for Apart<P> {
+    const MOST: u8 = P::MOST;
+
+    #[inline(always)]
+    fn plane<S: Simd>(&self, s: S, p: usize) -> S::B {
+        s.bytes(&self.0[p])
+    }
+
+    fn get(&self, row: usize, k: usize) -> u8 {
+        self.0.get(row, k)
+    }
+
+    fn set(&mut self, row: usize, numbers: &[u8; BLOCK]) {
+        self.0.set(row, numbers);
     }
 }
 
@@ -67,12 +106,8 @@ impl<L: Planes, H: Planes> Planes for Joined<L, H> {
     const MOST: u8 = H::MOST << Self::LOW | L::MOST;
 
     #[inline(always)]
-    fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
-        let (mut planes, high) = (self.low.load(s), self.high.load(s));
-        for p in 0..8 {
-            planes[p] = s.join(planes[p], high[p], Self::LOW);
-        }
-        planes
+    fn plane<S: Simd>(&self, s: S, p: usize) -> S::B {
+        s.join(self.low.plane(s, p), self.high.plane(s, p), Self::LOW)
     }
 
     fn get(&self, row: usize, k: usize) -> u8 {
@@ -119,12 +154,8 @@ impl Planes for Levels {
     const MOST: u8 = u8::MAX;
 
     #[inline(always)]
-    fn load<S: Simd>(&self, s: S) -> [S::B; 8] {
-        let mut planes = self.0.load(s);
-        for plane in &mut planes {
-            *plane = s.lookup(&RAISED_LEVELS, *plane);
-        }
-        planes
+    fn plane<S: Simd>(&self, s: S, p: usize) -> S::B {
+        s.lookup(&RAISED_LEVELS, self.0.plane(s, p))
     }
 
     fn get(&self, row: usize, k: usize) -> u8 {

@@ -7,10 +7,11 @@
 use super::factors::{Factor, Offset};
 use super::input::Word;
 use super::matmul::Chunk;
-use super::planes::Planes;
-use super::simd::{Isa, Numbers, Simd, Sums, Tiles, LANES, TILE};
+use super::planes::{Apart, Planes};
+use super::simd::{Isa, Numbers, Simd, Sums, Tiles, LANES, TILE, WHOLE};
 use super::slab::Plain;
 use crate::block::{Block, BLOCK};
+use std::ops::Range;
 
 /// Some blocks of 16 rows along K.
 pub trait Record: Plain {
@@ -44,10 +45,23 @@ pub trait Bytes: Sum<Word = i32> {
     /// Sums of products per block and token: 1, or 2 where each half has factors of its own.
     const HALVES: usize;
 
+    /// A block as tiles of tokens read it fastest, one after the other.
+    type Apart: Sum<Word = i32>;
+
+    /// Takes a block apart.
+    fn apart<S: Simd>(&self, s: S, block: usize) -> Self::Apart;
     /// Writes the numbers of a block.
-    fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers);
-    /// [`Sum::multiply`], the sums of products of whole numbers being there.
-    fn add_sums<S: Simd>(&self, s: S, block: usize, sums: Stored<S>, x: &WholeTile, f: &mut [S::F; TILE]);
+    fn unpack<S: Simd>(&self, s: S, block: usize, out: &mut Numbers);
+    /// [`Sum::multiply`], the sums of products of whole numbers being there: of each half, or of all in the first.
+    fn add_sums<S: Simd>(
+        &self,
+        s: S,
+        tiles: &S::Tiles,
+        block: usize,
+        sums: &[Sums; 2],
+        x: &WholeTile,
+        f: &mut [S::F; TILE],
+    );
 }
 
 /// Words of one quantized token in a block of 32: eight of four int8 each, then what scales and offsets need. A tile has a row
@@ -56,15 +70,17 @@ pub struct Fed;
 
 impl Fed {
     /// Words per block.
-    pub const WORDS: usize = 12;
+    pub const WORDS: usize = 13;
     /// Bits of the f32 factor of the quants.
     pub const SCALE: usize = 8;
     /// Bits of the f32 `scale · sum`, what a weight offset is multiplied by.
     pub const OFFSET: usize = 9;
     /// Bits of the same for the first 16 alone.
     pub const FIRST: usize = 10;
-    /// What takes the bias of signed weights off: `−BIAS · sum` of the quants, i32.
+    /// Where sums of signed weights start, to take their bias off: `−BIAS · sum` of the quants, i32.
     pub const BIAS: usize = 11;
+    /// Bits of the f32 `−WHOLE · scale`.
+    pub const LESS: usize = 12;
 }
 
 /// Quants 0 … 63 with scales and offsets: weight = scale · quant + offset.
@@ -192,147 +208,142 @@ impl Sum for Words {
     }
 }
 
-/// Four words of token `t`.
-#[inline(always)]
-fn at<const T: usize>(x: &[[i32; T]], t: usize, first: usize) -> [i32; 4] {
-    [x[first][t], x[first + 1][t], x[first + 2][t], x[first + 3][t]]
-}
-
 /// The float whose bits a word is.
 #[inline(always)]
 fn float(word: i32) -> f32 {
     f32::from_bits(word as u32)
 }
 
-/// Writes the planes of a block.
-#[inline(always)]
-fn unpack<S: Simd>(s: S, tiles: &S::Tiles, quants: &impl Planes, out: &mut Numbers) {
-    quants.load(s).into_iter().zip(&mut out.0).for_each(|(plane, out)| tiles.store(plane, out));
-}
-
 /// Sums of products of whole numbers.
 trait Dots<S: Simd> {
-    /// Of all 32 of a block, for token `t`.
-    fn whole(&self, s: S, t: usize) -> S::I;
+    /// That of token `t`, times what its quants count.
+    fn scaled(&self, s: S, t: usize) -> S::F;
 }
 
-/// The same of each half of a block.
-trait Halves<S: Simd>: Dots<S> {
-    /// Of the first 16 and of the others.
-    fn halves(&self, s: S, t: usize) -> [S::I; 2];
-}
-
-/// Computed where they are needed, from quants of at most `most`.
-struct Unsigned<'a, S: Simd, const T: usize> {
-    low: [S::B; 4],
-    high: [S::B; 4],
-    most: i32,
-    x: &'a [[i32; T]; Fed::WORDS],
-}
-
-impl<S: Simd, const T: usize> Dots<S> for Unsigned<'_, S, T> {
-    #[inline(always)]
-    fn whole(&self, s: S, t: usize) -> S::I {
-        let [low, high] = self.halves(s, t);
-        s.add_i(low, high)
-    }
-}
-
-impl<S: Simd, const T: usize> Halves<S> for Unsigned<'_, S, T> {
-    #[inline(always)]
-    fn halves(&self, s: S, t: usize) -> [S::I; 2] {
-        [s.dots(self.low, at(self.x, t, 0), self.most), s.dots(self.high, at(self.x, t, 4), self.most)]
-    }
-}
-
-/// Computed where they are needed, from signed quants.
+/// Sums of signed quants. They read where they start, so that reading [`Fed::LESS`] too would cost more than it saves.
 struct Biased<'a, S: Simd, const T: usize> {
-    w: [S::W; 8],
+    sums: [S::I; T],
     x: &'a [[i32; T]; Fed::WORDS],
 }
 
 impl<S: Simd, const T: usize> Dots<S> for Biased<'_, S, T> {
     #[inline(always)]
-    fn whole(&self, s: S, t: usize) -> S::I {
-        let (mut low, mut high) = (s.splat_i(self.x[Fed::BIAS][t]), s.splat_i(0));
-        for p in 0..4 {
-            low = s.dot_signed(low, self.w[p], self.x[p][t]);
-            high = s.dot_signed(high, self.w[p + 4], self.x[p + 4][t]);
-        }
-        s.add_i(low, high)
+    fn scaled(&self, s: S, t: usize) -> S::F {
+        s.mul(s.float(self.sums[t]), s.splat(float(self.x[Fed::SCALE][t])))
     }
 }
 
-/// Computed for a whole tile.
-pub struct Stored<'a, S: Simd> {
-    /// What loads them.
-    pub tiles: &'a S::Tiles,
-    /// Of each half, or of all in the first.
-    pub sums: &'a [Sums; 2],
+/// Sums that started at the bits of [`WHOLE`].
+struct Summed<'a, S: Simd, const T: usize> {
+    sums: [S::I; T],
+    x: &'a [[i32; T]; Fed::WORDS],
+}
+
+impl<S: Simd, const T: usize> Dots<S> for Summed<'_, S, T> {
+    #[inline(always)]
+    fn scaled(&self, s: S, t: usize) -> S::F {
+        s.times(self.sums[t], float(self.x[Fed::SCALE][t]), float(self.x[Fed::LESS][t]))
+    }
+}
+
+/// Products of quants with the fours of planes `fours`.
+#[inline(always)]
+fn unsigned<S: Simd, P: Planes, const T: usize>(
+    s: S,
+    quants: &P,
+    fours: Range<usize>,
+    x: &[[i32; T]; Fed::WORDS],
+) -> [S::I; T] {
+    let mut sums = [s.splat_i(WHOLE.to_bits() as i32); T];
+    for p in fours.map(|four| 4 * four) {
+        let w = [quants.plane(s, p), quants.plane(s, p + 1), quants.plane(s, p + 2), quants.plane(s, p + 3)];
+        for t in 0..T {
+            sums[t] = s.dots(sums[t], w, [x[p][t], x[p + 1][t], x[p + 2][t], x[p + 3][t]], i32::from(P::MOST));
+        }
+    }
+    sums
+}
+
+/// Products of quants that the planes hold 128 more of.
+#[inline(always)]
+fn signed<S: Simd, P: Planes, const T: usize>(s: S, quants: &P, x: &[[i32; T]; Fed::WORDS]) -> [S::I; T] {
+    let mut sums = [s.splat_i(0); T];
+    for t in 0..T {
+        sums[t] = s.splat_i(x[Fed::BIAS][t]);
+    }
+    for (p, x) in x[..Fed::SCALE].iter().enumerate() {
+        let w = s.signed(quants.plane(s, p));
+        for t in 0..T {
+            sums[t] = s.dot_signed(sums[t], w, x[t]);
+        }
+    }
+    sums
+}
+
+/// Sums of a whole tile, of a block or of one half of each.
+struct Stored<'a, S: Simd> {
+    tiles: &'a S::Tiles,
+    sums: &'a Sums,
+    x: &'a WholeTile,
 }
 
 impl<S: Simd> Dots<S> for Stored<'_, S> {
     #[inline(always)]
-    fn whole(&self, _: S, t: usize) -> S::I {
-        self.tiles.load(&self.sums[0].0[t])
+    fn scaled(&self, s: S, t: usize) -> S::F {
+        s.mul(s.float(self.tiles.load(&self.sums.0[t])), s.splat(float(self.x[Fed::SCALE][t])))
     }
-}
-
-impl<S: Simd> Halves<S> for Stored<'_, S> {
-    #[inline(always)]
-    fn halves(&self, _: S, t: usize) -> [S::I; 2] {
-        [self.tiles.load(&self.sums[0].0[t]), self.tiles.load(&self.sums[1].0[t])]
-    }
-}
-
-/// `f += c · scale · x.scale + offset · x.offset`, in this order.
-#[inline(always)]
-fn affine<S: Simd>(s: S, c: S::I, scale: S::F, offset: S::F, x: (f32, f32), f: S::F) -> S::F {
-    let f = s.mul_add(s.float(c), s.mul(scale, s.splat(x.0)), f);
-    s.mul_add(offset, s.splat(x.1), f)
 }
 
 impl<F: Factor, O: Offset, P: Planes, const B: usize> Affine<F, O, P, B> {
+    /// `f += scale · dots + offset · x.offset`, in this order, of a half of a block or of all.
     #[inline(always)]
     fn add<S: Simd, const T: usize>(
         &self,
         s: S,
-        block: usize,
-        dots: impl Halves<S>,
+        (block, half): (usize, usize),
+        dots: impl Dots<S>,
         x: &[[i32; T]; Fed::WORDS],
         f: &mut [S::F; T],
     ) {
-        let scale = self.scale.load(s, block, 0);
-        let offset = self.offset.load(s, scale, block, 0);
-        if F::HALVES == 1 {
-            for t in 0..T {
-                let x = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]));
-                f[t] = affine(s, dots.whole(s, t), scale, offset, x, f[t]);
-            }
-            return;
-        }
-        let scale2 = self.scale.load(s, block, 1);
-        let offset2 = self.offset.load(s, scale2, block, 1);
+        let scale = self.scale.load(s, block, half);
+        let offset = self.offset.load(s, scale, block, half);
         for t in 0..T {
-            let [low, high] = dots.halves(s, t);
-            let (step, all, first) = (float(x[Fed::SCALE][t]), float(x[Fed::OFFSET][t]), float(x[Fed::FIRST][t]));
-            f[t] = affine(s, low, scale, offset, (step, first), f[t]);
-            f[t] = affine(s, high, scale2, offset2, (step, all - first), f[t]);
+            let (all, first) = (float(x[Fed::OFFSET][t]), float(x[Fed::FIRST][t]));
+            let x = [if F::HALVES == 1 { all } else { first }, all - first][half];
+            f[t] = s.mul_add(dots.scaled(s, t), scale, f[t]);
+            f[t] = s.mul_add(offset, s.splat(x), f[t]);
         }
     }
 }
 
 impl<F: Factor, O: Offset, P: Planes, const B: usize> Bytes for Affine<F, O, P, B> {
     const HALVES: usize = F::HALVES;
+    type Apart = Affine<F::Floats, O::Floats, Apart<P>, 1>;
 
     #[inline(always)]
-    fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers) {
-        unpack(s, tiles, &self.quants[block], out);
+    fn apart<S: Simd>(&self, s: S, block: usize) -> Self::Apart {
+        let (scale, offset) = (self.scale.floats(s, block), Offset::floats(&self.offset, s, block));
+        Affine { scale, offset, quants: [Apart::of(s, &self.quants[block])] }
     }
 
     #[inline(always)]
-    fn add_sums<S: Simd>(&self, s: S, block: usize, sums: Stored<S>, x: &WholeTile, f: &mut [S::F; TILE]) {
-        self.add(s, block, sums, x, f);
+    fn unpack<S: Simd>(&self, s: S, block: usize, out: &mut Numbers) {
+        self.quants[block].unpack(s, &mut out.0);
+    }
+
+    #[inline(always)]
+    fn add_sums<S: Simd>(
+        &self,
+        s: S,
+        tiles: &S::Tiles,
+        block: usize,
+        sums: &[Sums; 2],
+        x: &WholeTile,
+        f: &mut [S::F; TILE],
+    ) {
+        for (half, sums) in sums.iter().enumerate().take(F::HALVES) {
+            self.add(s, (block, half), Stored { tiles, sums, x }, x, f);
+        }
     }
 }
 
@@ -361,42 +372,50 @@ impl<F: Factor, O: Offset, P: Planes, const B: usize> Sum for Affine<F, O, P, B>
     #[inline(always)]
     fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let [w0, w1, w2, w3, w4, w5, w6, w7] = self.quants[block].load(s);
-        let dots = Unsigned { low: [w0, w1, w2, w3], high: [w4, w5, w6, w7], most: i32::from(P::MOST), x };
-        self.add(s, block, dots, x, f);
+        let fours = 2 / F::HALVES;
+        for half in 0..F::HALVES {
+            let sums = unsigned(s, &self.quants[block], half * fours..(half + 1) * fours, x);
+            self.add(s, (block, half), Summed::<S, T> { sums, x }, x, f);
+        }
     }
 }
 
 impl<F: Factor, P: Planes, const B: usize> Signed<F, P, B> {
     #[inline(always)]
-    fn add<S: Simd, const T: usize>(
-        &self,
-        s: S,
-        block: usize,
-        dots: impl Dots<S>,
-        x: &[[i32; T]; Fed::WORDS],
-        f: &mut [S::F; T],
-    ) {
+    fn add<S: Simd, const T: usize>(&self, s: S, block: usize, dots: impl Dots<S>, f: &mut [S::F; T]) {
         let scale = self.scale.load(s, block, 0);
-        for t in 0..T {
-            let factor = s.mul(scale, s.splat(float(x[Fed::SCALE][t])));
-            f[t] = s.mul_add(s.float(dots.whole(s, t)), factor, f[t]);
+        for (t, f) in f.iter_mut().enumerate() {
+            *f = s.mul_add(dots.scaled(s, t), scale, *f);
         }
     }
 }
 
 impl<F: Factor, P: Planes, const B: usize> Bytes for Signed<F, P, B> {
     const HALVES: usize = 1;
+    type Apart = Signed<F::Floats, Apart<P>, 1>;
 
     #[inline(always)]
-    fn unpack<S: Simd>(&self, s: S, tiles: &S::Tiles, block: usize, out: &mut Numbers) {
-        unpack(s, tiles, &self.quants[block], out);
+    fn apart<S: Simd>(&self, s: S, block: usize) -> Self::Apart {
+        Signed { scale: self.scale.floats(s, block), quants: [Apart::of(s, &self.quants[block])] }
+    }
+
+    #[inline(always)]
+    fn unpack<S: Simd>(&self, s: S, block: usize, out: &mut Numbers) {
+        self.quants[block].unpack(s, &mut out.0);
         out.0.as_flattened_mut().iter_mut().for_each(|number| *number ^= 0x80);
     }
 
     #[inline(always)]
-    fn add_sums<S: Simd>(&self, s: S, block: usize, sums: Stored<S>, x: &WholeTile, f: &mut [S::F; TILE]) {
-        self.add(s, block, sums, x, f);
+    fn add_sums<S: Simd>(
+        &self,
+        s: S,
+        tiles: &S::Tiles,
+        block: usize,
+        sums: &[Sums; 2],
+        x: &WholeTile,
+        f: &mut [S::F; TILE],
+    ) {
+        self.add(s, block, Stored { tiles, sums: &sums[0], x }, f);
     }
 }
 
@@ -424,12 +443,7 @@ impl<F: Factor, P: Planes, const B: usize> Sum for Signed<F, P, B> {
     #[inline(always)]
     fn multiply<S: Simd, const T: usize>(&self, s: S, block: usize, x: &[[i32; T]], f: &mut [S::F; T]) {
         let x: &[[i32; T]; Fed::WORDS] = x.try_into().expect("one block");
-        let planes = self.quants[block].load(s);
-        let mut w = [s.signed(planes[0]); 8];
-        for (w, plane) in w.iter_mut().zip(planes) {
-            *w = s.signed(plane);
-        }
-        self.add(s, block, Biased::<S, T> { w, x }, x, f);
+        self.add(s, block, Biased::<S, T> { sums: signed(s, &self.quants[block], x), x }, f);
     }
 }
 

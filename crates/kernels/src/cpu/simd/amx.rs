@@ -139,12 +139,6 @@ impl<const RUNG: u8> Tiles<Avx512<RUNG>> for Registers {
         // SAFETY: `self` proves the instructions; reads a whole vector.
         unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) }
     }
-
-    #[inline(always)]
-    fn store(&self, plane: __m512i, out: &mut [u8; 4 * LANES]) {
-        // SAFETY: as above; writes a whole vector.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), plane) };
-    }
 }
 
 /// The matrix registers of this thread for BF16.

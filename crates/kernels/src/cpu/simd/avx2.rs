@@ -175,6 +175,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn splat_i(self, x: i32) -> Two<__m256i> { [_mm256_set1_epi32(x); 2] }
         fn add_i(self, a: Two<__m256i>, b: Two<__m256i>) -> Two<__m256i> { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
         fn float(self, v: Two<__m256i>) -> Two<__m256> { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
+        fn same_bits(self, v: Two<__m256i>) -> Two<__m256> { [_mm256_castsi256_ps(v[0]), _mm256_castsi256_ps(v[1])] }
         fn narrow(self, v: Two<__m256>) -> [i8; LANES] {
             let (a, b) = (_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
             let low = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
@@ -210,6 +211,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn bytes(self, x: &[u8; 4 * LANES]) -> Two<__m256i> {
             [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())]
         }
+        fn store_bytes(self, v: Two<__m256i>, out: &mut [u8; 4 * LANES]) -> () {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), v[0]);
+            _mm256_storeu_si256(out[32..].as_mut_ptr().cast(), v[1]);
+        }
         fn bits(self, v: Two<__m256i>, at: usize, count: usize) -> Two<__m256i> {
             let (at, mask) = (_mm_cvtsi64_si128(at as i64), _mm256_set1_epi8((255 >> (8 - count)) as i8));
             [_mm256_and_si256(_mm256_srl_epi16(v[0], at), mask), _mm256_and_si256(_mm256_srl_epi16(v[1], at), mask)]
@@ -230,13 +235,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             }
             [dot8(acc[0], w[0], x), dot8(acc[1], w[1], x)]
         }
-        fn dots(self, w: [Two<__m256i>; 4], x: [i32; 4], most: i32) -> Two<__m256i> {
+        fn dots(self, acc: Two<__m256i>, w: [Two<__m256i>; 4], x: [i32; 4], most: i32) -> Two<__m256i> {
             if VNNI {
-                return chain(self, w, x);
+                return chain(self, acc, w, x);
             }
             let x = [_mm256_set1_epi32(x[0]), _mm256_set1_epi32(x[1]), _mm256_set1_epi32(x[2]), _mm256_set1_epi32(x[3])];
             let [a, b, c, d] = w;
-            [dots8([a[0], b[0], c[0], d[0]], x, most), dots8([a[1], b[1], c[1], d[1]], x, most)]
+            self.add_i(acc, [dots8([a[0], b[0], c[0], d[0]], x, most), dots8([a[1], b[1], c[1], d[1]], x, most)])
         }
         fn signed(self, v: Two<__m256i>) -> [Two<__m256i>; 2] {
             if VNNI {

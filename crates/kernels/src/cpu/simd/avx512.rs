@@ -118,6 +118,7 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
     const TOKENS: usize = if RUNG == AMX { TILE } else { 8 };
     const QUERIES: usize = 8;
     const BIAS: i32 = 128;
+    const TURNS: bool = RUNG >= VNNI;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: `self` proves the instructions.
@@ -218,6 +219,7 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
         fn splat_i(self, x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn add_i(self, a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn float(self, v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
+        fn same_bits(self, v: __m512i) -> __m512 { _mm512_castsi512_ps(v) }
         fn narrow(self, v: __m512) -> [i8; LANES] {
             let mut out = [0; LANES];
             _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
@@ -243,6 +245,7 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
         }
 
         fn bytes(self, x: &[u8; 4 * LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }
+        fn store_bytes(self, v: __m512i, out: &mut [u8; 4 * LANES]) -> () { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
         fn bits(self, v: __m512i, at: usize, count: usize) -> __m512i {
             let shifted = _mm512_srl_epi16(v, _mm_cvtsi64_si128(at as i64));
             _mm512_and_si512(shifted, _mm512_set1_epi8((255 >> (8 - count)) as i8))
@@ -257,12 +260,12 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
             let x = _mm512_set1_epi32(x);
             if RUNG >= VNNI { _mm512_dpbusd_epi32(acc, w, x) } else { dot_small(acc, w, x, 1) }
         }
-        fn dots(self, w: [__m512i; 4], x: [i32; 4], most: i32) -> __m512i {
+        fn dots(self, acc: __m512i, w: [__m512i; 4], x: [i32; 4], most: i32) -> __m512i {
             if RUNG >= VNNI {
-                return chain(self, w, x);
+                return chain(self, acc, w, x);
             }
             let x = [_mm512_set1_epi32(x[0]), _mm512_set1_epi32(x[1]), _mm512_set1_epi32(x[2]), _mm512_set1_epi32(x[3])];
-            dots16(w, x, most)
+            _mm512_add_epi32(acc, dots16(w, x, most))
         }
         fn dot_signed(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
             let x = _mm512_set1_epi32(x);

@@ -38,6 +38,9 @@ pub const LANES: usize = 16;
 /// Tokens of a whole tile, which some levels multiply at once.
 pub const TILE: usize = 16;
 
+/// 1.5 · 2²³. Floats near it are the whole numbers: its bits plus v, read as a float, are `WHOLE + v` for v in ±2²².
+pub const WHOLE: f32 = 12_582_912.0;
+
 /// 32 numbers −128 … 127 of 16 rows: byte 4r + j of plane p is row r, k = 4p + j.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -65,8 +68,6 @@ pub trait Tiles<S: Simd> {
     fn multiply(&self, halves: usize, x: &[[i32; 8]; TILE], w: &Numbers, sums: &mut [Sums; 2]);
     /// Sums of one token.
     fn load(&self, sums: &[i32; LANES]) -> S::I;
-    /// Writes a plane.
-    fn store(&self, plane: S::B, out: &mut [u8; 4 * LANES]);
 }
 
 /// Sums of floats of 16 tokens for 16 rows.
@@ -112,9 +113,6 @@ impl<S: Simd> Tiles<S> for NoTiles {
     fn load(&self, _: &[i32; LANES]) -> S::I {
         match *self {}
     }
-    fn store(&self, _: S::B, _: &mut [u8; 4 * LANES]) {
-        match *self {}
-    }
 }
 
 /// Work that is compiled for each level. Implementations and all they call are `#[inline(always)]`, so that they end
@@ -147,6 +145,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const QUERIES: usize;
     /// What [`Simd::dot_signed`] adds to each weight.
     const BIAS: i32;
+    /// Whether registers hold the sums of whole numbers of all tokens beside those of floats, so that their products take turns
+    /// and none waits for the one before.
+    const TURNS: bool = false;
 
     /// Runs a kernel with this level's instructions.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
@@ -220,6 +221,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Nearest f32.
     fn float(self, v: Self::I) -> Self::F;
+    /// The floats that have these bits.
+    fn same_bits(self, v: Self::I) -> Self::F;
+    /// `v · x`, rounded once, of sums `WHOLE.to_bits() + v`. `less` is `−WHOLE · x`, exactly.
+    #[inline(always)]
+    fn times(self, sum: Self::I, x: f32, less: f32) -> Self::F {
+        self.mul_add(self.same_bits(sum), self.splat(x), self.splat(less))
+    }
     /// Nearest integers (ties to even) of lanes in −127 … 127.
     fn narrow(self, v: Self::F) -> [i8; LANES];
     /// Nearest integers (ties to even) of lanes in −32,767 … 32,767: pairs, the first of each in the lower half.
@@ -227,6 +235,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// 64 bytes; lane r is bytes 4r … 4r + 3.
     fn bytes(self, x: &[u8; 4 * LANES]) -> Self::B;
+    /// Writes 64 bytes.
+    fn store_bytes(self, v: Self::B, out: &mut [u8; 4 * LANES]);
     /// `count` bits of each byte, from bit `at` on; both are constants where this is called.
     fn bits(self, v: Self::B, at: usize, count: usize) -> Self::B;
     /// `low + high · 2ᵃᵗ` of bytes whose bits do not meet.
@@ -235,10 +245,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn lookup(self, table: &[u8; 16], v: Self::B) -> Self::B;
     /// `acc + Σ w x` over the four bytes of each lane, w in 0 … 127, x the four bytes of `x` in −127 … 127.
     fn dot(self, acc: Self::I, w: Self::B, x: i32) -> Self::I;
-    /// The sum of four such, w at most `most`, itself at most 63.
+    /// `acc` and the sum of four such, w at most `most`, itself at most 63.
     #[inline(always)]
-    fn dots(self, w: [Self::B; 4], x: [i32; 4], _most: i32) -> Self::I {
-        chain(self, w, x)
+    fn dots(self, acc: Self::I, w: [Self::B; 4], x: [i32; 4], _most: i32) -> Self::I {
+        chain(self, acc, w, x)
     }
     /// Readies bytes that hold w + 128 for w in −128 … 127.
     fn signed(self, v: Self::B) -> Self::W;
@@ -343,8 +353,7 @@ const POW2: [f32; 6] = [1.867_13e-3, 9.017_031e-3, 5.579_991_3e-2, 2.401_644_4e-
 
 /// Four dot products, one after the other.
 #[inline(always)]
-fn chain<S: Simd>(s: S, w: [S::B; 4], x: [i32; 4]) -> S::I {
-    let mut sum = s.splat_i(0);
+fn chain<S: Simd>(s: S, mut sum: S::I, w: [S::B; 4], x: [i32; 4]) -> S::I {
     for p in 0..4 {
         sum = s.dot(sum, w[p], x[p]);
     }
@@ -552,6 +561,53 @@ mod tests {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> [f32; LANES] {
             lanes(s, s.pow2(s.load(&self.0)))
+        }
+    }
+
+    /// Sums and what they count.
+    struct Times([i32; LANES], f32);
+
+    impl Kernel for Times {
+        type Output = [f32; LANES];
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> [f32; LANES] {
+            let mut product = [0.0; LANES];
+            for (product, sum) in product.iter_mut().zip(self.0) {
+                let sum = s.splat_i(WHOLE.to_bits() as i32 + sum);
+                *product = lanes(s, s.times(sum, self.1, -WHOLE * self.1))[0];
+            }
+            product
+        }
+    }
+
+    #[test]
+    fn whole_numbers_times_numbers_of_22_bits_round_once() {
+        let sums = [
+            0,
+            1,
+            -1,
+            2,
+            127,
+            -128,
+            4_095,
+            -65_536,
+            99_999,
+            1_036_320,
+            -1_040_384,
+            1 << 21,
+            4_194_303,
+            -4_194_303,
+            7,
+            -7,
+        ];
+        for level in Level::available() {
+            let isa = Isa::detect(level).unwrap();
+            for i in 0..5_000u32 {
+                let x = f32::from_bits((0x3000_0000 + i.wrapping_mul(2_654_435_761) % 0x1800_0000) & !0b11);
+                for (sum, product) in sums.into_iter().zip(isa.run(Times(sums, x))) {
+                    assert_eq!(product, (f64::from(sum) * f64::from(x)) as f32, "{level}: {sum} · {x}");
+                }
+            }
         }
     }
 

@@ -273,6 +273,7 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
         fn splat_i(self, x: i32) -> [int32x4_t; R] { [vdupq_n_s32(x); R] }
         fn add_i(self, a: [int32x4_t; R], b: [int32x4_t; R]) -> [int32x4_t; R] { each!(a, i => vaddq_s32(a[i], b[i])) }
         fn float(self, v: [int32x4_t; R]) -> [float32x4_t; R] { each!(self.zero(), i => vcvtq_f32_s32(v[i])) }
+        fn same_bits(self, v: [int32x4_t; R]) -> [float32x4_t; R] { each!(self.zero(), i => vreinterpretq_f32_s32(v[i])) }
         fn narrow(self, v: [float32x4_t; R]) -> [i8; LANES] {
             let mut out = [0; LANES];
             for i in 0..R {
@@ -293,6 +294,11 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
         fn bytes(self, x: &[u8; 4 * LANES]) -> [int8x16_t; R] {
             each!([vdupq_n_s8(0); R], i => vld1q_s8(self.part(x, i).cast()))
         }
+        fn store_bytes(self, v: [int8x16_t; R], out: &mut [u8; 4 * LANES]) -> () {
+            for i in 0..R {
+                vst1q_s8(self.part_mut(out, i).cast(), v[i]);
+            }
+        }
         fn bits(self, v: [int8x16_t; R], at: usize, count: usize) -> [int8x16_t; R] {
             let (down, mask) = (vdupq_n_s8(-(at as i8)), vdupq_n_u8(255 >> (8 - count)));
             each!(v, i => vreinterpretq_s8_u8(vandq_u8(vshlq_u8(vreinterpretq_u8_s8(v[i]), down), mask)))
@@ -307,12 +313,12 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
         fn dot(self, acc: [int32x4_t; R], w: [int8x16_t; R], x: i32) -> [int32x4_t; R] {
             each!(acc, i => if DOT { dot4(acc[i], w[i], x) } else { dot4_by_pairs(acc[i], w[i], x) })
         }
-        fn dots(self, w: [[int8x16_t; R]; 4], x: [i32; 4], most: i32) -> [int32x4_t; R] {
+        fn dots(self, acc: [int32x4_t; R], w: [[int8x16_t; R]; 4], x: [i32; 4], most: i32) -> [int32x4_t; R] {
             if DOT || !fits_words(most) {
-                return chain(self, w, x);
+                return chain(self, acc, w, x);
             }
             let [a, b, c, d] = w;
-            each!(self.splat_i(0), i => dots4_by_pairs([a[i], b[i], c[i], d[i]], x))
+            each!(acc, i => vaddq_s32(acc[i], dots4_by_pairs([a[i], b[i], c[i], d[i]], x)))
         }
         fn signed(self, v: [int8x16_t; R]) -> [int8x16_t; R] { each!(v, i => veorq_s8(v[i], vdupq_n_s8(-128))) }
         fn dot_signed(self, acc: [int32x4_t; R], w: [int8x16_t; R], x: i32) -> [int32x4_t; R] { self.dot(acc, w, x) }

@@ -1,6 +1,6 @@
 //! Sixteen lanes in plain loops, which the compiler vectorizes for the baseline of the target.
 
-use super::{Kernel, NoTiles, Simd, LANES};
+use super::{Kernel, NoTiles, Simd, LANES, WHOLE};
 use half::{bf16, f16};
 use std::array::from_fn;
 use std::ops::Range;
@@ -161,6 +161,14 @@ impl Simd for Scalar {
         v.map(|x| x as f32)
     }
     #[inline(always)]
+    fn same_bits(self, v: [i32; LANES]) -> F {
+        v.map(|x| f32::from_bits(x as u32))
+    }
+    #[inline(always)]
+    fn times(self, sum: [i32; LANES], x: f32, _: f32) -> F {
+        self.same_bits(sum).map(|sum| (sum - WHOLE) * x)
+    }
+    #[inline(always)]
     fn narrow(self, v: F) -> [i8; LANES] {
         self.round(v).map(|x| x as i8)
     }
@@ -187,6 +195,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn bytes(self, x: &[u8; 4 * LANES]) -> [u8; 4 * LANES] {
         *x
+    }
+    #[inline(always)]
+    fn store_bytes(self, v: [u8; 4 * LANES], out: &mut [u8; 4 * LANES]) {
+        *out = v;
     }
     #[inline(always)]
     fn bits(self, v: [u8; 4 * LANES], at: usize, count: usize) -> [u8; 4 * LANES] {
