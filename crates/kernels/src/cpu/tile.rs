@@ -280,7 +280,8 @@ fn signed<S: Simd, P: Planes, const T: usize>(s: S, quants: &P, x: &[[i32; T]; F
     sums
 }
 
-/// Sums of a whole tile, of a block or of one half of each.
+/// Sums of a whole tile, of a block or of one half of each. An addition of whole numbers in place of a conversion, since AMX leaves
+/// floats but one port.
 struct Stored<'a, S: Simd> {
     tiles: &'a S::Tiles,
     sums: &'a Sums,
@@ -290,7 +291,8 @@ struct Stored<'a, S: Simd> {
 impl<S: Simd> Dots<S> for Stored<'_, S> {
     #[inline(always)]
     fn scaled(&self, s: S, t: usize) -> S::F {
-        s.mul(s.float(self.tiles.load(&self.sums.0[t])), s.splat(float(self.x[Fed::SCALE][t])))
+        let sum = s.add_i(s.splat_i(WHOLE.to_bits() as i32), self.tiles.load(&self.sums.0[t]));
+        s.times(sum, float(self.x[Fed::SCALE][t]), float(self.x[Fed::LESS][t]))
     }
 }
 
