@@ -5,7 +5,7 @@
 //! the second one being what rounding the first has left. Whether a row needs that depends on this row only; a tile has
 //! two parts where any of its rows does, and the second part of the others is zero, which changes no sum.
 
-use super::simd::{Simd, LANES, TILE, WHOLE};
+use super::simd::{lanes, Simd, LANES, TILE, WHOLE};
 use super::steps::Steps;
 use super::tile::{Fed, Pair};
 use crate::block::BLOCK;
@@ -156,32 +156,70 @@ fn head(k: usize) -> usize {
     (1 + 2 * (k / BLOCK)).next_multiple_of(LANES)
 }
 
-/// The largest value that a block of each row may have, if it is fed in one part; NaN where the row has a NaN.
-#[inline(always)]
-fn limits<S: Simd, const T: usize>(s: S, rows: [&[[f32; BLOCK]]; T]) -> [f32; T] {
-    let mut sums = [s.zero(); T];
-    for index in 0..rows[0].len() {
-        for t in 0..T {
-            if let Some(x) = rows[t].get(index) {
-                for x in x.as_chunks().0 {
+/// What is known of some rows before they are rounded.
+struct Measured<const T: usize> {
+    /// The largest |x| of each block; NaN where the row has a NaN.
+    most: Vec<[f32; T]>,
+    /// Quants per unit of each.
+    inverse: Vec<[f32; T]>,
+    /// The largest that a block of each row may have, if it is fed in one part.
+    limits: [f32; T],
+}
+
+impl<const T: usize> Measured<T> {
+    /// Measures rows of `blocks` blocks, all of them before any is rounded: what rounding one block waits for would hold up the
+    /// others.
+    #[inline(always)]
+    fn of<S: Simd>(s: S, rows: &[&[[f32; BLOCK]]; T], blocks: usize) -> Measured<T> {
+        let (mut most, mut sums, mut limits) = (vec![[0.0; T]; blocks], [s.zero(); T], [0.0; T]);
+        for (index, most) in most.iter_mut().enumerate() {
+            let x = at(rows, index);
+            for t in 0..T {
+                for x in x[t].as_chunks().0 {
                     let x = s.load(x);
                     sums[t] = s.mul_add(x, x, sums[t]);
                 }
             }
+            *most = largest(s, x);
         }
+        for t in 0..T {
+            limits[t] = OUTLIER * s.sum(sums[t]).sqrt();
+            if limits[t].is_nan() {
+                most.iter_mut().for_each(|most| most[t] = f32::NAN);
+            }
+        }
+        let mut inverse = vec![[0.0; T]; blocks];
+        for (inverse, &most) in inverse.as_flattened_mut().iter_mut().zip(most.as_flattened()) {
+            *inverse = inverse_of(most);
+        }
+        Measured { most, inverse, limits }
     }
-    let mut limits = [0.0; T];
-    for t in 0..T {
-        limits[t] = OUTLIER * s.sum(sums[t]).sqrt();
-    }
-    limits
 }
 
-/// Lanes whose largest is the largest |x| of the block.
+/// A block of each row; zeros of absent rows.
 #[inline(always)]
-fn largest<S: Simd>(s: S, block: &[f32; BLOCK]) -> S::F {
-    let (halves, _) = block.as_chunks::<LANES>();
-    s.max(s.abs(s.load(&halves[0])), s.abs(s.load(&halves[1])))
+fn at<'a, const T: usize>(rows: &[&'a [[f32; BLOCK]]; T], index: usize) -> [&'a [f32; BLOCK]; T] {
+    let mut x = [&[0.0; BLOCK]; T];
+    for (x, blocks) in x.iter_mut().zip(rows) {
+        *x = blocks.get(index).unwrap_or(&[0.0; BLOCK]);
+    }
+    x
+}
+
+/// The largest |x| of each block.
+#[inline(always)]
+fn largest<S: Simd, const T: usize>(s: S, x: [&[f32; BLOCK]; T]) -> [f32; T] {
+    let mut most = [0.0; T];
+    for first in (0..T).step_by(4) {
+        let mut four = [s.zero(); 4];
+        for (t, most) in four.iter_mut().enumerate() {
+            let (halves, _) = x[(first + t).min(T - 1)].as_chunks();
+            *most = s.max(s.abs(s.load(&halves[0])), s.abs(s.load(&halves[1])));
+        }
+        let four = s.largest_of_four(four);
+        most[first..].iter_mut().zip(four).for_each(|(most, x)| *most = x);
+    }
+    most
 }
 
 /// Brings up to `T` rows into a tile.
@@ -194,29 +232,27 @@ fn feed<S: Simd, const T: usize>(s: S, rows: &[f32], k: usize, tile: &mut [i32])
     for (blocks, row) in present.iter_mut().zip(rows.chunks_exact(k)) {
         *blocks = row.as_chunks().0;
     }
-    let limits = limits(s, present);
+    let Measured { most, inverse, limits } = Measured::of(s, &present, k / BLOCK);
     *count = 0;
-    for index in 0..k / BLOCK {
+    for (index, (most, inverse)) in most.iter().zip(&inverse).enumerate() {
         let mut next = || {
             let (place, block) = places.next().expect("two parts a block");
             *block = index as i32;
             *count += 1;
             place
         };
-        let place = next();
-        let mut x = [&[0.0; BLOCK]; T];
-        for (x, blocks) in x.iter_mut().zip(present) {
-            *x = blocks.get(index).unwrap_or(&[0.0; BLOCK]);
-        }
-        let most = quantize(s, x, &limits, place);
-        if (0..T).any(|t| most[t] > limits[t]) {
+        let (x, place) = (at(&present, index), next());
+        quantize(s, x, most, inverse, place);
+        if most.iter().zip(&limits).fold(false, |any, (most, limit)| any | (most > limit)) {
             let mut left = [[0.0; BLOCK]; T];
             for t in 0..T {
                 if most[t] > limits[t] {
                     left[t] = rest(s, x[t], most[t]);
                 }
             }
-            quantize(s, left.each_ref(), &limits, next());
+            let left = left.each_ref();
+            let most = largest(s, left);
+            quantize(s, left, &most, &most.map(inverse_of), next());
         }
     }
 }
@@ -227,63 +263,50 @@ fn scale_of(most: f32) -> f32 {
     f32::from_bits((most * (1.0 / 127.0)).to_bits() & !0b11)
 }
 
-/// Quants per unit of such a block; of one that is next to nothing, a number that makes zeros of it. Without a branch, so that
-/// those of a tile are one division.
+/// Quants per unit of such a block; of one that is next to nothing, a number that makes zeros of it.
 #[inline(always)]
 fn inverse_of(most: f32) -> f32 {
-    127.0 / most.max(1e-36)
+    127.0 / if most > 1e-36 { most } else { 1e-36 }
 }
 
-/// Writes the words of a block of each token; returns the largest |x| of each. Loops over the tokens inside those over the
-/// words become vectors: a token at a time, this takes twice as long. A token whose limit is NaN becomes NaN.
+/// Writes the words of a block of each token, the largest |x| of which are `most`, with so many quants per unit.
 #[inline(always)]
 fn quantize<S: Simd, const T: usize>(
     s: S,
     x: [&[f32; BLOCK]; T],
-    limits: &[f32; T],
+    most: &[f32; T],
+    inverse: &[f32; T],
     words: &mut [[i32; T]; Fed::WORDS],
-) -> [f32; T] {
-    let (mut most, mut inverse) = ([0.0; T], [0.0; T]);
-    for t in 0..T {
-        most[t] = if limits[t].is_nan() { f32::NAN } else { s.largest(largest(s, x[t])) };
-    }
-    for t in 0..T {
-        inverse[t] = inverse_of(most[t]);
-    }
-    let mut rows = [[0; T]; Fed::SCALE];
-    let fed = &mut words[..Fed::SCALE];
-    for t in 0..T {
-        for (half, x) in x[t].as_chunks().0.iter().enumerate() {
-            let quants = s.narrow(s.mul(s.load(x), s.splat(inverse[t])));
-            for (i, q) in quants.as_chunks::<4>().0.iter().enumerate() {
-                rows[4 * half + i][t] = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
+) {
+    let mut sums = [[0.0; T]; 2];
+    for (half, sums) in sums.iter_mut().enumerate() {
+        for first in (0..T).step_by(4) {
+            let mut four = [s.zero(); 4];
+            for (t, scaled) in four.iter_mut().enumerate() {
+                let token = (first + t).min(T - 1);
+                *scaled = s.mul(s.load(&x[token].as_chunks().0[half]), s.splat(inverse[token]));
             }
-            if T == TILE {
-                let by_token = fed.as_flattened_mut().as_chunks_mut::<4>().0;
-                for (i, word) in by_token[2 * t + half].iter_mut().enumerate() {
-                    *word = rows[4 * half + i][t];
+            let (bytes, mut quants) = (s.narrow_four(four), [0; 4 * LANES]);
+            s.store_bytes(bytes, &mut quants);
+            let (quants, of_words) = (quants.as_chunks().0, lanes(s, s.float(s.sum_bytes(bytes))));
+            for (t, sum) in sums[first..].iter_mut().take(4).enumerate() {
+                for i in 0..4 {
+                    let (word, token, lane) = (4 * half + i, first + t, 4 * i + t);
+                    let place = if T == TILE { token * Fed::SCALE + word } else { word * T + token };
+                    words.as_flattened_mut()[place] = i32::from_le_bytes(quants[lane]);
+                    *sum += of_words[lane];
                 }
             }
-        }
-    }
-    if T != TILE {
-        fed.copy_from_slice(&rows);
-    }
-    let mut sums = [[0; T]; 2];
-    for (i, words) in rows.iter().enumerate() {
-        for (sum, word) in sums[i / 4].iter_mut().zip(words) {
-            *sum += (word << 24 >> 24) + (word << 16 >> 24) + (word << 8 >> 24) + (word >> 24);
         }
     }
     for t in 0..T {
         let (scale, sum) = (scale_of(most[t]), sums[0][t] + sums[1][t]);
         words[Fed::SCALE][t] = scale.to_bits() as i32;
-        words[Fed::OFFSET][t] = (scale * sum as f32).to_bits() as i32;
-        words[Fed::FIRST][t] = (scale * sums[0][t] as f32).to_bits() as i32;
-        words[Fed::BIAS][t] = -S::BIAS * sum;
+        words[Fed::OFFSET][t] = (scale * sum).to_bits() as i32;
+        words[Fed::FIRST][t] = (scale * sums[0][t]).to_bits() as i32;
+        words[Fed::BIAS][t] = S::BIAS * (WHOLE.to_bits() as i32 - (WHOLE + sum).to_bits() as i32);
         words[Fed::LESS][t] = (-WHOLE * scale).to_bits() as i32;
     }
-    most
 }
 
 /// What rounding a block leaves of it.

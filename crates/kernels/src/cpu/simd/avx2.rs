@@ -58,6 +58,29 @@ pub(super) fn largest8(v: __m256) -> f32 {
     _mm_cvtss_f32(_mm_max_ss(v, _mm_shuffle_ps(v, v, 1)))
 }
 
+/// Largest of eight lanes of each.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn largest_of_four8([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+    let ab = _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    let cd = _mm256_max_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    let all = _mm256_max_ps(_mm256_shuffle_ps(ab, cd, 0b01_00_01_00), _mm256_shuffle_ps(ab, cd, 0b11_10_11_10));
+    let all = _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+    let mut largest = [0.0; 4];
+    // SAFETY: writes the whole array.
+    unsafe { _mm_storeu_ps(largest.as_mut_ptr(), all) };
+    largest
+}
+
+/// Integers of eight lanes of each as bytes: lane 4i + t of them is lanes 4i … 4i + 3 of vector t.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn narrow_four8([a, b, c, d]: [__m256; 4]) -> __m256i {
+    let low = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+    let high = _mm256_packs_epi32(_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d));
+    _mm256_packs_epi16(low, high)
+}
+
 /// `acc + Σ w x` by fours; pairs of `w · x` fit 16 bits.
 #[target_feature(enable = "avx2")]
 #[inline]
@@ -171,6 +194,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
         fn sum(self, v: Two<__m256>) -> f32 { sum8(_mm256_add_ps(v[0], v[1])) }
         fn largest(self, v: Two<__m256>) -> f32 { largest8(_mm256_max_ps(v[0], v[1])) }
+        fn largest_of_four(self, v: [Two<__m256>; 4]) -> [f32; 4] {
+            let mut eights = [v[0][0]; 4];
+            for t in 0..4 {
+                eights[t] = _mm256_max_ps(v[t][0], v[t][1]);
+            }
+            largest_of_four8(eights)
+        }
 
         fn splat_i(self, x: i32) -> Two<__m256i> { [_mm256_set1_epi32(x); 2] }
         fn add_i(self, a: Two<__m256i>, b: Two<__m256i>) -> Two<__m256i> { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
@@ -183,6 +213,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let mut out = [0; LANES];
             _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_packs_epi16(low, high));
             out
+        }
+        fn narrow_four(self, v: [Two<__m256>; 4]) -> Two<__m256i> {
+            let [a, b, c, d] = v;
+            [narrow_four8([a[0], b[0], c[0], d[0]]), narrow_four8([a[1], b[1], c[1], d[1]])]
+        }
+        fn sum_bytes(self, v: Two<__m256i>) -> Two<__m256i> {
+            let (zero, ones) = (_mm256_setzero_si256(), _mm256_set1_epi8(1));
+            if VNNI {
+                return [_mm256_dpbusd_avx_epi32(zero, ones, v[0]), _mm256_dpbusd_avx_epi32(zero, ones, v[1])];
+            }
+            [dot8(zero, ones, v[0]), dot8(zero, ones, v[1])]
         }
         fn narrow_pairs(self, v: Two<__m256>) -> [i32; LANES / 2] {
             let mut out = [0; LANES / 2];

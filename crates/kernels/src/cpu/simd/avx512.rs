@@ -215,6 +215,14 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
             let (low, high) = halves(v);
             super::avx2::largest8(_mm256_max_ps(low, high))
         }
+        fn largest_of_four(self, v: [__m512; 4]) -> [f32; 4] {
+            let mut eights = [_mm256_setzero_ps(); 4];
+            for t in 0..4 {
+                let (low, high) = halves(v[t]);
+                eights[t] = _mm256_max_ps(low, high);
+            }
+            super::avx2::largest_of_four8(eights)
+        }
 
         fn splat_i(self, x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn add_i(self, a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
@@ -224,6 +232,15 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
             let mut out = [0; LANES];
             _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
             out
+        }
+        fn narrow_four(self, v: [__m512; 4]) -> __m512i {
+            let low = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
+            let high = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));
+            _mm512_packs_epi16(low, high)
+        }
+        fn sum_bytes(self, v: __m512i) -> __m512i {
+            let (zero, ones) = (_mm512_setzero_si512(), _mm512_set1_epi8(1));
+            if RUNG >= VNNI { _mm512_dpbusd_epi32(zero, ones, v) } else { dot_small(zero, ones, v, 1) }
         }
         fn narrow_pairs(self, v: __m512) -> [i32; LANES / 2] {
             let mut out = [0; LANES / 2];

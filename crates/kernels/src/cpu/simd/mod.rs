@@ -214,6 +214,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, v: Self::F) -> f32;
     /// Largest lane, NaN lanes left out in favour of others.
     fn largest(self, v: Self::F) -> f32;
+    /// The largest lane of each, none of which is NaN.
+    #[inline(always)]
+    fn largest_of_four(self, v: [Self::F; 4]) -> [f32; 4] {
+        [self.largest(v[0]), self.largest(v[1]), self.largest(v[2]), self.largest(v[3])]
+    }
 
     /// All lanes `x`.
     fn splat_i(self, x: i32) -> Self::I;
@@ -230,6 +235,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     }
     /// Nearest integers (ties to even) of lanes in −127 … 127.
     fn narrow(self, v: Self::F) -> [i8; LANES];
+    /// The same of four as bytes: lane 4i + t of them is lanes 4i … 4i + 3 of vector t.
+    fn narrow_four(self, v: [Self::F; 4]) -> Self::B;
+    /// Sums of the four signed bytes of each lane.
+    fn sum_bytes(self, v: Self::B) -> Self::I;
     /// Nearest integers (ties to even) of lanes in −32,767 … 32,767: pairs, the first of each in the lower half.
     fn narrow_pairs(self, v: Self::F) -> [i32; LANES / 2];
 

@@ -127,6 +127,13 @@ fn narrow_to_halves(x: float32x4_t) -> uint16x4_t {
     out
 }
 
+/// The nearest integers of 16 bits.
+#[target_feature(enable = "neon")]
+#[inline]
+fn narrow_to_words(v: float32x4_t) -> int16x4_t {
+    vqmovn_s32(vcvtnq_s32_f32(v))
+}
+
 /// Ones in the lanes `first … first + 3` that are within `range`.
 #[target_feature(enable = "neon")]
 #[inline]
@@ -277,16 +284,24 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
         fn narrow(self, v: [float32x4_t; R]) -> [i8; LANES] {
             let mut out = [0; LANES];
             for i in 0..R {
-                let pairs = vqmovn_s32(vcvtnq_s32_f32(v[i]));
+                let pairs = narrow_to_words(v[i]);
                 let bytes = vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(pairs, pairs)));
                 vst1_lane_s32::<0>(self.part_mut(&mut out, i).cast(), bytes);
             }
             out
         }
+        fn narrow_four(self, v: [[float32x4_t; R]; 4]) -> [int8x16_t; R] {
+            each!([vdupq_n_s8(0); R], i => {
+                let low = vcombine_s16(narrow_to_words(v[0][i]), narrow_to_words(v[1][i]));
+                let high = vcombine_s16(narrow_to_words(v[2][i]), narrow_to_words(v[3][i]));
+                vcombine_s8(vqmovn_s16(low), vqmovn_s16(high))
+            })
+        }
+        fn sum_bytes(self, v: [int8x16_t; R]) -> [int32x4_t; R] { self.dot(self.splat_i(0), v, 0x0101_0101) }
         fn narrow_pairs(self, v: [float32x4_t; R]) -> [i32; LANES / 2] {
             let mut out = [0; LANES / 2];
             for i in 0..R {
-                vst1_s16(self.part_mut(&mut out, i).cast(), vqmovn_s32(vcvtnq_s32_f32(v[i])));
+                vst1_s16(self.part_mut(&mut out, i).cast(), narrow_to_words(v[i]));
             }
             out
         }

@@ -173,6 +173,15 @@ impl Simd for Scalar {
         self.round(v).map(|x| x as i8)
     }
     #[inline(always)]
+    fn narrow_four(self, v: [F; 4]) -> [u8; 4 * LANES] {
+        let v = v.map(|v| self.narrow(v));
+        from_fn(|i| v[i / 4 % 4][i / 16 * 4 + i % 4] as u8)
+    }
+    #[inline(always)]
+    fn sum_bytes(self, v: [u8; 4 * LANES]) -> [i32; LANES] {
+        dot([0; LANES], |i| i32::from(v[i] as i8), 0x0101_0101)
+    }
+    #[inline(always)]
     fn narrow_pairs(self, v: F) -> [i32; LANES / 2] {
         let v = self.round(v);
         from_fn(|i| i32::from(v[2 * i + 1] as i16) << 16 | i32::from(v[2 * i] as i16 as u16))
