@@ -118,7 +118,6 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
     const TOKENS: usize = if RUNG == AMX { TILE } else { 8 };
     const QUERIES: usize = 8;
     const BIAS: i32 = 128;
-    const TURNS: bool = RUNG >= VNNI;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: `self` proves the instructions.
