@@ -22,9 +22,12 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod element;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+
+pub use element::Element;
 
 use super::halves::Halves;
 use super::level::Level;
@@ -428,47 +431,6 @@ macro_rules! fold {
     }};
 }
 pub(super) use {combine, fold, update};
-
-/// A stored element that loads as f32 lanes.
-pub trait Element: Copy + Sync {
-    /// 16 elements, widened.
-    fn load<S: Simd>(s: S, x: &[Self; LANES]) -> S::F;
-    /// The nearest elements.
-    fn narrow_all<S: Simd>(s: S, v: S::F) -> [Self; LANES];
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, x: &[f32; LANES]) -> S::F {
-        s.load(x)
-    }
-    #[inline(always)]
-    fn narrow_all<S: Simd>(s: S, v: S::F) -> [f32; LANES] {
-        lanes(s, v)
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, x: &[f16; LANES]) -> S::F {
-        s.load_f16(x)
-    }
-    #[inline(always)]
-    fn narrow_all<S: Simd>(s: S, v: S::F) -> [f16; LANES] {
-        s.to_f16(v)
-    }
-}
-
-impl Element for bf16 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, x: &[bf16; LANES]) -> S::F {
-        s.load_bf16(x)
-    }
-    #[inline(always)]
-    fn narrow_all<S: Simd>(s: S, v: S::F) -> [bf16; LANES] {
-        s.to_bf16(v)
-    }
-}
 
 /// The level in use, with its proof.
 #[derive(Clone, Copy)]
