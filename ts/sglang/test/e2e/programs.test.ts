@@ -85,7 +85,7 @@ B`,
     canned: `A tower with a light. (0 of 12 prompt tokens from the cache)
 Ships at night. (0 of 22 prompt tokens from the cache)
 On the coast. (0 of 31 prompt tokens from the cache)`,
-    sane: /^A lighthouse is .*\nLighthouses are used .*\nLighthouses are typically .* \([1-9]\d+ of \d+ prompt tokens from the cache\)$/,
+    sane: /^A lighthouse is .*\nLighthouses are not just .*\nLighthouses are built .* \([1-9]\d+ of \d+ prompt tokens from the cache\)$/,
   },
   retrieval_pipeline: { canned: '1827 [lighthouse]', sane: /1827.* \[lighthouse\]$/ },
   speculative_calls: {
