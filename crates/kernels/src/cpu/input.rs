@@ -320,3 +320,57 @@ fn rest<S: Simd>(s: S, x: &[f32; BLOCK], most: f32) -> [f32; BLOCK] {
     }
     rest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::level::Level;
+    use super::super::simd::{Isa, Kernel};
+    use super::*;
+
+    /// The words of each part of some rows in one tile, beside the block that it is of.
+    struct Parts<'a> {
+        rows: &'a [f32],
+        k: usize,
+        width: usize,
+    }
+
+    impl Kernel for Parts<'_> {
+        type Output = Vec<(usize, Vec<i32>)>;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let mut tile = vec![0; <i32 as Word>::tile(self.k, self.width)];
+            i32::feed(s, self.rows, self.k, self.width, &mut tile);
+            let (head, parts) = i32::split(&tile, self.k);
+            let parts = parts.chunks(Fed::WORDS * self.width).take(i32::count(head, 0));
+            parts.enumerate().map(|(i, part)| (i32::block(head, i), part.to_vec())).collect()
+        }
+    }
+
+    /// Only levels that multiply whole tiles of 16 are asked for them.
+    #[test]
+    fn a_tile_of_sixteen_has_the_words_of_each_token_alone() {
+        let k = 3 * BLOCK;
+        let mut rows: Vec<f32> = (0..TILE * k).map(|i| (i as f32 * 0.37).sin()).collect();
+        rows[5 * k + 40] = 90.0;
+        for level in Level::available() {
+            let isa = Isa::detect(level).unwrap();
+            let whole = isa.run(Parts { rows: &rows, k, width: TILE });
+            assert_eq!(whole.iter().map(|part| part.0).collect::<Vec<_>>(), [0, 1, 1, 2], "{level}");
+            for (t, row) in rows.chunks(k).enumerate() {
+                let alone = isa.run(Parts { rows: row, k, width: 1 });
+                assert_eq!(alone.len(), if t == 5 { 4 } else { 3 }, "{level}, token {t}");
+                for (i, (block, words)) in whole.iter().enumerate() {
+                    let quants = &words[Fed::SCALE * t..][..Fed::SCALE];
+                    let rest: Vec<i32> = (Fed::SCALE..Fed::WORDS).map(|word| words[TILE * word + t]).collect();
+                    let before = whole[..i].iter().filter(|part| part.0 == *block).count();
+                    match alone.iter().filter(|part| part.0 == *block).nth(before) {
+                        Some((_, words)) => {
+                            assert_eq!([quants, &rest].concat(), *words, "{level}, token {t}, part {i}")
+                        }
+                        None => assert_eq!([quants, &rest[..1]].concat(), [0; Fed::SCALE + 1], "{level}, token {t}"),
+                    }
+                }
+            }
+        }
+    }
+}
