@@ -5,7 +5,7 @@
 //! the second one being what rounding the first has left. Whether a row needs that depends on this row only; a tile has
 //! two parts where any of its rows does, and the second part of the others is zero, which changes no sum.
 
-use super::simd::{lanes, Simd, LANES, TILE, WHOLE};
+use super::simd::{lanes, Simd, LANES, START, TILE, WHOLE};
 use super::steps::Steps;
 use super::tile::{Fed, Pair};
 use crate::block::BLOCK;
@@ -160,7 +160,7 @@ fn head(k: usize) -> usize {
 struct Measured<const T: usize> {
     /// The largest |x| of each block; NaN where the row has a NaN.
     most: Vec<[f32; T]>,
-    /// Quants per unit of each.
+    /// Quants per unit of each: one by one beside the rounding, divisions took 1.07 of the time.
     inverse: Vec<[f32; T]>,
     /// The largest that a block of each row may have, if it is fed in one part.
     limits: [f32; T],
@@ -243,7 +243,7 @@ fn feed<S: Simd, const T: usize>(s: S, rows: &[f32], k: usize, tile: &mut [i32])
         };
         let (x, place) = (at(&present, index), next());
         quantize(s, x, most, inverse, place);
-        if most.iter().zip(&limits).fold(false, |any, (most, limit)| any | (most > limit)) {
+        if (0..T).any(|t| most[t] > limits[t]) {
             let mut left = [[0.0; BLOCK]; T];
             for t in 0..T {
                 if most[t] > limits[t] {
@@ -304,7 +304,8 @@ fn quantize<S: Simd, const T: usize>(
         words[Fed::SCALE][t] = scale.to_bits() as i32;
         words[Fed::OFFSET][t] = (scale * sum).to_bits() as i32;
         words[Fed::FIRST][t] = (scale * sums[0][t]).to_bits() as i32;
-        words[Fed::BIAS][t] = S::BIAS * (WHOLE.to_bits() as i32 - (WHOLE + sum).to_bits() as i32);
+        // `as i32` would be eight instructions for each token, this is one vector.
+        words[Fed::BIAS][t] = S::BIAS * (START - (WHOLE + sum).to_bits() as i32);
         words[Fed::LESS][t] = (-WHOLE * scale).to_bits() as i32;
     }
 }

@@ -10,7 +10,7 @@ use super::matrix::Matrix;
 use super::pool::{Order, Pool, TileMut};
 use super::simd::{Isa, Kernel, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::LINE;
-use super::tile::{Bytes, Fed, Record, Sum};
+use super::tile::{Bytes, Fed, Record, Stored, Sum, WholeTile};
 use std::cell::Cell;
 use std::iter::StepBy;
 use std::ops::Range;
@@ -383,7 +383,7 @@ impl Unpacked<'_> {
 #[inline(always)]
 fn tile_sums<S: Simd, R: Bytes>(
     s: S,
-    tiles: &S::Tiles,
+    tiles: &impl Tiles,
     records: &[R],
     weights: &mut Unpacked,
     mut soon: Soon<R>,
@@ -393,7 +393,7 @@ fn tile_sums<S: Simd, R: Bytes>(
     let mut f = [s.zero(); TILE];
     let blocks = records.len() * R::BLOCKS;
     let (head, parts) = i32::split(x, blocks * R::STEPS);
-    let parts: &[[[i32; TILE]; Fed::WORDS]] = parts.as_chunks().0.as_chunks().0;
+    let parts: &[WholeTile] = parts.as_chunks().0.as_chunks().0;
     let count = i32::count(head, blocks);
     let [mut now, mut later] = sums.each_mut();
     weights.unpack(s, records, RING);
@@ -405,8 +405,10 @@ fn tile_sums<S: Simd, R: Bytes>(
             multiply_part(tiles, R::HALVES, &parts[part + 1], weights.block(block), later);
         }
         soon.ask(s, part);
-        let block = i32::block(head, part);
-        records[block / R::BLOCKS].add_sums(s, tiles, block % R::BLOCKS, now, &parts[part], &mut f);
+        let (block, x) = (i32::block(head, part), &parts[part]);
+        for (half, sums) in now.iter().enumerate().take(R::HALVES) {
+            records[block / R::BLOCKS].add_sums(s, (block % R::BLOCKS, half), Stored { sums, x }, &mut f);
+        }
         (now, later) = (later, now);
     }
     f
@@ -414,13 +416,7 @@ fn tile_sums<S: Simd, R: Bytes>(
 
 /// The sums of products of the whole numbers of a part.
 #[inline(always)]
-fn multiply_part<S: Simd, M: Tiles<S>>(
-    tiles: &M,
-    halves: usize,
-    x: &[[i32; TILE]; Fed::WORDS],
-    w: &Numbers,
-    sums: &mut [Sums; 2],
-) {
+fn multiply_part(tiles: &impl Tiles, halves: usize, x: &WholeTile, w: &Numbers, sums: &mut [Sums; 2]) {
     let quants = x[..Fed::SCALE].as_flattened().as_chunks().0;
     tiles.multiply(halves, quants.try_into().expect("16 tokens"), w, sums);
 }

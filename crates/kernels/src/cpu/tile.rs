@@ -8,7 +8,7 @@ use super::factors::{Factor, Offset};
 use super::input::Word;
 use super::matmul::Chunk;
 use super::planes::{Apart, Planes};
-use super::simd::{Isa, Numbers, Simd, Sums, Tiles, LANES, TILE, WHOLE};
+use super::simd::{Isa, Numbers, Simd, Sums, LANES, START, TILE};
 use super::slab::Plain;
 use crate::block::{Block, BLOCK};
 use std::ops::Range;
@@ -38,7 +38,7 @@ pub trait Sum: Record {
 }
 
 /// One part of the inputs of 16 tokens: the words of [`Fed`].
-type WholeTile = [[i32; TILE]; Fed::WORDS];
+pub type WholeTile = [[i32; TILE]; Fed::WORDS];
 
 /// A record of small whole numbers, which whole tiles of tokens can be multiplied with.
 pub trait Bytes: Sum<Word = i32> {
@@ -52,16 +52,8 @@ pub trait Bytes: Sum<Word = i32> {
     fn apart<S: Simd>(&self, s: S, block: usize) -> Self::Apart;
     /// Writes the numbers of a block.
     fn unpack<S: Simd>(&self, s: S, block: usize, out: &mut Numbers);
-    /// [`Sum::multiply`], the sums of products of whole numbers being there: of each half, or of all in the first.
-    fn add_sums<S: Simd>(
-        &self,
-        s: S,
-        tiles: &S::Tiles,
-        block: usize,
-        sums: &[Sums; 2],
-        x: &WholeTile,
-        f: &mut [S::F; TILE],
-    );
+    /// [`Sum::multiply`] of a block, or of the first or second half of one, the sums of products of whole numbers being there.
+    fn add_sums<S: Simd>(&self, s: S, at: (usize, usize), sums: Stored, f: &mut [S::F; TILE]);
 }
 
 /// Words of one quantized token in a block of 32: eight of four int8 each, then what scales and offsets need. A tile has a row
@@ -79,7 +71,7 @@ impl Fed {
     pub const FIRST: usize = 10;
     /// Where sums of signed weights start, to take their bias off: `−BIAS · sum` of the quants, i32.
     pub const BIAS: usize = 11;
-    /// Bits of the f32 `−WHOLE · scale`.
+    /// Bits of the f32 `−WHOLE · scale`, for [`Simd::times`].
     pub const LESS: usize = 12;
 }
 
@@ -233,7 +225,7 @@ impl<S: Simd, const T: usize> Dots<S> for Biased<'_, S, T> {
     }
 }
 
-/// Sums that started at the bits of [`WHOLE`].
+/// Sums that started at [`START`].
 struct Summed<'a, S: Simd, const T: usize> {
     sums: [S::I; T],
     x: &'a [[i32; T]; Fed::WORDS],
@@ -254,7 +246,7 @@ fn unsigned<S: Simd, P: Planes, const T: usize>(
     fours: Range<usize>,
     x: &[[i32; T]; Fed::WORDS],
 ) -> [S::I; T] {
-    let mut sums = [s.splat_i(WHOLE.to_bits() as i32); T];
+    let mut sums = [s.splat_i(START); T];
     for p in fours.map(|four| 4 * four) {
         let w = [quants.plane(s, p), quants.plane(s, p + 1), quants.plane(s, p + 2), quants.plane(s, p + 3)];
         for t in 0..T {
@@ -282,16 +274,18 @@ fn signed<S: Simd, P: Planes, const T: usize>(s: S, quants: &P, x: &[[i32; T]; F
 
 /// Sums of a whole tile, of a block or of one half of each. An addition of whole numbers in place of a conversion, since AMX leaves
 /// floats but one port.
-struct Stored<'a, S: Simd> {
-    tiles: &'a S::Tiles,
-    sums: &'a Sums,
-    x: &'a WholeTile,
+#[derive(Clone, Copy)]
+pub struct Stored<'a> {
+    /// The sums.
+    pub sums: &'a Sums,
+    /// What they are products of.
+    pub x: &'a WholeTile,
 }
 
-impl<S: Simd> Dots<S> for Stored<'_, S> {
+impl<S: Simd> Dots<S> for Stored<'_> {
     #[inline(always)]
     fn scaled(&self, s: S, t: usize) -> S::F {
-        let sum = s.add_i(s.splat_i(WHOLE.to_bits() as i32), self.tiles.load(&self.sums.0[t]));
+        let sum = s.add_i(s.splat_i(START), s.load_i(&self.sums.0[t]));
         s.times(sum, float(self.x[Fed::SCALE][t]), float(self.x[Fed::LESS][t]))
     }
 }
@@ -334,18 +328,9 @@ impl<F: Factor, O: Offset, P: Planes, const B: usize> Bytes for Affine<F, O, P, 
     }
 
     #[inline(always)]
-    fn add_sums<S: Simd>(
-        &self,
-        s: S,
-        tiles: &S::Tiles,
-        block: usize,
-        sums: &[Sums; 2],
-        x: &WholeTile,
-        f: &mut [S::F; TILE],
-    ) {
-        for (half, sums) in sums.iter().enumerate().take(F::HALVES) {
-            self.add(s, (block, half), Stored { tiles, sums, x }, x, f);
-        }
+    fn add_sums<S: Simd>(&self, s: S, at: (usize, usize), sums: Stored, f: &mut [S::F; TILE]) {
+        let x = sums.x;
+        self.add(s, at, sums, x, f);
     }
 }
 
@@ -408,16 +393,8 @@ impl<F: Factor, P: Planes, const B: usize> Bytes for Signed<F, P, B> {
     }
 
     #[inline(always)]
-    fn add_sums<S: Simd>(
-        &self,
-        s: S,
-        tiles: &S::Tiles,
-        block: usize,
-        sums: &[Sums; 2],
-        x: &WholeTile,
-        f: &mut [S::F; TILE],
-    ) {
-        self.add(s, block, Stored { tiles, sums: &sums[0], x }, f);
+    fn add_sums<S: Simd>(&self, s: S, (block, _): (usize, usize), sums: Stored, f: &mut [S::F; TILE]) {
+        self.add(s, block, sums, f);
     }
 }
 

@@ -3,8 +3,7 @@
 //! The law: the matrix registers of a thread have their shapes while its [`Registers`] or [`HalfRegisters`] live, of which there
 //! is one at a time. Nothing else uses them meanwhile, so that [`HalfRegisters`] keep sums in them; [`Registers`] keep nothing.
 
-use super::avx512::Avx512;
-use super::{HalfTiles, Numbers, Sums, TileSums, Tiles, LANES, TILE};
+use super::{HalfTiles, Numbers, Sums, TileSums, Tiles, TILE};
 use crate::cpu::halves::Halves;
 use half::bf16;
 use std::arch::asm;
@@ -117,7 +116,7 @@ macro_rules! multiply {
     };
 }
 
-impl<const RUNG: u8> Tiles<Avx512<RUNG>> for Registers {
+impl Tiles for Registers {
     #[inline(always)]
     fn multiply(&self, halves: usize, x: &[[i32; 8]; TILE], w: &Numbers, sums: &mut [Sums; 2]) {
         let [first, second] = sums;
@@ -132,12 +131,6 @@ impl<const RUNG: u8> Tiles<Avx512<RUNG>> for Registers {
             multiply!("tmm3", "tmm4": x, w => first);
             multiply!("tmm3", "tmm4": x.as_ptr().cast::<i32>().add(4), w.0.as_ptr().add(4) => second);
         }
-    }
-
-    #[inline(always)]
-    fn load(&self, sums: &[i32; LANES]) -> __m512i {
-        // SAFETY: `self` proves the instructions; reads a whole vector.
-        unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) }
     }
 }
 

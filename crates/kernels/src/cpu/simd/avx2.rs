@@ -203,17 +203,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
 
         fn splat_i(self, x: i32) -> Two<__m256i> { [_mm256_set1_epi32(x); 2] }
+        fn load_i(self, x: &[i32; LANES]) -> Two<__m256i> {
+            [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[8..].as_ptr().cast())]
+        }
         fn add_i(self, a: Two<__m256i>, b: Two<__m256i>) -> Two<__m256i> { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
         fn float(self, v: Two<__m256i>) -> Two<__m256> { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
         fn same_bits(self, v: Two<__m256i>) -> Two<__m256> { [_mm256_castsi256_ps(v[0]), _mm256_castsi256_ps(v[1])] }
-        fn narrow(self, v: Two<__m256>) -> [i8; LANES] {
-            let (a, b) = (_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
-            let low = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-            let high = _mm_packs_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-            let mut out = [0; LANES];
-            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_packs_epi16(low, high));
-            out
-        }
         fn narrow_four(self, v: [Two<__m256>; 4]) -> Two<__m256i> {
             let [a, b, c, d] = v;
             [narrow_four8([a[0], b[0], c[0], d[0]]), narrow_four8([a[1], b[1], c[1], d[1]])]

@@ -164,7 +164,6 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
     }
 
     intrinsics! {
-        fn any_above(self, v: __m512, limit: __m512) -> bool { _mm512_cmp_ps_mask(v, limit, _CMP_GT_OQ) != 0 }
         fn splat(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
         fn load(self, x: &[f32; LANES]) -> __m512 { _mm512_loadu_ps(x.as_ptr()) }
         fn load_f16(self, x: &[f16; LANES]) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
@@ -224,14 +223,10 @@ impl<const RUNG: u8> Simd for Avx512<RUNG> {
         }
 
         fn splat_i(self, x: i32) -> __m512i { _mm512_set1_epi32(x) }
+        fn load_i(self, x: &[i32; LANES]) -> __m512i { _mm512_loadu_si512(x.as_ptr().cast()) }
         fn add_i(self, a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn float(self, v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
         fn same_bits(self, v: __m512i) -> __m512 { _mm512_castsi512_ps(v) }
-        fn narrow(self, v: __m512) -> [i8; LANES] {
-            let mut out = [0; LANES];
-            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
-            out
-        }
         fn narrow_four(self, v: [__m512; 4]) -> __m512i {
             let low = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
             let high = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));

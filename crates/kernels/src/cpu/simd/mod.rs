@@ -43,6 +43,8 @@ pub const TILE: usize = 16;
 
 /// 1.5 · 2²³. Floats near it are the whole numbers: its bits plus v, read as a float, are `WHOLE + v` for v in ±2²².
 pub const WHOLE: f32 = 12_582_912.0;
+/// Its bits, where sums start that are read as floats.
+pub const START: i32 = WHOLE.to_bits() as i32;
 
 /// 32 numbers −128 … 127 of 16 rows: byte 4r + j of plane p is row r, k = 4p + j.
 #[derive(Clone, Copy)]
@@ -65,12 +67,10 @@ impl Sums {
 }
 
 /// Products of whole tiles.
-pub trait Tiles<S: Simd> {
+pub trait Tiles {
     /// `sums[h][t][r] = Σ x[t][k] w[r][k]` over the 32 k of a block, or over each half of them where `halves` is 2. `x` is 32
     /// bytes per token.
     fn multiply(&self, halves: usize, x: &[[i32; 8]; TILE], w: &Numbers, sums: &mut [Sums; 2]);
-    /// Sums of one token.
-    fn load(&self, sums: &[i32; LANES]) -> S::I;
 }
 
 /// Sums of floats of 16 tokens for 16 rows.
@@ -109,11 +109,8 @@ impl HalfTiles for NoTiles {
     }
 }
 
-impl<S: Simd> Tiles<S> for NoTiles {
+impl Tiles for NoTiles {
     fn multiply(&self, _: usize, _: &[[i32; 8]; TILE], _: &Numbers, _: &mut [Sums; 2]) {
-        match *self {}
-    }
-    fn load(&self, _: &[i32; LANES]) -> S::I {
         match *self {}
     }
 }
@@ -138,7 +135,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// 16 × 4 signed bytes, made ready by [`Simd::signed`].
     type W: Copy;
     /// Products of whole tiles of tokens.
-    type Tiles: Tiles<Self>;
+    type Tiles: Tiles;
     /// Products of whole tiles of BF16.
     type HalfTiles: HalfTiles;
 
@@ -214,7 +211,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, v: Self::F) -> f32;
     /// Largest lane, NaN lanes left out in favour of others.
     fn largest(self, v: Self::F) -> f32;
-    /// The largest lane of each, none of which is NaN.
+    /// The largest lane of each; any number where a lane is NaN.
     #[inline(always)]
     fn largest_of_four(self, v: [Self::F; 4]) -> [f32; 4] {
         [self.largest(v[0]), self.largest(v[1]), self.largest(v[2]), self.largest(v[3])]
@@ -222,20 +219,20 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// All lanes `x`.
     fn splat_i(self, x: i32) -> Self::I;
+    /// 16 whole numbers.
+    fn load_i(self, x: &[i32; LANES]) -> Self::I;
     /// a + b.
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Nearest f32.
     fn float(self, v: Self::I) -> Self::F;
     /// The floats that have these bits.
     fn same_bits(self, v: Self::I) -> Self::F;
-    /// `v · x`, rounded once, of sums `WHOLE.to_bits() + v`. `less` is `−WHOLE · x`, exactly.
+    /// `v · x`, rounded once, of sums `START + v`. `less` is `−WHOLE · x`, exactly.
     #[inline(always)]
     fn times(self, sum: Self::I, x: f32, less: f32) -> Self::F {
         self.mul_add(self.same_bits(sum), self.splat(x), self.splat(less))
     }
-    /// Nearest integers (ties to even) of lanes in −127 … 127.
-    fn narrow(self, v: Self::F) -> [i8; LANES];
-    /// The same of four as bytes: lane 4i + t of them is lanes 4i … 4i + 3 of vector t.
+    /// Nearest integers (ties to even) of lanes in −127 … 127, as bytes: lane 4i + t of them is lanes 4i … 4i + 3 of vector t.
     fn narrow_four(self, v: [Self::F; 4]) -> Self::B;
     /// Sums of the four signed bytes of each lane.
     fn sum_bytes(self, v: Self::B) -> Self::I;
@@ -281,12 +278,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn accumulate<R: Sum, const T: usize>(self, record: &R, block: usize, x: &[[R::Word; T]], f: &mut [Self::F; T]) {
         record.multiply(self, block, x, f);
-    }
-
-    /// Whether any lane of `v` is larger than that of `limit`.
-    #[inline(always)]
-    fn any_above(self, v: Self::F, limit: Self::F) -> bool {
-        self.largest(self.sub(v, limit)) > 0.0
     }
 
     /// Asks for the cache line at an address ahead of time, whatever is there.
@@ -541,7 +532,7 @@ mod tests {
         fn run<S: Simd>(self, s: S) -> [f32; LANES] {
             let mut product = [0.0; LANES];
             for (product, sum) in product.iter_mut().zip(self.0) {
-                let sum = s.splat_i(WHOLE.to_bits() as i32 + sum);
+                let sum = s.splat_i(START + sum);
                 *product = lanes(s, s.times(sum, self.1, -WHOLE * self.1))[0];
             }
             product

@@ -196,13 +196,6 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
     }
 
     intrinsics! {
-        fn any_above(self, v: [float32x4_t; R], limit: [float32x4_t; R]) -> bool {
-            let mut any = vdupq_n_u32(0);
-            for i in 0..R {
-                any = vorrq_u32(any, vcgtq_f32(v[i], limit[i]));
-            }
-            vmaxvq_u32(any) != 0
-        }
         fn splat(self, x: f32) -> [float32x4_t; R] { [vdupq_n_f32(x); R] }
         fn load(self, x: &[f32; LANES]) -> [float32x4_t; R] {
             each!(self.zero(), i => vld1q_f32(self.part(x, i)))
@@ -278,18 +271,10 @@ impl<const DOT: bool, const R: usize> Simd for Neon<DOT, R> {
         }
 
         fn splat_i(self, x: i32) -> [int32x4_t; R] { [vdupq_n_s32(x); R] }
+        fn load_i(self, x: &[i32; LANES]) -> [int32x4_t; R] { each!(self.splat_i(0), i => vld1q_s32(self.part(x, i))) }
         fn add_i(self, a: [int32x4_t; R], b: [int32x4_t; R]) -> [int32x4_t; R] { each!(a, i => vaddq_s32(a[i], b[i])) }
         fn float(self, v: [int32x4_t; R]) -> [float32x4_t; R] { each!(self.zero(), i => vcvtq_f32_s32(v[i])) }
         fn same_bits(self, v: [int32x4_t; R]) -> [float32x4_t; R] { each!(self.zero(), i => vreinterpretq_f32_s32(v[i])) }
-        fn narrow(self, v: [float32x4_t; R]) -> [i8; LANES] {
-            let mut out = [0; LANES];
-            for i in 0..R {
-                let pairs = narrow_to_words(v[i]);
-                let bytes = vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(pairs, pairs)));
-                vst1_lane_s32::<0>(self.part_mut(&mut out, i).cast(), bytes);
-            }
-            out
-        }
         fn narrow_four(self, v: [[float32x4_t; R]; 4]) -> [int8x16_t; R] {
             each!([vdupq_n_s8(0); R], i => {
                 let low = vcombine_s16(narrow_to_words(v[0][i]), narrow_to_words(v[1][i]));

@@ -38,11 +38,10 @@ fn floor(x: f32) -> f32 {
     }
 }
 
-/// The nearest integer to `x`, below 2²² as it is: adding 1.5 · 2²³ leaves no bits for a fraction.
+/// The nearest integer to `x`, below 2²² as it is: adding [`WHOLE`] leaves no bits for a fraction.
 #[inline(always)]
 fn round(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0;
-    x + SHIFT - SHIFT
+    x + WHOLE - WHOLE
 }
 
 #[inline(always)]
@@ -153,6 +152,10 @@ impl Simd for Scalar {
         [x; LANES]
     }
     #[inline(always)]
+    fn load_i(self, x: &[i32; LANES]) -> [i32; LANES] {
+        *x
+    }
+    #[inline(always)]
     fn add_i(self, a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
         from_fn(|i| a[i] + b[i])
     }
@@ -169,13 +172,9 @@ impl Simd for Scalar {
         self.same_bits(sum).map(|sum| (sum - WHOLE) * x)
     }
     #[inline(always)]
-    fn narrow(self, v: F) -> [i8; LANES] {
-        self.round(v).map(|x| x as i8)
-    }
-    #[inline(always)]
     fn narrow_four(self, v: [F; 4]) -> [u8; 4 * LANES] {
-        let v = v.map(|v| self.narrow(v));
-        from_fn(|i| v[i / 4 % 4][i / 16 * 4 + i % 4] as u8)
+        let v = v.map(|v| self.round(v));
+        from_fn(|i| v[i / 4 % 4][i / 16 * 4 + i % 4] as i8 as u8)
     }
     #[inline(always)]
     fn sum_bytes(self, v: [u8; 4 * LANES]) -> [i32; LANES] {
