@@ -490,3 +490,100 @@ fn sums<S: Simd, R: Record, Q: Sum<Word = R::Word>, const T: usize>(
     }
     f
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::factors::{Own, Raised, Stepped};
+    use super::super::level::Level;
+    use super::super::planes::{Bits, Joined, Levels};
+    use super::super::simd::lanes;
+    use super::super::slab::Slab;
+    use super::super::tile::{Affine, FromBlock, Signed};
+    use super::*;
+    use crate::block::Block;
+    use crate::dtype::DType;
+
+    /// What AMX computes, in plain loops.
+    struct Plain;
+
+    impl Tiles for Plain {
+        fn multiply(&self, halves: usize, x: &[[i32; 8]; TILE], w: &Numbers, sums: &mut [Sums; 2]) {
+            *sums = [Sums::ZERO; 2];
+            for (t, x) in x.iter().enumerate() {
+                for (k, x) in x.iter().flat_map(|word| word.to_le_bytes()).enumerate() {
+                    for r in 0..LANES {
+                        let w = i32::from(w.0[k / 4][4 * r + k % 4] as i8);
+                        sums[k / 16 * halves / 2].0[t][r] += w * i32::from(x as i8);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Products of a group with 16 tokens: as a whole tile, then of each token alone.
+    struct BothWays<'a, R> {
+        records: &'a [R],
+        rows: &'a [f32],
+    }
+
+    fn soon<'a, R>(ahead: &'a mut Walk<'a>) -> Soon<'a, 'a, R> {
+        Soon { records: &[], asked: 0, tiles: 1, places: (0..0).step_by(1), ahead }
+    }
+
+    impl<R: Bytes> Kernel for BothWays<'_, R> {
+        type Output = [Vec<[f32; LANES]>; 2];
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let k = self.records.len() * R::BLOCKS * R::STEPS;
+            let mut x = vec![0; i32::tile(k, TILE)];
+            i32::feed(s, self.rows, k, TILE, &mut x);
+            let mut places = [Numbers::ZERO; RING];
+            let mut weights = Unpacked { places: &mut places, fresh: 0..k / R::STEPS };
+            let (mut sums_of_parts, mut ahead) = ([[Sums::ZERO; 2]; 2], [(); TILE + 1].map(|()| Walk::default()));
+            let (of_tile, of_tokens) = ahead.split_first_mut().unwrap();
+            let f = tile_sums(s, &Plain, self.records, &mut weights, soon(of_tile), &x, &mut sums_of_parts);
+            let mut found = [vec![], vec![]];
+            for ((row, ahead), f) in self.rows.chunks(k).zip(of_tokens).zip(f) {
+                i32::feed(s, row, k, 1, &mut x);
+                let [alone] = sums::<S, R, R, 1>(s, self.records, soon(ahead), &x[..i32::tile(k, 1)]);
+                for (found, f) in found.iter_mut().zip([f, alone]) {
+                    found.push(lanes(s, f));
+                }
+            }
+            found
+        }
+    }
+
+    fn check<R: Bytes + FromBlock>(dtype: DType) {
+        let k = 1024;
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 16
+        };
+        let mut records = Slab::<R>::zeros(k / R::STEPS / R::BLOCKS).unwrap();
+        for row in 0..LANES {
+            let bytes: Vec<u8> = (0..dtype.row_bytes(k)).map(|_| random() as u8 & 0x2f).collect();
+            for (i, block) in Block::of_row(dtype, &bytes).enumerate() {
+                records[i / R::BLOCKS].set(row, i % R::BLOCKS, &block);
+            }
+        }
+        let mut rows: Vec<f32> = (0..TILE * k).map(|_| random() as f32 / 32_768.0 - 1.0).collect();
+        rows[5 * k + 40] = 90.0;
+        for level in Level::available() {
+            let [whole, alone] = Isa::detect(level).unwrap().run(BothWays { records: &records, rows: &rows });
+            let bits = |f: &[[f32; LANES]]| f.as_flattened().iter().map(|f| f.to_bits()).collect::<Vec<_>>();
+            assert!(whole.as_flattened().iter().all(|f| f.is_finite() && *f != 0.0), "{dtype} at {level}");
+            assert_eq!(bits(&whole), bits(&alone), "{dtype} at {level}");
+        }
+    }
+
+    /// All that AMX takes part in but its instruction, on machines that lack it too.
+    #[test]
+    fn whole_tiles_have_the_bits_of_single_tokens() {
+        check::<Affine<Own, Own, Bits<4>, 1>>(DType::Q4_1);
+        check::<Affine<Stepped<2>, Raised<32>, Joined<Bits<4>, Bits<2>>, 8>>(DType::Q6K);
+        check::<Signed<Own, Bits<8>, 1>>(DType::Q8_0);
+        check::<Signed<Stepped<1>, Levels, 8>>(DType::IQ4XS);
+    }
+}
