@@ -7,21 +7,23 @@ use super::ahead::{self, Ahead, Walk};
 use super::elementwise::silu_mul;
 use super::input::{Inputs, Word};
 use super::matrix::Matrix;
-use super::pool::{Order, Pool, TileMut};
+use super::pool::{Pool, TileMut};
 use super::simd::{Isa, Kernel, Numbers, Simd, Sums, Tiles, LANES, TILE};
 use super::slab::LINE;
 use super::tile::{Bytes, Fed, Record, Stored, Sum, WholeTile};
 use std::cell::Cell;
 use std::iter::StepBy;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Most chunks per thread that a product is cut into, so that a late thread leaves little behind.
 const CHUNKS: usize = 6;
 /// Bytes of weights, times the tokens, that are worth a chunk: with each one reading starts anew. Half of it, or six chunks
 /// whatever they hold, cost a tenth of the products of one row.
 const CHUNK: usize = 1 << 17;
-/// Most tokens of one chunk: their input stays in the second-level cache.
-const BAND: usize = 128;
+/// Tokens of one chunk of many: from so many on, taking weights apart costs little, and more than the others gain nothing.
+const BAND: RangeInclusive<usize> = 128..=256;
+/// Bytes of input that stay in the second-level cache.
+const INPUT: usize = 640 << 10;
 
 /// How many bytes ahead products of few tokens ask for their weights: processors foresee less than memory takes to answer (Intel's
 /// stop at the end of a page; there a row took 1.6 times as long without).
@@ -108,18 +110,18 @@ impl Product<'_> {
         let (first, count) = (self.columns.start, self.columns.len());
         let chunks = (size_of_val(records) * self.rows / pool.threads() / CHUNK).clamp(1, CHUNKS) * pool.threads();
         let stripe = count.div_ceil(LANES).div_ceil(chunks) * LANES;
-        let (out, bands) = (&mut out[..self.rows * self.n], self.bands());
+        let bands = self.bands(pool.threads(), tile * size_of::<R::Word>() / together);
         let most =
             if width >= ahead::TOKENS && asks::<R>() { LINES * self.parts::<R>(width, self.rows, count) } else { 0 };
         kept.ahead.take(most);
-        let chunks = bands.len() * count.div_ceil(stripe);
-        pool.tiles(Order::Stripes, out, self.n, &bands, self.columns.clone(), stripe, |band, out| {
+        let (out, stripes) = (&mut out[..self.rows * self.n], count.div_ceil(stripe));
+        pool.tiles(out, self.n, &bands, self.columns.clone(), stripe, |band, out| {
             let start = out.cols.start - first;
             // What comes after the chunk is asked for: mostly it is the same thread's.
             let records = &records[start / LANES * depth..];
             let x = &fed[words(out.rows.start)..words(out.rows.end)];
             let parts = self.parts::<R>(width, out.rows.len(), out.cols.len());
-            let ahead = kept.ahead.walk(start / stripe * bands.len() + band, chunks, parts);
+            let ahead = kept.ahead.walk(band * stripes + start / stripe, bands.len() * stripes, parts);
             R::multiply_chunk(self.isa, Chunk { records, depth, x, tile, out, ahead }, width);
         });
     }
@@ -138,9 +140,12 @@ impl Product<'_> {
         rows.div_ceil(width) * columns.div_ceil(LANES) * (self.k / R::STEPS)
     }
 
-    /// The tokens, cut into bands.
-    fn bands(&self) -> Vec<Range<usize>> {
-        (0..self.rows).step_by(BAND).map(|first| first..self.rows.min(first + BAND)).collect()
+    /// The tokens, cut into bands. Of many, each thread has its own, since they are in its cache from the op before: with stripes
+    /// of columns for each thread, a prompt of 512 tokens took 1.05 of the time.
+    fn bands(&self, threads: usize, token_bytes: usize) -> Vec<Range<usize>> {
+        let most = (INPUT / token_bytes.max(1)).min(self.rows / threads).clamp(*BAND.start(), *BAND.end());
+        let band = self.rows.div_ceil(self.rows.div_ceil(most)).next_multiple_of(TILE);
+        (0..self.rows).step_by(band).map(|first| first..self.rows.min(first + band)).collect()
     }
 
     /// Brings all rows into tiles of `tile` words, in parallel where there are many.

@@ -77,15 +77,6 @@ unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `job` is to a `Sync` closure and only used while `Pool::run` keeps it alive.
 unsafe impl Send for Shared {}
 
-/// Which tiles of a matrix follow each other, so that mostly the same thread has them.
-#[derive(Clone, Copy)]
-pub enum Order {
-    /// Those of one stripe of columns.
-    Stripes,
-    /// Those of one band of rows.
-    Bands,
-}
-
 /// Which of a round's chunks a thread walks first, before it takes from others.
 pub fn dealt(chunks: usize, threads: usize, thread: usize) -> Range<usize> {
     chunks * thread / threads..chunks * (thread + 1) / threads
@@ -199,11 +190,10 @@ impl Pool {
     }
 
     /// Cuts `columns` of the matrix `out` of rows of `width` values into `bands` of rows (ascending, apart) and every
-    /// `step` columns, and calls `f` with the number of the band and each tile.
-    #[allow(clippy::too_many_arguments)]
+    /// `step` columns, and calls `f` with the number of the band and each tile. Those of a band follow each other, so that mostly
+    /// the same thread has them.
     pub fn tiles(
         &mut self,
-        order: Order,
         out: &mut [f32],
         width: usize,
         bands: &[Range<usize>],
@@ -214,14 +204,11 @@ impl Pool {
         let apart = bands.is_sorted_by(|a, b| a.end <= b.start) && bands.iter().all(|b| b.start <= b.end);
         let within = bands.last().is_none_or(|b| b.end * width <= out.len()) && columns.end <= width;
         assert!(apart && within, "bands {bands:?}, columns {columns:?}");
-        let (count, step) = (bands.len(), step.max(1));
+        let step = step.max(1);
         let stripes = columns.len().div_ceil(step);
         let start = Shareable(out.as_mut_ptr());
-        self.run(count * stripes, &|i| {
-            let (band, stripe) = match order {
-                Order::Stripes => (i % count, i / count),
-                Order::Bands => (i / stripes, i % stripes),
-            };
+        self.run(bands.len() * stripes, &|i| {
+            let (band, stripe) = (i / stripes, i % stripes);
             let first = columns.start + stripe * step;
             let cols = first..columns.end.min(first + step);
             // SAFETY: as the bands are apart, tiles are disjoint and within `out`, and each is made once.
@@ -435,12 +422,12 @@ mod tests {
     fn tiles_cover_the_matrix_once() {
         let mut pool = Pool::new(2).unwrap();
         let mut out = vec![0.0; 7 * 10];
-        pool.tiles(Order::Stripes, &mut out, 10, &[0..3, 3..3, 3..7], 0..6, 4, |_, mut tile| {
+        pool.tiles(&mut out, 10, &[0..3, 3..3, 3..7], 0..6, 4, |_, mut tile| {
             for row in tile.rows.clone() {
                 tile.row(row).iter_mut().for_each(|v| *v += 1.0);
             }
         });
-        pool.tiles(Order::Bands, &mut out, 10, &[0..3, 3..7], 6..10, 4, |_, mut tile| {
+        pool.tiles(&mut out, 10, &[0..3, 3..7], 6..10, 4, |_, mut tile| {
             for row in tile.rows.clone() {
                 tile.row(row).iter_mut().for_each(|v| *v += 1.0);
             }

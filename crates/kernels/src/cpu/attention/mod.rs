@@ -11,7 +11,7 @@ mod share;
 mod tile;
 
 use super::kv::{with_pages, Kv};
-use super::pool::{Order, Pool, TileMut};
+use super::pool::{Pool, TileMut};
 use super::simd::{Isa, LANES};
 use crate::device::{Heads, KvShape, Span, PAGE};
 use share::Piece;
@@ -132,7 +132,7 @@ impl<P: Pages> Step<'_, P> {
         let bands: Vec<&[Row]> = rows.chunk_by(same).flat_map(|span| span.chunks(BAND)).collect();
         let ranges: Vec<_> = bands.iter().map(|band| band[0].row..band[band.len() - 1].row + 1).collect();
         let (columns, width) = (self.ask.group() * self.ask.heads.size, self.ask.heads.q * self.ask.heads.size);
-        pool.tiles(Order::Bands, out, width, &ranges, 0..width, columns, |band, mut tile| {
+        pool.tiles(out, width, &ranges, 0..width, columns, |band, mut tile| {
             let mut states = vec![0.0; tile.rows.len() * self.states()];
             self.attend(bands[band], tile.cols.start / columns, 0..usize::MAX, &mut states);
             for (row, states) in tile.rows.clone().zip(states.chunks_exact(self.states())) {
@@ -161,7 +161,7 @@ impl<P: Pages> Step<'_, P> {
         let parts = share::parts(rows, pieces, heads);
         let ranges: Vec<_> = rows.iter().map(|row| row.row..row.row + 1).collect();
         let width = self.ask.heads.q * self.ask.heads.size;
-        pool.tiles(Order::Bands, out, width, &ranges, 0..width, width, |row, tile| {
+        pool.tiles(out, width, &ranges, 0..width, width, |row, tile| {
             self.join(partials, &parts[row], tile);
         });
     }
