@@ -5,6 +5,8 @@
 
 use crate::block::{Block, BLOCK};
 use crate::device::{DeviceError, Result};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use std::fmt;
 use std::str::FromStr;
 
@@ -120,8 +122,11 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     check_len(dtype, bytes.len(), out.len())?;
     match dtype {
         F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(y, b)| *y = f32::from_le_bytes(*b)),
-        F16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(y, b)| *y = half::f16::from_le_bytes(*b).to_f32()),
-        BF16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(y, b)| *y = half::bf16::from_le_bytes(*b).to_f32()),
+        F16 => {
+            let halves: Vec<f16> = bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+            halves.convert_to_f32_slice(out);
+        }
+        BF16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(y, b)| *y = bf16::from_le_bytes(*b).to_f32()),
         _ => Block::of_row(dtype, bytes).zip(out.as_chunks_mut::<BLOCK>().0).for_each(|(block, y)| *y = block.values()),
     }
     Ok(())

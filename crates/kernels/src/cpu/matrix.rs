@@ -136,29 +136,37 @@ fn groups<R: Record>(
     pool: &mut Pool,
     shelf: &mut Shelf,
     rows: &Rows,
-    fill: impl Fn(usize, &[u8], &mut [R]) + Sync,
+    fill: impl Fn(&[&[u8]], &mut [R]) + Sync,
 ) -> Result<Box<dyn Tiles>> {
     let depth = rows.cols / (R::BLOCKS * R::STEPS);
     let mut records = shelf.zeros(rows.bytes.len().div_ceil(LANES) * depth)?;
     let mut groups: Vec<&mut [R]> = records.chunks_exact_mut(depth.max(1)).collect();
-    pool.each(&mut groups, |i, group| {
-        let rows = rows.bytes.iter().skip(i * LANES).take(LANES);
-        rows.enumerate().for_each(|(r, bytes)| fill(r, bytes, group));
-    });
+    let rows: Vec<&[&[u8]]> = rows.bytes.chunks(LANES).collect();
+    pool.each(&mut groups, |i, group| fill(rows[i], group));
     Ok(Box::new(records))
 }
 
+/// Record by record, so that one is in the nearest cache while its 16 rows are written.
 fn blocks<R: FromBlock>(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
-    groups(pool, shelf, rows, |row, bytes, group: &mut [R]| {
-        for (i, block) in Block::of_row(rows.dtype, bytes).enumerate() {
-            group[i / R::BLOCKS].set(row, i % R::BLOCKS, &block);
+    let bytes = rows.dtype.row_bytes(R::BLOCKS * R::STEPS);
+    groups(pool, shelf, rows, |rows_of_group, group: &mut [R]| {
+        for (i, record) in group.iter_mut().enumerate() {
+            for (row, of_row) in rows_of_group.iter().enumerate() {
+                let blocks = Block::of_row(rows.dtype, &of_row[i * bytes..][..bytes]);
+                blocks.enumerate().for_each(|(b, block)| record.set(row, b, &block));
+            }
         }
     })
 }
 
+/// The same.
 fn values<R: FromValues>(pool: &mut Pool, shelf: &mut Shelf, rows: &Rows) -> Result<Box<dyn Tiles>> {
-    groups(pool, shelf, rows, |row, bytes, group: &mut [R]| {
-        let values = rows.values(bytes);
-        group.iter_mut().zip(values.chunks_exact(R::STEPS)).for_each(|(record, v)| record.set(row, v));
+    groups(pool, shelf, rows, |rows_of_group, group: &mut [R]| {
+        let values: Vec<Vec<f32>> = rows_of_group.iter().map(|bytes| rows.values(bytes)).collect();
+        for (i, record) in group.iter_mut().enumerate() {
+            for (row, values) in values.iter().enumerate() {
+                record.set(row, &values[i * R::STEPS..][..R::STEPS]);
+            }
+        }
     })
 }
