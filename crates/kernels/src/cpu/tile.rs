@@ -150,20 +150,24 @@ impl Pair {
 unsafe impl Plain for Words {}
 
 impl FromValues for Words {
-    /// By bits of floats, in loops that compilers turn into vectors of any processor: with `f32::max` and rounding, loading took
-    /// three times as long.
+    /// In loops that compilers turn into vectors of any processor: with `f32::max` and rounding, loading took three times as long.
     fn set(&mut self, row: usize, values: &[f32]) {
+        // Bits of numbers without signs are in their order, those of infinity and then NaN after all others.
         let largest = values.iter().fold(0, |most, v| most.max(v.abs().to_bits() as i32));
-        // Exponents of 2 with their bias of 127. The largest weight is 4,096 to 8,191 steps of the scale.
-        let exponent = (largest >> 23).max(13) - 12;
-        let power = |exponent: i32| f32::from_bits((exponent << 23) as u32);
-        let inverse = power(2 * 127 - exponent);
+        let exponent = f32::from_bits((largest & f32::INFINITY.to_bits() as i32) as u32);
+        // The power of two that is at most the largest, 4,096 steps; what is less than 2⁻¹²⁶ is some of the steps of that.
+        let power = exponent.max(f32::MIN_POSITIVE);
+        let inverse = 1.0 / power;
         for (k, &v) in values.iter().enumerate() {
-            let quant = (v * inverse + WHOLE).to_bits() as i32 - START;
+            let quant = (v * inverse * 4096.0 + WHOLE).to_bits() as i32 - START;
             self.pairs[k / 2][2 * row + k % 2] = quant as i16;
         }
         // What is not finite makes the row NaN.
-        self.scale[row] = if largest < f32::INFINITY.to_bits() as i32 { power(exponent) } else { f32::NAN };
+        self.scale[row] = match largest {
+            0 => 0.0,
+            _ if exponent.is_finite() => power / 4096.0,
+            _ => f32::NAN,
+        };
     }
 }
 
@@ -460,5 +464,43 @@ impl Sum for [f32; LANES] {
         for t in 0..T {
             f[t] = s.mul_add(w, s.splat(x[0][t]), f[t]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slab::Slab;
+    use super::*;
+
+    /// Weights as a record keeps them.
+    fn kept(weights: &[f32]) -> [f32; 32] {
+        let (mut record, mut kept) = (Slab::<Words>::zeros(1).unwrap(), [f32::NAN; 32]);
+        record[0].set(3, weights);
+        record[0].row(3, &mut kept);
+        kept
+    }
+
+    #[test]
+    fn weights_near_their_largest_are_exact_however_small() {
+        for power in [-126, -120, -114, -24, 0, 126] {
+            let weights = [1.0, -1.5, 0.0, 1.9921875].map(|w| w * 2f32.powi(power)).repeat(8);
+            assert_eq!(kept(&weights)[..], weights, "of 2^{power}");
+        }
+        let least_of_bf16 = f32::from_bits(1 << 16);
+        let weights = [least_of_bf16, -3.0 * least_of_bf16].repeat(16);
+        assert_eq!(kept(&weights)[..], weights);
+    }
+
+    #[test]
+    fn zeros_are_zero_and_what_is_not_finite_makes_its_row_nan() {
+        let mut record = Slab::<Words>::zeros(1).unwrap();
+        for (row, last) in [0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0].into_iter().enumerate() {
+            let mut values = [0.0; 32];
+            values[31] = last;
+            record[0].set(row, &values);
+        }
+        assert_eq!(record[0].scale[0], 0.0);
+        assert!(record[0].scale[1..4].iter().all(|scale| scale.is_nan()));
+        assert!(record[0].scale[4] > 0.0);
     }
 }
