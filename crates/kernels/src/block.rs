@@ -64,9 +64,9 @@ impl Block {
         match dtype {
             DType::Q4_0 => Block::signed(half_at(b, 0), nibbles(&b[2..]).map(|q| q - 8)),
             DType::Q4_1 => Block::shifted(half_at(b, 0), half_at(b, 2), nibbles(&b[4..])),
-            DType::Q5_0 => Block::signed(half_at(b, 0), five_bits(&b[2..]).map(|q| q - 16)),
-            DType::Q5_1 => Block::shifted(half_at(b, 0), half_at(b, 2), five_bits(&b[4..])),
-            DType::Q8_0 => Block::signed(half_at(b, 0), bits(b, 2, 0, u8::MAX).map(|q| q as i8)),
+            DType::Q5_0 => Block::signed(half_at(b, 0), five_bits(&b[2..], 16)),
+            DType::Q5_1 => Block::shifted(half_at(b, 0), half_at(b, 2), five_bits(&b[4..], 0)),
+            DType::Q8_0 => Block::signed(half_at(b, 0), bits(b, 2, 0, u8::MAX)),
             DType::IQ4NL => Block::signed(half_at(b, 0), levels(&b[2..])),
             DType::IQ4XS => iq4_xs(b, part),
             DType::Q2K => q2_k(b, part),
@@ -91,43 +91,35 @@ fn half_at(b: &[u8], at: usize) -> f16 {
     f16::from_le_bytes([b[at], b[at + 1]])
 }
 
-/// `mask` of 32 bytes from byte `first` on, shifted right by `shift`. A whole array at a time, which compilers turn into vectors:
+/// `mask` of `N` bytes from byte `first` on, shifted right by `shift`. A whole array at a time, which compilers turn into vectors:
 /// with bytes taken one by one out of `b`, loading took two to three times as long.
-fn bits(b: &[u8], first: usize, shift: usize, mask: u8) -> [u8; BLOCK] {
-    let bytes: &[u8; BLOCK] = b[first..].first_chunk().expect("a whole block");
-    bytes.map(|byte| byte >> shift & mask)
+fn bits<const N: usize>(b: &[u8], first: usize, shift: usize, mask: u8) -> [i8; N] {
+    let bytes: &[u8; N] = b[first..].first_chunk().expect("a whole block");
+    bytes.map(|byte| (byte >> shift & mask) as i8)
 }
 
 /// `low + high · 2ᵃᵗ − around`.
-fn join(low: [u8; BLOCK], high: [u8; BLOCK], at: usize, around: i8) -> [i8; BLOCK] {
-    let mut quants = low.map(|low| low as i8);
-    for (quant, high) in quants.iter_mut().zip(high) {
-        *quant = (*quant | (high << at) as i8) - around;
+fn join(mut low: [i8; BLOCK], high: [i8; BLOCK], at: usize, around: i8) -> [i8; BLOCK] {
+    for (low, high) in low.iter_mut().zip(high) {
+        *low = (*low | high << at) - around;
     }
-    quants
+    low
 }
 
 /// Low nibbles are values 0–15, high nibbles 16–31.
 fn nibbles(qs: &[u8]) -> [i8; BLOCK] {
-    let (mut quants, bytes) = ([0; BLOCK], &qs[..BLOCK / 2]);
-    for (half, shift) in quants.chunks_exact_mut(BLOCK / 2).zip([0, 4]) {
-        half.iter_mut().zip(bytes).for_each(|(quant, byte)| *quant = (byte >> shift & 15) as i8);
-    }
-    quants
+    let halves: [[i8; BLOCK / 2]; 2] = [bits(qs, 0, 0, 15), bits(qs, 0, 4, 15)];
+    halves.as_flattened().try_into().expect("two halves")
 }
 
 fn levels(qs: &[u8]) -> [i8; BLOCK] {
     nibbles(qs).map(|q| LEVELS[q as usize])
 }
 
-/// Four bytes of fifth bits, then nibbles.
-fn five_bits(b: &[u8]) -> [i8; BLOCK] {
+/// Four bytes of fifth bits, then nibbles; quants around `around`.
+fn five_bits(b: &[u8], around: i8) -> [i8; BLOCK] {
     let high = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-    let mut quants = nibbles(&b[4..]);
-    for (i, quant) in quants.iter_mut().enumerate() {
-        *quant |= ((high >> i & 1) << 4) as i8;
-    }
-    quants
+    join(nibbles(&b[4..]), std::array::from_fn(|i| (high >> i & 1) as i8), 4, around)
 }
 
 /// `d, scales_h u16, scales_l[4], qs[128]`: six-bit scales around 32.
@@ -140,7 +132,7 @@ fn iq4_xs(b: &[u8], part: usize) -> Block {
 
 /// `scales[16], qs[64], d, dmin`: a byte of `qs` serves four parts, 2 bits each.
 fn q2_k(b: &[u8], part: usize) -> Block {
-    let quants = bits(b, 16 + part / 4 * 32, part % 4 * 2, 3).map(|q| q as i8);
+    let quants = bits(b, 16 + part / 4 * 32, part % 4 * 2, 3);
     let scale = Halves { unit: half_at(b, 80), steps: std::array::from_fn(|h| (b[2 * part + h] & 15) as i8) };
     let offset = Halves { unit: -half_at(b, 82), steps: std::array::from_fn(|h| (b[2 * part + h] >> 4) as i8) };
     Block { quants, scale, offset }
@@ -163,7 +155,7 @@ fn q3_scale(scales: &[u8], i: usize) -> i8 {
 
 /// `d, dmin, scales[12], qs[128]`: parts 2i and 2i + 1 are the low and high nibbles of 32 bytes.
 fn q4_k(b: &[u8], part: usize) -> Block {
-    k_block(b, part, bits(b, 16 + part / 2 * 32, part % 2 * 4, 15).map(|q| q as i8))
+    k_block(b, part, bits(b, 16 + part / 2 * 32, part % 2 * 4, 15))
 }
 
 /// `d, dmin, scales[12], qh[32], qs[128]`: bit `part` of `qh` is the fifth bit.

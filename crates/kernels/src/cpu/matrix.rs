@@ -140,9 +140,8 @@ fn groups<R: Record>(
 ) -> Result<Box<dyn Tiles>> {
     let depth = rows.cols / (R::BLOCKS * R::STEPS);
     let mut records = shelf.zeros(rows.bytes.len().div_ceil(LANES) * depth)?;
-    let mut groups: Vec<&mut [R]> = records.chunks_exact_mut(depth.max(1)).collect();
-    let rows: Vec<&[&[u8]]> = rows.bytes.chunks(LANES).collect();
-    pool.each(&mut groups, |i, group| fill(rows[i], group));
+    let mut groups: Vec<_> = records.chunks_exact_mut(depth.max(1)).zip(rows.bytes.chunks(LANES)).collect();
+    pool.each(&mut groups, |_, (group, rows)| fill(rows, group));
     Ok(Box::new(records))
 }
 
