@@ -4,7 +4,7 @@
  * one core busy run beside the tests, and are told afterwards.
  */
 import { execFileSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { root, run, setUp, step } from './setup.mjs';
 
@@ -43,6 +43,22 @@ function armChecks() {
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER: `${emulator} -cpu max -L /usr/aarch64-linux-gnu`,
   };
   return [lint, ['kernel parity, AArch64', 'cargo', ['test', ...kernels, '--test', 'parity'], cargoCounts, env]];
+}
+
+/** The kernels for AMX on a processor that lacks it: a library preloaded into the tests, which `cargo test` has built, does its work. */
+function amxChecks() {
+  if (process.platform !== 'linux' || process.arch !== 'x64') return [];
+  const [, flags] = /^flags\s*: (.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'));
+  const has = (flag) => flags.split(' ').includes(flag);
+  if (has('amx_tile')) return [];
+  if (!has('avx512_vnni') || !has('cpuid_fault')) {
+    console.log('\n── not run for AMX: that takes a processor with it, or with AVX-512 VNNI and CPUID faulting');
+    return [];
+  }
+  const library = path.join(root, 'target/debug/examples/libamx.so');
+  const env = { CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER: `env LD_PRELOAD=${library}` };
+  const args = ['test', '-p', 'sglang-kernels', '--test', 'parity', '--test', 'invariance'];
+  return [['kernel parity and equal bits, AMX', 'cargo', args, cargoCounts, env]];
 }
 
 function succeeds(command, args) {
@@ -158,7 +174,7 @@ try {
 }
 const results = await shown(first);
 const held = silent(beside);
-results.push(...(await shown([...tests, ...armChecks()])));
+results.push(...(await shown([...tests, ...amxChecks(), ...armChecks()])));
 for (const result of await held) {
   console.log(`\n── ${result.title}\n${result.output.trimEnd()}`);
   results.push(result);

@@ -110,7 +110,7 @@ impl Product<'_> {
         let (first, count) = (self.columns.start, self.columns.len());
         let chunks = (size_of_val(records) * self.rows / pool.threads() / CHUNK).clamp(1, CHUNKS) * pool.threads();
         let stripe = count.div_ceil(LANES).div_ceil(chunks) * LANES;
-        let bands = self.bands(pool.threads(), tile * size_of::<R::Word>() / together);
+        let bands = self.bands(pool.threads(), width, tile * size_of::<R::Word>() / together);
         let most =
             if width >= ahead::TOKENS && asks::<R>() { LINES * self.parts::<R>(width, self.rows, count) } else { 0 };
         kept.ahead.take(most);
@@ -140,11 +140,11 @@ impl Product<'_> {
         rows.div_ceil(width) * columns.div_ceil(LANES) * (self.k / R::STEPS)
     }
 
-    /// The tokens, cut into bands. Of many, each thread has its own, since they are in its cache from the op before: with stripes
-    /// of columns for each thread, a prompt of 512 tokens took 1.05 of the time.
-    fn bands(&self, threads: usize, token_bytes: usize) -> Vec<Range<usize>> {
+    /// The tokens, cut into bands of whole tiles. Of many, each thread has its own, since they are in its cache from the op
+    /// before: with stripes of columns for each thread, a prompt of 512 tokens took 1.05 of the time.
+    fn bands(&self, threads: usize, width: usize, token_bytes: usize) -> Vec<Range<usize>> {
         let most = (INPUT / token_bytes.max(1)).min(self.rows / threads).clamp(*BAND.start(), *BAND.end());
-        let band = self.rows.div_ceil(self.rows.div_ceil(most)).next_multiple_of(TILE);
+        let band = self.rows.div_ceil(self.rows.div_ceil(most)).next_multiple_of(width.max(TILE));
         (0..self.rows).step_by(band).map(|first| first..self.rows.min(first + band)).collect()
     }
 
