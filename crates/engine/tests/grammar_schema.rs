@@ -112,6 +112,13 @@ const SCHEMAS: &[(&str, &[&str], &[&str])] = &[
         &["[1,1]"],
         &["1"],
     ),
+    // A whole number may be written with a fraction.
+    (
+        r#"{"type":"string","format":"hostname","minLength":2.0,"maxLength":3.0}"#,
+        &[r#""ab""#, r#""abc""#],
+        &[r#""a""#, r#""abcd""#],
+    ),
+    (r#"{"type":"array","items":{"type":"null"},"maxItems":1e0}"#, &["[]", "[null]"], &["[null,null]"]),
     (
         r#"{"x-guidance":{"lenient":true,"whitespace_flexible":true},"type":"array","items":{"type":"integer"}}"#,
         &["[1,2]"],

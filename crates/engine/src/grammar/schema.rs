@@ -7,7 +7,7 @@
 use super::checked::Check;
 use super::exact::{make_exact, needs_unicode_escapes};
 use super::loosen::{for_each_schema, loosen};
-use super::malformed::malformed;
+use super::malformed::{is_count, malformed, COUNTS};
 use super::parsing::{Parser, Parsers};
 use super::style::Style;
 use super::Compiled;
@@ -83,7 +83,7 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     Ok(Compiled::Checked(Arc::new(parser), Arc::new(check)))
 }
 
-/// A schema without what constrains nothing, and its style.
+/// A schema without what constrains nothing, its counts in digits, and its style.
 fn read(text: &str) -> Result<(Value, Style), String> {
     let mut schema = match serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))? {
         schema @ Value::Object(_) => schema,
@@ -94,6 +94,7 @@ fn read(text: &str) -> Result<(Value, Style), String> {
         return Err(flaw);
     }
     for_each_schema(&mut schema, &mut drop_annotations);
+    for_each_schema(&mut schema, &mut write_counts_in_digits);
     let style = Style::taken_from(&mut schema)?;
     Ok((schema, style))
 }
@@ -135,6 +136,15 @@ fn drop_annotations(keywords: &mut Map<String, Value>) {
     }
     if keywords.get("uniqueItems") == Some(&Value::Bool(false)) {
         keywords.shift_remove("uniqueItems");
+    }
+}
+
+/// `3.0` is a count as `3` is, and other readers of the schema take it for none.
+fn write_counts_in_digits(keywords: &mut Map<String, Value>) {
+    for (_, count) in keywords.iter_mut().filter(|(keyword, _)| COUNTS.contains(&keyword.as_str())) {
+        if let Some(number) = count.as_f64().filter(|_| count.is_f64() && is_count(count)) {
+            *count = (number as u64).into();
+        }
     }
 }
 
