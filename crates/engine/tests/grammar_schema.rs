@@ -249,6 +249,13 @@ fn a_schema_may_say_how_its_values_are_written() {
         r##""type":"object","properties":{"kids":{"type":"array","items":{"$ref":"#"}}},"additionalProperties":false"##;
     check(&of(r#"{"maxDepth":1}"#, tree), r#"{"kids":[{"kids":[]},{}]}"#, true);
     check(&of(r#"{"maxDepth":1}"#, tree), r#"{"kids":[{"kids":[{}]}]}"#, false);
+    let spaced = list.replace("list", "a list").replace("#/$defs/a list", "#/$defs/a%20list");
+    check(&of(r#"{"maxDepth":3}"#, &spaced), &nested(2), true);
+    check(&of(r#"{"maxDepth":3}"#, &spaced), &nested(3), false);
+    assert_eq!(
+        refusal(&of(r#"{"maxDepth":3}"#, r##""properties":{"a":{"$ref":"#/$defs/x"}}"##)),
+        r#"sampling_params.json_schema: at "/properties/a": Pointer '/$defs/x' does not exist"#
+    );
     for (style, expected) in [
         (r#"{"whitespace":"some"}"#, "at \"/x-sglang\": unknown variant `some`, expected `compact` or `any`"),
         (r#"{"maxDepth":0}"#, "at \"/x-sglang/maxDepth\": expected 1 to 100, got 0"),

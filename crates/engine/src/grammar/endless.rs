@@ -34,7 +34,7 @@ fn collect(schema: &mut Value, pointer: String, parts: &mut BTreeMap<String, Vec
 }
 
 /// A fragment of a URI as the pointer that it is.
-fn unescaped(fragment: &str) -> String {
+pub fn unescaped(fragment: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = fragment.as_bytes();
     while let [byte, after @ ..] = rest {

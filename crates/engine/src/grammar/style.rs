@@ -2,6 +2,7 @@
 //!
 //! Law: a style narrows what a schema allows and never widens it; white space is the one exception, and is bounded.
 
+use super::endless::unescaped;
 use super::loosen::for_each_schema;
 use serde::Deserialize;
 use serde_json::{json, Map, Value};
@@ -118,6 +119,8 @@ fn sort_properties(schema: &mut Value) {
 fn unrolled(schema: &Value, depth: usize) -> Value {
     let mut pointers = Vec::new();
     collect_references(schema, &mut pointers);
+    // References that lead nowhere are refused under the names that they have.
+    pointers.retain(|pointer| schema.pointer(pointer).is_some());
     let mut whole = schema.clone();
     refer_to_level(&mut whole, &pointers, Some(1));
     for level in 1..=depth {
@@ -140,7 +143,7 @@ fn level_name(i: usize, level: usize) -> String {
 /// What a reference within the same schema points to.
 fn local(reference: &Value) -> Option<String> {
     let pointer = reference.as_str()?.strip_prefix('#')?;
-    (pointer.is_empty() || pointer.starts_with('/')).then(|| pointer.to_owned())
+    (pointer.is_empty() || pointer.starts_with('/')).then(|| unescaped(pointer))
 }
 
 fn collect_references(part: &Value, found: &mut Vec<String>) {
