@@ -264,6 +264,29 @@ fn a_schema_may_say_how_its_values_are_written() {
     }
 }
 
+#[test]
+fn levels_of_references_have_a_limit_and_places_are_those_of_the_schema() {
+    let deep = (0..50).fold(r#"{"type":"null"}"#.to_owned(), |part, _| {
+        format!(r#"{{"type":"object","properties":{{"next":{part}}},"additionalProperties":false}}"#)
+    });
+    let references =
+        (1..50).map(|n| format!(r##""r{n}":{{"$ref":"#/properties/deep{}"}}"##, "/properties/next".repeat(n)));
+    let properties = references.collect::<Vec<_>>().join(",");
+    let schema = |depth: usize| {
+        let style = format!(r#""x-sglang":{{"maxDepth":{depth}}}"#);
+        Constraint::JsonSchema(format!(r#"{{{style},"type":"object","properties":{{"deep":{deep},{properties}}}}}"#))
+    };
+    check(&schema(2), r#"{"deep":{"next":{}},"r48":{"next":{}}}"#, true);
+    let expected =
+        "at \"/x-sglang/maxDepth\": 30 levels of the parts that are referred to take more than 2097152 bytes; \
+         choose a smaller depth";
+    assert_eq!(refusal(&schema(30)), format!("sampling_params.json_schema: {expected}"));
+    let part = r#"{"type":"object","properties":{"n":{"type":"integer","minimum":3,"maximum":2}},"required":["n"]}"#;
+    let schema = format!(r##"{{"x-sglang":{{"maxDepth":2}},"$ref":"#/$defs/a","$defs":{{"a":{part}}}}}"##);
+    let expected = r#"at "/$defs/a/properties/n": Unsatisfiable schema: required property 'n' is unsatisfiable"#;
+    assert_eq!(refusal(&Constraint::JsonSchema(schema)), format!("sampling_params.json_schema: {expected}"));
+}
+
 /// Text that is free until a tag begins.
 const TAGS: &str = r#"{"structures":[
     {"begin":"<f=add>","schema":{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]},"end":"</f>"},

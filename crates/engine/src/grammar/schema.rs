@@ -69,7 +69,7 @@ pub const OF_NAMED_SCHEMAS: [&str; 6] =
 /// A schema given as JSON text. An error is a sentence without its end.
 pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     let (mut schema, style) = read(text)?;
-    style.apply(&mut schema);
+    style.apply(&mut schema)?;
     let escapes = needs_unicode_escapes(&schema);
     let enforced = make_exact(&mut schema) && !style.is_loose() && !escapes && !counts_keys(&mut schema);
     let parser = match parser(schema, style.options(false, escapes), parsers) {
@@ -100,13 +100,15 @@ fn read(text: &str) -> Result<(Value, Style), String> {
 }
 
 fn looser(schema: &Value, style: &Style, parsers: &Parsers) -> Result<Parser, String> {
-    let mut schema = schema.clone();
-    let escapes = needs_unicode_escapes(&schema);
-    loosen(&mut schema);
-    style.apply(&mut schema);
-    make_exact(&mut schema);
-    parser(schema.clone(), style.options(true, escapes), parsers).map_err(|reason| {
-        let at = refused_part(&schema, parsers);
+    let mut plain = schema.clone();
+    loosen(&mut plain);
+    let mut styled = plain.clone();
+    style.apply(&mut styled)?;
+    make_exact(&mut styled);
+    parser(styled, style.options(true, needs_unicode_escapes(schema)), parsers).map_err(|reason| {
+        // A style has parts of its own, many for a large depth.
+        make_exact(&mut plain);
+        let at = refused_part(&plain, parsers);
         format!("at \"{at}\": {}", reworded(&reason))
     })
 }
@@ -119,7 +121,9 @@ fn counts_keys(schema: &mut Value) -> bool {
 
 /// A reason in one line, in terms of the request.
 fn reworded(reason: &str) -> String {
-    let line = reason.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    // It names a level of a reference by a word of our own; the place is known.
+    let lines = reason.lines().map(str::trim).filter(|line| !line.starts_with("while processing "));
+    let line = lines.collect::<Vec<_>>().join(" ");
     line.replace("Unimplemented keys", "keywords that are not supported")
 }
 
