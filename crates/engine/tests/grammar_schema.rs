@@ -307,6 +307,29 @@ fn tags_hold_json_and_text_around_them_is_free() {
     assert!(refused(r#"{"structures":[{"begin":"x","schema":true,"end":""}],"triggers":["y"]}"#).ends_with(message));
 }
 
+/// Tags with a name and the schema of their values.
+fn tags(schemas: &[(&str, &str)], triggers: &[&str]) -> Constraint {
+    let tag = |(name, schema): &(&str, &str)| format!(r#"{{"begin":"<{name}>","schema":{schema},"end":"</{name}>"}}"#);
+    let structures = schemas.iter().map(tag).collect::<Vec<_>>().join(",");
+    Constraint::StructuralTag(format!(r#"{{"structures":[{structures}],"triggers":{triggers:?}}}"#))
+}
+
+#[test]
+fn of_triggers_that_begin_alike_the_shortest_counts() {
+    for triggers in [["<fn", "<f"], ["<f", "<fn"]] {
+        let constraint = tags(&[("fn", r#"{"type":"integer"}"#), ("foo", r#"{"type":"null"}"#)], &triggers);
+        for text in ["<fn>1</fn>", "<foo>null</foo><fn>2</fn>", "<b>"] {
+            check(&constraint, text, true);
+        }
+        for text in ["<f", "<fx", "<fnx", "<fn>null</fn>"] {
+            check(&constraint, text, false);
+        }
+    }
+    let message = refusal(&tags(&[("f", "true")], &["<f", "<g"]));
+    let expected = r#"at "/triggers/1": no structure begins with "<g", so it could never be written"#;
+    assert_eq!(message, format!("sampling_params.structural_tag: {expected}"));
+}
+
 fn refusal(constraint: &Constraint) -> String {
     let refused = Grammars::new(LLAMA3.clone()).start(constraint);
     refused.err().unwrap_or_else(|| panic!("{constraint:?} is not refused")).to_string()

@@ -1,5 +1,7 @@
 //! Structural tags: free text in which, wherever one of the triggers is written, one of the tags that begin with it must
 //! follow, its content a JSON value of the tag's schema.
+//!
+//! Where one trigger begins with another, the shorter one is written first, and all tags that begin with it may follow.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,14 +33,14 @@ pub fn lark(text: &str) -> Result<String, String> {
     if triggers.iter().any(String::is_empty) {
         return Err("a trigger must not be empty".into());
     }
+    let first_written = shortest(&triggers);
     let mut rules = String::from("TEXT: /(.|\\n)*/\n");
     let mut names = Vec::new();
-    for (i, trigger) in triggers.iter().enumerate() {
+    for (i, trigger) in first_written.iter().enumerate() {
         let _ = writeln!(rules, "trigger_{i}[lazy]: TEXT {}", quoted(trigger));
     }
     for (i, Tag { begin, schema, end }) in structures.iter().enumerate() {
-        let found =
-            triggers.iter().enumerate().find_map(|(t, trigger)| Some((t, begin.strip_prefix(trigger.as_str())?)));
+        let found = first_written.iter().enumerate().find_map(|(t, trigger)| Some((t, begin.strip_prefix(trigger)?)));
         let Some((trigger, rest)) = found else {
             return Err(format!("at \"/structures/{i}/begin\": {begin:?} begins with none of the triggers"));
         };
@@ -49,7 +51,27 @@ pub fn lark(text: &str) -> Result<String, String> {
     if names.is_empty() {
         return Err("there are no structures".into());
     }
+    let is_unused = |trigger: &String| !structures.iter().any(|tag| tag.begin.starts_with(trigger));
+    if let Some(i) = triggers.iter().position(is_unused) {
+        return Err(format!(
+            "at \"/triggers/{i}\": no structure begins with {:?}, so it could never be written",
+            triggers[i]
+        ));
+    }
     Ok(format!("start: ({})* text_end\ntext_end: TEXT\n{rules}", names.join(" | ")))
+}
+
+/// The triggers that begin with no other.
+fn shortest(triggers: &[String]) -> Vec<&str> {
+    let mut by_length: Vec<&str> = triggers.iter().map(String::as_str).collect();
+    by_length.sort_by_key(|trigger| trigger.len());
+    let mut found: Vec<&str> = Vec::new();
+    for trigger in by_length {
+        if !found.iter().any(|shorter| trigger.starts_with(shorter)) {
+            found.push(trigger);
+        }
+    }
+    found
 }
 
 /// As a string of the notation, which has JSON's escapes.
