@@ -330,6 +330,49 @@ fn of_triggers_that_begin_alike_the_shortest_counts() {
     assert_eq!(message, format!("sampling_params.structural_tag: {expected}"));
 }
 
+#[test]
+fn values_of_tags_keep_their_schemas_as_other_values_do() {
+    for &(schema, valid, invalid) in SCHEMAS {
+        let constraint = tags(&[("f", schema)], &["<f"]);
+        valid.iter().for_each(|instance| check(&constraint, &format!("a <f>{instance}</f>"), true));
+        invalid.iter().for_each(|instance| check(&constraint, &format!("a <f>{instance}</f>"), false));
+    }
+    let named = r#"{"type":"object","properties":{"k":{"type":"string"}},"additionalProperties":{"type":"integer"}}"#;
+    check(&tags(&[("f", named)], &["<f"]), r#"<f>{"k":"x","\u006b":2}</f>"#, false);
+    let spaced = r#"{"x-sglang":{"whitespace":"any","keyOrder":"sorted"},"type":"object","properties":{"b":{"type":"null"},"a":{"type":"null"}}}"#;
+    check(&tags(&[("f", spaced)], &["<f"]), r#"<f>{ "a": null, "b": null }</f>"#, true);
+    check(&tags(&[("f", spaced)], &["<f"]), r#"<f>{ "b": null, "a": null }</f>"#, false);
+}
+
+/// Schema of a tag, and what the error says after the place of the schema.
+const REFUSED_IN_TAGS: &[(&str, &str)] = &[
+    ("3", r#"": expected a schema that allows some value, got 3"#),
+    (r#"{"items":{"minLength":-1}}"#, r#"/items/minLength": expected a whole number that is not negative, got -1"#),
+    (
+        r#"{"x-sglang":{"depth":1}}"#,
+        r#"/x-sglang": unknown field `depth`, expected one of `whitespace`, `keyOrder`, `maxDepth`"#,
+    ),
+    (
+        r#"{"type":"integer","minimum":3,"maximum":2}"#,
+        r#"": Unsatisfiable schema: minimum (3) is greater than maximum (2)"#,
+    ),
+    (r#"{"items":{"type":"integer","not":{"const":1}}}"#, r#"/items": this UNCHECKED"#),
+    (r#"{"items":{"oneOf":[{"type":"integer"},{"type":"number"}]}}"#, r#"/items": this UNCHECKED"#),
+    (r#"{"items":{"type":"string","pattern":"(?=a)b"}}"#, r#"/items": this UNCHECKED"#),
+    (r#"{"items":{"type":"object","minProperties":2}}"#, r#"/items": this UNCHECKED"#),
+    (r#"{"x-sglang":{"keyOrder":"any"},"type":"object"}"#, r#"/x-sglang/keyOrder": any order UNCHECKED"#),
+];
+
+#[test]
+fn what_would_be_checked_in_a_complete_value_is_refused_in_tags() {
+    for (schema, expected) in REFUSED_IN_TAGS {
+        let message = refusal(&tags(&[("e", "true"), ("f", schema)], &["<"]));
+        let unchecked = "would have to be checked in the complete value, and values between tags are not";
+        let expected = expected.replace("UNCHECKED", unchecked);
+        assert_eq!(message, format!("sampling_params.structural_tag: at \"/structures/1/schema{expected}"), "{schema}");
+    }
+}
+
 fn refusal(constraint: &Constraint) -> String {
     let refused = Grammars::new(LLAMA3.clone()).start(constraint);
     refused.err().unwrap_or_else(|| panic!("{constraint:?} is not refused")).to_string()

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 const PARAM: &str = "sampling_params.json_schema";
 
+const UNCHECKED: &str = "would have to be checked in the complete value, and values between tags are not";
+
 /// Schemas that are tried one by one to find out which part is refused.
 const MAX_TRIES: usize = 100;
 
@@ -68,11 +70,9 @@ pub const OF_NAMED_SCHEMAS: [&str; 6] =
 
 /// A schema given as JSON text. An error is a sentence without its end.
 pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
-    let (mut schema, style) = read(text)?;
-    style.apply(&mut schema)?;
-    let escapes = needs_unicode_escapes(&schema);
-    let enforced = make_exact(&mut schema) && !style.is_loose() && !escapes && !counts_keys(&mut schema);
-    let parser = match parser(schema, style.options(false, escapes), parsers) {
+    let (schema, style) = read(text)?;
+    let (schema, enforced) = exact(schema, &style)?;
+    let parser = match parsers.json_schema(PARAM, schema) {
         Ok(parser) if enforced => return Ok(Compiled::Parser(Arc::new(parser))),
         strict => strict,
     };
@@ -83,9 +83,52 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     Ok(Compiled::Checked(Arc::new(parser), Arc::new(check)))
 }
 
-/// A schema without what constrains nothing, its counts in digits, and its style.
+/// A schema for a part of a grammar, with llguidance's options. All of it is enforced: no complete value is checked.
+pub fn enforced(schema: &Value) -> Result<Value, String> {
+    let (schema, style) = taken_apart(schema.clone())?;
+    match exact(schema.clone(), &style)? {
+        (exact, true) => Ok(exact),
+        _ if style.is_loose() => Err(format!("at \"/x-sglang/keyOrder\": any order {UNCHECKED}")),
+        _ => {
+            let at = smallest_part(&schema, |_, part| !enforces_all(&mut part.clone()));
+            Err(format!("at \"{at}\": this {UNCHECKED}"))
+        }
+    }
+}
+
+/// Why such a part of a grammar is refused, if it is.
+pub fn refusal(schema: &Value, parsers: &Parsers) -> Option<String> {
+    let (mut schema, style) = taken_apart(schema.clone()).ok()?;
+    let (exact, _) = exact(schema.clone(), &style).ok()?;
+    parsers.json_schema(PARAM, exact).err()?;
+    Some(looser(&schema, &style, parsers).err().unwrap_or_else(|| {
+        enforces_all(&mut schema);
+        format!("at \"{}\": this {UNCHECKED}", refused_part(&schema, false, parsers))
+    }))
+}
+
+/// A schema in words that llguidance reads as they are meant, with its options, and whether that enforces all of it.
+fn exact(mut schema: Value, style: &Style) -> Result<(Value, bool), String> {
+    style.apply(&mut schema)?;
+    let options = style.options(false, needs_unicode_escapes(&schema));
+    let enforced = enforces_all(&mut schema) && !style.is_loose();
+    schema["x-guidance"] = options;
+    Ok((schema, enforced))
+}
+
+/// Makes a schema exact. Whether a grammar of it lets nothing else through.
+fn enforces_all(schema: &mut Value) -> bool {
+    let escapes = needs_unicode_escapes(schema);
+    make_exact(schema) && !escapes && !counts_keys(schema)
+}
+
 fn read(text: &str) -> Result<(Value, Style), String> {
-    let mut schema = match serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))? {
+    taken_apart(serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?)
+}
+
+/// A schema without what constrains nothing, its counts in digits, and its style.
+fn taken_apart(schema: Value) -> Result<(Value, Style), String> {
+    let mut schema = match schema {
         schema @ Value::Object(_) => schema,
         Value::Bool(true) => json!({}),
         other => return Err(format!("expected a schema that allows some value, got {other}")),
@@ -108,7 +151,7 @@ fn looser(schema: &Value, style: &Style, parsers: &Parsers) -> Result<Parser, St
     parser(styled, style.options(true, needs_unicode_escapes(schema)), parsers).map_err(|reason| {
         // A style has parts of its own, many for a large depth.
         make_exact(&mut plain);
-        let at = refused_part(&plain, parsers);
+        let at = refused_part(&plain, true, parsers);
         format!("at \"{at}\": {}", reworded(&reason))
     })
 }
@@ -152,16 +195,22 @@ fn write_counts_in_digits(keywords: &mut Map<String, Value>) {
     }
 }
 
-/// The JSON pointer of the smallest part that is refused when it stands alone; empty for the whole schema.
-fn refused_part(schema: &Value, parsers: &Parsers) -> String {
-    let (mut part, mut pointer, mut tries) = (schema.clone(), String::new(), 0);
+/// Of the smallest part that llguidance refuses when it stands alone.
+fn refused_part(schema: &Value, loose: bool, parsers: &Parsers) -> String {
+    let mut tries = 0;
+    smallest_part(schema, |pointer, _| {
+        tries += 1;
+        tries <= MAX_TRIES && parser(alone(schema, pointer), Style::default().options(loose, true), parsers).is_err()
+    })
+}
+
+/// The JSON pointer of the smallest part with a flaw that all parts around it share; empty for the whole schema.
+fn smallest_part(schema: &Value, mut is_flawed: impl FnMut(&str, &Value) -> bool) -> String {
+    let (mut part, mut pointer) = (schema.clone(), String::new());
     loop {
         let found = subschemas(&mut part).into_iter().find_map(|(step, part)| {
-            tries += 1;
             let deeper = format!("{pointer}{step}");
-            let refused = tries <= MAX_TRIES
-                && parser(alone(schema, &deeper), Style::default().options(true, true), parsers).is_err();
-            refused.then(|| (part.take(), deeper))
+            is_flawed(&deeper, part).then(|| (part.take(), deeper))
         });
         match found {
             Some(found) => (part, pointer) = found,
