@@ -413,6 +413,22 @@ fn schemas_that_cannot_be_honoured_are_refused_with_their_place() {
     }
 }
 
+#[test]
+fn schemas_with_too_many_ways_to_check_a_value_are_refused() {
+    let twice = |n: usize| {
+        let level =
+            |i| format!(r##""a{i}":{{"allOf":[{{"$ref":"#/$defs/a{0}"}},{{"$ref":"#/$defs/a{0}"}}]}},"##, i + 1);
+        let levels: String = (0..n).map(level).collect();
+        let schema = format!(r##""const":7,"not":{{"not":{{"$ref":"#/$defs/a0"}}}},"$defs":{{{levels}"a{n}":{{}}}}"##);
+        Constraint::JsonSchema(format!("{{{schema}}}"))
+    };
+    check(&twice(8), "7", true);
+    let reason =
+        "a schema that holds a value to more than 100000 others, each as often as it is referred to, cannot be \
+         checked";
+    assert_eq!(refusal(&twice(45)), format!("sampling_params.json_schema: at \"\": {reason}"));
+}
+
 /// Keywords, values that make no sense for them, what the error says.
 const MALFORMED: &[(&[&str], &[&str], &str)] = &[
     (&["minLength", "maxItems", "minContains"], &["-1", "1.5", r#""1""#], "a whole number that is not negative"),
