@@ -10,7 +10,7 @@ use sglang_engine::text::Tokenizer;
 use sglang_engine::weights;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn load(path: &Path) -> Arc<Tokenizer> {
     let files = weights::open(path).unwrap();
@@ -427,6 +427,41 @@ fn schemas_with_too_many_ways_to_check_a_value_are_refused() {
         "a schema that holds a value to more than 100000 others, each as often as it is referred to, cannot be \
          checked";
     assert_eq!(refusal(&twice(45)), format!("sampling_params.json_schema: at \"\": {reason}"));
+}
+
+/// Of checks, and the one that compiles.
+#[cfg(target_os = "linux")]
+fn large_threads() -> usize {
+    let names = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = names.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "sglang-grammar").count()
+}
+
+#[test]
+fn a_check_that_takes_too_long_is_the_last_and_leaves_no_thread() {
+    let items = r##"{"type":"array","items":{"$ref":"#/$defs/a"}}"##;
+    let part = format!(r#"{{"not":{{"const":3}},"anyOf":[{{"type":"integer"}},{items},{items}]}}"#);
+    let schema = format!(r##"{{"$ref":"#/$defs/a","$defs":{{"a":{part}}}}}"##);
+    let nested = |n: i32, depth: usize| format!("{}{n}{}", "[".repeat(depth), "]".repeat(depth));
+    let mut grammars = Grammars::new(LLAMA3.clone());
+    let mut written = |text: &str| {
+        let mut grammar = grammars.start(&Constraint::JsonSchema(schema.clone())).unwrap();
+        single_bytes(text).into_iter().for_each(|token| grammar.accept(token));
+        grammar
+    };
+    let begin = Instant::now();
+    let mut endless = written(&nested(3, 40));
+    let error = endless.allowed().unwrap_err().to_string();
+    assert!(error.ends_with("it could not be checked within a second"), "{error}");
+    assert_eq!(endless.take_back(), None);
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(written(&nested(4, 40)).is_accepting());
+    assert_eq!(written(&nested(3, 2)).take_back(), Some(0));
+    #[cfg(target_os = "linux")]
+    while large_threads() > 1 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{} threads", large_threads());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Keywords, values that make no sense for them, what the error says.

@@ -6,6 +6,7 @@
 
 mod checked;
 mod class;
+mod deadline;
 mod dialect;
 mod ebnf;
 mod endless;
