@@ -10,7 +10,7 @@ use sglang_engine::text::Tokenizer;
 use sglang_engine::weights;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn load(path: &Path) -> Arc<Tokenizer> {
     let files = weights::open(path).unwrap();
@@ -112,6 +112,13 @@ const SCHEMAS: &[(&str, &[&str], &[&str])] = &[
         &["[1,1]"],
         &["1"],
     ),
+    // A whole number may be written with a fraction.
+    (
+        r#"{"type":"string","format":"hostname","minLength":2.0,"maxLength":3.0}"#,
+        &[r#""ab""#, r#""abc""#],
+        &[r#""a""#, r#""abcd""#],
+    ),
+    (r#"{"type":"array","items":{"type":"null"},"maxItems":1e0}"#, &["[]", "[null]"], &["[null,null]"]),
     (
         r#"{"x-guidance":{"lenient":true,"whitespace_flexible":true},"type":"array","items":{"type":"integer"}}"#,
         &["[1,2]"],
@@ -242,12 +249,42 @@ fn a_schema_may_say_how_its_values_are_written() {
         r##""type":"object","properties":{"kids":{"type":"array","items":{"$ref":"#"}}},"additionalProperties":false"##;
     check(&of(r#"{"maxDepth":1}"#, tree), r#"{"kids":[{"kids":[]},{}]}"#, true);
     check(&of(r#"{"maxDepth":1}"#, tree), r#"{"kids":[{"kids":[{}]}]}"#, false);
+    let spaced = list.replace("list", "a list").replace("#/$defs/a list", "#/$defs/a%20list");
+    check(&of(r#"{"maxDepth":3}"#, &spaced), &nested(2), true);
+    check(&of(r#"{"maxDepth":3}"#, &spaced), &nested(3), false);
+    assert_eq!(
+        refusal(&of(r#"{"maxDepth":3}"#, r##""properties":{"a":{"$ref":"#/$defs/x"}}"##)),
+        r#"sampling_params.json_schema: at "/properties/a": Pointer '/$defs/x' does not exist"#
+    );
     for (style, expected) in [
         (r#"{"whitespace":"some"}"#, "at \"/x-sglang\": unknown variant `some`, expected `compact` or `any`"),
         (r#"{"maxDepth":0}"#, "at \"/x-sglang/maxDepth\": expected 1 to 100, got 0"),
     ] {
         assert_eq!(refusal(&of(style, object)), format!("sampling_params.json_schema: {expected}"));
     }
+}
+
+#[test]
+fn levels_of_references_have_a_limit_and_places_are_those_of_the_schema() {
+    let deep = (0..50).fold(r#"{"type":"null"}"#.to_owned(), |part, _| {
+        format!(r#"{{"type":"object","properties":{{"next":{part}}},"additionalProperties":false}}"#)
+    });
+    let references =
+        (1..50).map(|n| format!(r##""r{n}":{{"$ref":"#/properties/deep{}"}}"##, "/properties/next".repeat(n)));
+    let properties = references.collect::<Vec<_>>().join(",");
+    let schema = |depth: usize| {
+        let style = format!(r#""x-sglang":{{"maxDepth":{depth}}}"#);
+        Constraint::JsonSchema(format!(r#"{{{style},"type":"object","properties":{{"deep":{deep},{properties}}}}}"#))
+    };
+    check(&schema(2), r#"{"deep":{"next":{}},"r48":{"next":{}}}"#, true);
+    let expected =
+        "at \"/x-sglang/maxDepth\": 30 levels of the parts that are referred to take more than 2097152 bytes; \
+         choose a smaller depth";
+    assert_eq!(refusal(&schema(30)), format!("sampling_params.json_schema: {expected}"));
+    let part = r#"{"type":"object","properties":{"n":{"type":"integer","minimum":3,"maximum":2}},"required":["n"]}"#;
+    let schema = format!(r##"{{"x-sglang":{{"maxDepth":2}},"$ref":"#/$defs/a","$defs":{{"a":{part}}}}}"##);
+    let expected = r#"at "/$defs/a/properties/n": Unsatisfiable schema: required property 'n' is unsatisfiable"#;
+    assert_eq!(refusal(&Constraint::JsonSchema(schema)), format!("sampling_params.json_schema: {expected}"));
 }
 
 /// Text that is free until a tag begins.
@@ -268,6 +305,72 @@ fn tags_hold_json_and_text_around_them_is_free() {
     assert!(refused("[]").contains("expected {structures: [{begin, schema, end}], triggers: [text]} as JSON"));
     let message = "at \"/structures/0/begin\": \"x\" begins with none of the triggers";
     assert!(refused(r#"{"structures":[{"begin":"x","schema":true,"end":""}],"triggers":["y"]}"#).ends_with(message));
+}
+
+/// Tags with a name and the schema of their values.
+fn tags(schemas: &[(&str, &str)], triggers: &[&str]) -> Constraint {
+    let tag = |(name, schema): &(&str, &str)| format!(r#"{{"begin":"<{name}>","schema":{schema},"end":"</{name}>"}}"#);
+    let structures = schemas.iter().map(tag).collect::<Vec<_>>().join(",");
+    Constraint::StructuralTag(format!(r#"{{"structures":[{structures}],"triggers":{triggers:?}}}"#))
+}
+
+#[test]
+fn of_triggers_that_begin_alike_the_shortest_counts() {
+    for triggers in [["<fn", "<f"], ["<f", "<fn"]] {
+        let constraint = tags(&[("fn", r#"{"type":"integer"}"#), ("foo", r#"{"type":"null"}"#)], &triggers);
+        for text in ["<fn>1</fn>", "<foo>null</foo><fn>2</fn>", "<b>"] {
+            check(&constraint, text, true);
+        }
+        for text in ["<f", "<fx", "<fnx", "<fn>null</fn>"] {
+            check(&constraint, text, false);
+        }
+    }
+    let message = refusal(&tags(&[("f", "true")], &["<f", "<g"]));
+    let expected = r#"at "/triggers/1": no structure begins with "<g", so it could never be written"#;
+    assert_eq!(message, format!("sampling_params.structural_tag: {expected}"));
+}
+
+#[test]
+fn values_of_tags_keep_their_schemas_as_other_values_do() {
+    for &(schema, valid, invalid) in SCHEMAS {
+        let constraint = tags(&[("f", schema)], &["<f"]);
+        valid.iter().for_each(|instance| check(&constraint, &format!("a <f>{instance}</f>"), true));
+        invalid.iter().for_each(|instance| check(&constraint, &format!("a <f>{instance}</f>"), false));
+    }
+    let named = r#"{"type":"object","properties":{"k":{"type":"string"}},"additionalProperties":{"type":"integer"}}"#;
+    check(&tags(&[("f", named)], &["<f"]), r#"<f>{"k":"x","\u006b":2}</f>"#, false);
+    let spaced = r#"{"x-sglang":{"whitespace":"any","keyOrder":"sorted"},"type":"object","properties":{"b":{"type":"null"},"a":{"type":"null"}}}"#;
+    check(&tags(&[("f", spaced)], &["<f"]), r#"<f>{ "a": null, "b": null }</f>"#, true);
+    check(&tags(&[("f", spaced)], &["<f"]), r#"<f>{ "b": null, "a": null }</f>"#, false);
+}
+
+/// Schema of a tag, and what the error says after the place of the schema.
+const REFUSED_IN_TAGS: &[(&str, &str)] = &[
+    ("3", r#"": expected a schema that allows some value, got 3"#),
+    (r#"{"items":{"minLength":-1}}"#, r#"/items/minLength": expected a whole number that is not negative, got -1"#),
+    (
+        r#"{"x-sglang":{"depth":1}}"#,
+        r#"/x-sglang": unknown field `depth`, expected one of `whitespace`, `keyOrder`, `maxDepth`"#,
+    ),
+    (
+        r#"{"type":"integer","minimum":3,"maximum":2}"#,
+        r#"": Unsatisfiable schema: minimum (3) is greater than maximum (2)"#,
+    ),
+    (r#"{"items":{"type":"integer","not":{"const":1}}}"#, r#"/items": this UNCHECKED"#),
+    (r#"{"items":{"oneOf":[{"type":"integer"},{"type":"number"}]}}"#, r#"/items": this UNCHECKED"#),
+    (r#"{"items":{"type":"string","pattern":"(?=a)b"}}"#, r#"/items": this UNCHECKED"#),
+    (r#"{"items":{"type":"object","minProperties":2}}"#, r#"/items": this UNCHECKED"#),
+    (r#"{"x-sglang":{"keyOrder":"any"},"type":"object"}"#, r#"/x-sglang/keyOrder": any order UNCHECKED"#),
+];
+
+#[test]
+fn what_would_be_checked_in_a_complete_value_is_refused_in_tags() {
+    for (schema, expected) in REFUSED_IN_TAGS {
+        let message = refusal(&tags(&[("e", "true"), ("f", schema)], &["<"]));
+        let unchecked = "would have to be checked in the complete value, and values between tags are not";
+        let expected = expected.replace("UNCHECKED", unchecked);
+        assert_eq!(message, format!("sampling_params.structural_tag: at \"/structures/1/schema{expected}"), "{schema}");
+    }
 }
 
 fn refusal(constraint: &Constraint) -> String {
@@ -307,6 +410,57 @@ fn schemas_that_cannot_be_honoured_are_refused_with_their_place() {
     for (schema, expected) in REFUSED_SCHEMAS {
         let message = refusal(&Constraint::JsonSchema((*schema).into()));
         assert_eq!(message, format!("sampling_params.json_schema: {expected}"), "{schema}");
+    }
+}
+
+#[test]
+fn schemas_with_too_many_ways_to_check_a_value_are_refused() {
+    let twice = |n: usize| {
+        let level =
+            |i| format!(r##""a{i}":{{"allOf":[{{"$ref":"#/$defs/a{0}"}},{{"$ref":"#/$defs/a{0}"}}]}},"##, i + 1);
+        let levels: String = (0..n).map(level).collect();
+        let schema = format!(r##""const":7,"not":{{"not":{{"$ref":"#/$defs/a0"}}}},"$defs":{{{levels}"a{n}":{{}}}}"##);
+        Constraint::JsonSchema(format!("{{{schema}}}"))
+    };
+    check(&twice(8), "7", true);
+    let reason =
+        "a schema that holds a value to more than 100000 others, each as often as it is referred to, cannot be \
+         checked";
+    assert_eq!(refusal(&twice(45)), format!("sampling_params.json_schema: at \"\": {reason}"));
+}
+
+/// Of checks, and the one that compiles.
+#[cfg(target_os = "linux")]
+fn large_threads() -> usize {
+    let names = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = names.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "sglang-grammar").count()
+}
+
+#[test]
+fn a_check_that_takes_too_long_is_the_last_and_leaves_no_thread() {
+    let items = r##"{"type":"array","items":{"$ref":"#/$defs/a"}}"##;
+    let part = format!(r#"{{"not":{{"const":3}},"anyOf":[{{"type":"integer"}},{items},{items}]}}"#);
+    let schema = format!(r##"{{"$ref":"#/$defs/a","$defs":{{"a":{part}}}}}"##);
+    let nested = |n: i32, depth: usize| format!("{}{n}{}", "[".repeat(depth), "]".repeat(depth));
+    let mut grammars = Grammars::new(LLAMA3.clone());
+    let mut written = |text: &str| {
+        let mut grammar = grammars.start(&Constraint::JsonSchema(schema.clone())).unwrap();
+        single_bytes(text).into_iter().for_each(|token| grammar.accept(token));
+        grammar
+    };
+    let begin = Instant::now();
+    let mut endless = written(&nested(3, 40));
+    let error = endless.allowed().unwrap_err().to_string();
+    assert!(error.ends_with("it could not be checked within a second"), "{error}");
+    assert_eq!(endless.take_back(), None);
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(written(&nested(4, 40)).is_accepting());
+    assert_eq!(written(&nested(3, 2)).take_back(), Some(0));
+    #[cfg(target_os = "linux")]
+    while large_threads() > 1 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{} threads", large_threads());
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -2,8 +2,9 @@
 //! taken back and written again.
 //!
 //! Laws: no output ends as complete whose value does not satisfy its schema; a value is written at most
-//! [`MAX_TAKEN_BACK`] times more.
+//! [`MAX_TAKEN_BACK`] times more, and no more once a check took longer than [`MAX_TIME`].
 
+use super::deadline::{self, Deadline};
 use super::endless::endless;
 use super::parsing::{Parser, Parsing};
 use super::parts::{place, repeats_key};
@@ -16,7 +17,7 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, Registry, Validator};
 use serde_json::{json, Value};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A value that takes longer to check fails: schemas exist for which it would take forever.
@@ -26,9 +27,6 @@ const MAX_TIME: Duration = Duration::from_secs(1);
 /// right value.
 const MAX_TAKEN_BACK: usize = 8;
 
-const UNCHECKED: &str =
-    "a schema that refers to itself for the same value, or to another by its name, cannot be checked";
-
 /// A format means the same in all drafts.
 static FORMAT_CHECKS: LazyLock<Vec<(&str, Arc<Validator>)>> = LazyLock::new(|| {
     let build = |name| jsonschema::options().should_validate_formats(true).build(&json!({ "format": name })).ok();
@@ -37,7 +35,9 @@ static FORMAT_CHECKS: LazyLock<Vec<(&str, Arc<Validator>)>> = LazyLock::new(|| {
 
 /// What a finished JSON text must satisfy: its schema, and that no object has a key twice.
 pub struct Check {
-    validator: Arc<Validator>,
+    schema: Arc<Value>,
+    /// It grows by the ways that checks take. `None` where one took too long: the next check builds it anew.
+    validator: Mutex<Option<Validator>>,
     vocabulary: Arc<Vocabulary>,
     param: &'static str,
 }
@@ -45,13 +45,16 @@ pub struct Check {
 impl Check {
     /// By a schema. An error is a sentence without its end, here and below.
     pub fn new(schema: &Value, vocabulary: Arc<Vocabulary>, param: &'static str) -> Result<Self, String> {
-        let schema = sorted(schema);
+        let mut schema = sorted(schema);
         let build = move || match endless(&schema) {
-            Some(at) => Err(format!("at \"{at}\": {UNCHECKED}")),
-            None => validator(schema),
+            Some(reason) => Err(reason),
+            None => {
+                deadline::watch(&mut schema);
+                Ok((validator(&schema)?, schema))
+            }
         };
-        let validator = on_large_stack(build)?;
-        Ok(Check { validator: Arc::new(validator?), vocabulary, param })
+        let (validator, schema) = on_large_stack(build)??;
+        Ok(Check { schema: Arc::new(schema), validator: Mutex::new(Some(validator)), vocabulary, param })
     }
 
     /// What is wrong with a text.
@@ -59,26 +62,41 @@ impl Check {
         let text = String::from_utf8_lossy(text);
         let value: Value = match serde_json::from_str(&text) {
             Ok(value) => sorted(&value),
-            Err(e) => return Some(Flaw { at: 0, reason: format!("not JSON: {e}") }),
+            Err(e) => return Some(Flaw { at: Some(0), reason: format!("not JSON: {e}") }),
         };
         if repeats_key(&text) {
-            return Some(Flaw { at: 0, reason: "an object has a key twice".into() });
+            return Some(Flaw { at: Some(0), reason: "an object has a key twice".into() });
         }
-        let validator = self.validator.clone();
-        let validate = move || match validator.validate(&value) {
-            Ok(()) => None,
-            Err(e) => Some((e.instance_path.to_string(), within(e.schema_path.as_str()).to_owned())),
-        };
-        let (send, receive) = channel();
-        // Nobody listens any more where it took too long.
-        let spawned = spawn_large("sglang-grammar", move || drop(send.send(validate())));
-        match spawned.map(|_thread| receive.recv_timeout(MAX_TIME)) {
-            Ok(Ok(broken)) => broken.map(|(part, keyword)| Flaw {
-                at: place(&text, &part).unwrap_or(0),
+        match self.broken(value) {
+            Some(broken) => broken.map(|(part, keyword)| Flaw {
+                at: Some(place(&text, &part).unwrap_or(0)),
                 reason: format!("its part at \"{part}\" breaks the schema at \"{keyword}\""),
             }),
-            _ => Some(Flaw { at: 0, reason: "it could not be checked within a second".into() }),
+            None => Some(Flaw { at: None, reason: "it could not be checked within a second".into() }),
         }
+    }
+
+    /// The part of a value that breaks the schema and the keyword that it breaks, if any does. `None` where that takes
+    /// too long to tell.
+    fn broken(&self, value: Value) -> Option<Option<(String, String)>> {
+        let (kept, schema) = (self.kept().take(), self.schema.clone());
+        let (send, receive) = channel();
+        let check = move || {
+            deadline::set(MAX_TIME);
+            let Some(validator) = kept.or_else(|| validator(&schema).ok()) else { return };
+            let broken = validator.validate(&value).err();
+            let broken = broken.map(|e| (e.instance_path.to_string(), within(e.schema_path.as_str()).to_owned()));
+            // Nobody listens any more where it took too long.
+            drop(send.send((broken, validator)));
+        };
+        spawn_large("sglang-grammar", check).ok()?;
+        let (broken, validator) = receive.recv_timeout(MAX_TIME).ok()?;
+        *self.kept() = Some(validator);
+        Some(broken)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Validator>> {
+        self.validator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,16 +104,18 @@ impl Check {
 ///
 /// The crate validates what it is given by the specification's own schemas, which takes longer than all else. So it is
 /// given a reference, and the schema lies beside it.
-fn validator(schema: Value) -> Result<Validator, String> {
+fn validator(schema: &Value) -> Result<Validator, String> {
     const NAME: &str = "sglang:///schema";
-    let draft = Draft::default().detect(&schema).map_err(|e| e.to_string())?;
+    let draft = Draft::default().detect(schema).map_err(|e| e.to_string())?;
     let registry = Registry::options().draft(draft).build([(NAME, draft.create_resource(schema.clone()))]);
     let registry = registry.map_err(|e| e.to_string())?;
-    let found = registry.try_resolver(NAME).and_then(|resolver| Ok(resolver.lookup(NAME)?.contents() == &schema));
+    let found = registry.try_resolver(NAME).and_then(|resolver| Ok(resolver.lookup(NAME)?.contents() == schema));
     if !found.unwrap_or(false) {
         return Err("at \"\": a part of the schema bears the name of the whole".into());
     }
     let options = jsonschema::options().with_draft(draft).with_registry(registry).should_validate_formats(true);
+    #[allow(clippy::result_large_err, reason = "the crate asks for its own error")]
+    let options = options.with_keyword(deadline::KEYWORD, |_, _, _| Ok(Box::new(Deadline)));
     let options = FORMAT_CHECKS.iter().fold(options, |options, (name, check)| {
         let check = check.clone();
         options.with_format(*name, move |text| check.is_valid(&Value::from(text)) && is_plain(name, text))
@@ -132,8 +152,8 @@ fn sorted(value: &Value) -> Value {
 
 /// What is wrong with a text.
 struct Flaw {
-    /// Byte at which the part begins that is wrong.
-    at: usize,
+    /// Byte at which the part begins that is wrong. `None` where that took too long to find out: it would again.
+    at: Option<usize>,
     reason: String,
 }
 
@@ -176,8 +196,8 @@ impl Checked {
 impl Grammar for Checked {
     fn allowed(&mut self) -> Result<Allowed, Error> {
         let allowed = self.inner.allowed()?;
-        let Some(Flaw { reason, .. }) = &self.flaw else { return Ok(allowed) };
-        if allowed.only_end {
+        let Some(Flaw { at, reason }) = &self.flaw else { return Ok(allowed) };
+        if allowed.only_end || at.is_none() {
             let param = self.check.param;
             return Err(Error::bad(
                 param,
@@ -213,8 +233,8 @@ impl Grammar for Checked {
     }
 
     fn take_back(&mut self) -> Option<usize> {
-        let flaw = self.flaw.take().filter(|_| self.n_taken_back < MAX_TAKEN_BACK)?;
-        let n_kept = if self.n_taken_back.is_multiple_of(2) { self.tokens_before(flaw.at) } else { 0 };
+        let at = self.flaw.take().filter(|_| self.n_taken_back < MAX_TAKEN_BACK)?.at?;
+        let n_kept = if self.n_taken_back.is_multiple_of(2) { self.tokens_before(at) } else { 0 };
         self.n_taken_back += 1;
         let mut kept = std::mem::take(&mut self.tokens);
         kept.truncate(n_kept);

@@ -1,19 +1,34 @@
-//! Schemas that refer to themselves for the same value: no validation of them would end.
+//! Schemas of which no validation would end: they refer to themselves for the same value, or to others in too many
+//! ways.
 
 use super::schema::subschemas;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 /// Keywords whose schemas are about the value itself, not about its parts.
 const OF_SAME_VALUE: [&str; 9] =
     ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
 
-/// The JSON pointer of a schema that depends on itself, or on what only its `$id` or `$anchor` tells.
+/// Schemas that one may hold a value to; validation of so many takes some tenths of a second.
+const MAX_HELD_TO: usize = 100_000;
+
+/// What is wrong with a schema that depends on itself or on what only its `$id` or `$anchor` tells, or has too many
+/// ways to others, and its JSON pointer: a sentence without its end.
 pub fn endless(schema: &Value) -> Option<String> {
     let mut parts = BTreeMap::new();
     collect(&mut schema.clone(), String::new(), &mut parts);
-    let mut search = Search { parts: &parts, done: HashSet::new(), path: HashSet::new() };
-    parts.keys().find(|pointer| search.returns_to_itself(pointer)).cloned()
+    let mut counts = Counts { parts: &parts, known: HashMap::new() };
+    parts.keys().find_map(|pointer| match counts.held_to(pointer) {
+        None => Some(format!(
+            "at \"{pointer}\": a schema that refers to itself for the same value, or to another by its name, cannot be \
+             checked"
+        )),
+        Some(n) if n > MAX_HELD_TO => Some(format!(
+            "at \"{pointer}\": a schema that holds a value to more than {MAX_HELD_TO} others, each as often as it is \
+             referred to, cannot be checked"
+        )),
+        Some(_) => None,
+    })
 }
 
 /// The pointers of what a schema asks of the same value, by the schema's own pointer.
@@ -34,7 +49,7 @@ fn collect(schema: &mut Value, pointer: String, parts: &mut BTreeMap<String, Vec
 }
 
 /// A fragment of a URI as the pointer that it is.
-fn unescaped(fragment: &str) -> String {
+pub fn unescaped(fragment: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = fragment.as_bytes();
     while let [byte, after @ ..] = rest {
@@ -49,25 +64,24 @@ fn unescaped(fragment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-struct Search<'a> {
+struct Counts<'a> {
     parts: &'a BTreeMap<String, Vec<String>>,
-    done: HashSet<&'a str>,
-    path: HashSet<&'a str>,
+    known: HashMap<&'a str, Option<usize>>,
 }
 
-impl<'a> Search<'a> {
-    fn returns_to_itself(&mut self, pointer: &'a str) -> bool {
+impl<'a> Counts<'a> {
+    /// How many schemas one holds a value to, itself included, each once for every way that leads to it. `None` where
+    /// there is no end of them.
+    fn held_to(&mut self, pointer: &'a str) -> Option<usize> {
         // What lies elsewhere may lead anywhere.
-        let Some(same) = self.parts.get(pointer) else { return true };
-        if self.path.contains(pointer) {
-            return true;
+        let same = self.parts.get(pointer)?;
+        if let Some(known) = self.known.get(pointer) {
+            return *known;
         }
-        if !self.done.insert(pointer) {
-            return false;
-        }
-        self.path.insert(pointer);
-        let found = same.iter().any(|next| self.returns_to_itself(next));
-        self.path.remove(pointer);
-        found
+        // A way that comes back here has no end.
+        self.known.insert(pointer, None);
+        let count = same.iter().try_fold(1_usize, |count, next| Some(count.saturating_add(self.held_to(next)?)));
+        self.known.insert(pointer, count);
+        count
     }
 }

@@ -7,23 +7,14 @@ use serde_json::Value;
 /// Keywords, what their value must be, and whether a value is.
 type Rule = (&'static [&'static str], &'static str, fn(&Value) -> bool);
 
+/// Keywords whose values are counts.
+pub const COUNTS: [&str; 8] =
+    ["maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties", "maxContains", "minContains"];
+
 /// What schemas lie in the value of a keyword, [`subschemas`] knows.
 const RULES: [Rule; 12] = [
     (&["$ref", "$id", "$schema", "$anchor", "$dynamicRef", "format", "pattern"], "a string", Value::is_string),
-    (
-        &[
-            "maxLength",
-            "minLength",
-            "maxItems",
-            "minItems",
-            "maxProperties",
-            "minProperties",
-            "maxContains",
-            "minContains",
-        ],
-        "a whole number that is not negative",
-        |value| value.as_f64().is_some_and(|number| number >= 0.0 && number.fract() == 0.0),
-    ),
+    (&COUNTS, "a whole number that is not negative", is_count),
     (&["maximum", "minimum"], "a number", Value::is_number),
     // They were booleans in draft 4.
     (&["exclusiveMaximum", "exclusiveMinimum"], "a number", |value| value.is_number() || value.is_boolean()),
@@ -45,6 +36,11 @@ const RULES: [Rule; 12] = [
 const MAX_SHOWN: usize = 60;
 
 const TYPES: [&str; 7] = ["array", "boolean", "integer", "null", "number", "object", "string"];
+
+/// Whether a value counts something, be it written `3` or `3.0`.
+pub fn is_count(value: &Value) -> bool {
+    value.as_f64().is_some_and(|number| number >= 0.0 && number.fract() == 0.0)
+}
 
 fn is_strings(value: &Value) -> bool {
     value.as_array().is_some_and(|items| items.iter().all(Value::is_string))

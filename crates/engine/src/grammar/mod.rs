@@ -6,6 +6,7 @@
 
 mod checked;
 mod class;
+mod deadline;
 mod dialect;
 mod ebnf;
 mod endless;
@@ -214,7 +215,8 @@ impl Grammars {
             }
             Constraint::Ebnf(text) | Constraint::Lark(text) => self.lark(constraint, text),
             Constraint::StructuralTag(text) => {
-                self.lark(constraint, &tags::lark(text).map_err(|reason| constraint.error(reason))?)
+                let parser = self.parsers().and_then(|parsers| tags::compile(text, parsers));
+                Ok(Compiled::Parser(Arc::new(parser.map_err(|reason| constraint.error(reason))?)))
             }
         }
     }

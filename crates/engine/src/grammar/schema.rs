@@ -7,7 +7,7 @@
 use super::checked::Check;
 use super::exact::{make_exact, needs_unicode_escapes};
 use super::loosen::{for_each_schema, loosen};
-use super::malformed::malformed;
+use super::malformed::{is_count, malformed, COUNTS};
 use super::parsing::{Parser, Parsers};
 use super::style::Style;
 use super::Compiled;
@@ -15,6 +15,8 @@ use serde_json::{json, Map, Value};
 use std::sync::Arc;
 
 const PARAM: &str = "sampling_params.json_schema";
+
+const UNCHECKED: &str = "would have to be checked in the complete value, and values between tags are not";
 
 /// Schemas that are tried one by one to find out which part is refused.
 const MAX_TRIES: usize = 100;
@@ -68,11 +70,9 @@ pub const OF_NAMED_SCHEMAS: [&str; 6] =
 
 /// A schema given as JSON text. An error is a sentence without its end.
 pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
-    let (mut schema, style) = read(text)?;
-    style.apply(&mut schema);
-    let escapes = needs_unicode_escapes(&schema);
-    let enforced = make_exact(&mut schema) && !style.is_loose() && !escapes && !counts_keys(&mut schema);
-    let parser = match parser(schema, style.options(false, escapes), parsers) {
+    let (schema, style) = read(text)?;
+    let (schema, enforced) = exact(schema, &style)?;
+    let parser = match parsers.json_schema(PARAM, schema) {
         Ok(parser) if enforced => return Ok(Compiled::Parser(Arc::new(parser))),
         strict => strict,
     };
@@ -83,9 +83,52 @@ pub fn compile(text: &str, parsers: &Parsers) -> Result<Compiled, String> {
     Ok(Compiled::Checked(Arc::new(parser), Arc::new(check)))
 }
 
-/// A schema without what constrains nothing, and its style.
+/// A schema for a part of a grammar, with llguidance's options. All of it is enforced: no complete value is checked.
+pub fn enforced(schema: &Value) -> Result<Value, String> {
+    let (schema, style) = taken_apart(schema.clone())?;
+    match exact(schema.clone(), &style)? {
+        (exact, true) => Ok(exact),
+        _ if style.is_loose() => Err(format!("at \"/x-sglang/keyOrder\": any order {UNCHECKED}")),
+        _ => {
+            let at = smallest_part(&schema, |_, part| !enforces_all(&mut part.clone()));
+            Err(format!("at \"{at}\": this {UNCHECKED}"))
+        }
+    }
+}
+
+/// Why such a part of a grammar is refused, if it is.
+pub fn refusal(schema: &Value, parsers: &Parsers) -> Option<String> {
+    let (mut schema, style) = taken_apart(schema.clone()).ok()?;
+    let (exact, _) = exact(schema.clone(), &style).ok()?;
+    parsers.json_schema(PARAM, exact).err()?;
+    Some(looser(&schema, &style, parsers).err().unwrap_or_else(|| {
+        enforces_all(&mut schema);
+        format!("at \"{}\": this {UNCHECKED}", refused_part(&schema, false, parsers))
+    }))
+}
+
+/// A schema in words that llguidance reads as they are meant, with its options, and whether that enforces all of it.
+fn exact(mut schema: Value, style: &Style) -> Result<(Value, bool), String> {
+    style.apply(&mut schema)?;
+    let options = style.options(false, needs_unicode_escapes(&schema));
+    let enforced = enforces_all(&mut schema) && !style.is_loose();
+    schema["x-guidance"] = options;
+    Ok((schema, enforced))
+}
+
+/// Makes a schema exact. Whether a grammar of it lets nothing else through.
+fn enforces_all(schema: &mut Value) -> bool {
+    let escapes = needs_unicode_escapes(schema);
+    make_exact(schema) && !escapes && !counts_keys(schema)
+}
+
 fn read(text: &str) -> Result<(Value, Style), String> {
-    let mut schema = match serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))? {
+    taken_apart(serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?)
+}
+
+/// A schema without what constrains nothing, its counts in digits, and its style.
+fn taken_apart(schema: Value) -> Result<(Value, Style), String> {
+    let mut schema = match schema {
         schema @ Value::Object(_) => schema,
         Value::Bool(true) => json!({}),
         other => return Err(format!("expected a schema that allows some value, got {other}")),
@@ -94,18 +137,21 @@ fn read(text: &str) -> Result<(Value, Style), String> {
         return Err(flaw);
     }
     for_each_schema(&mut schema, &mut drop_annotations);
+    for_each_schema(&mut schema, &mut write_counts_in_digits);
     let style = Style::taken_from(&mut schema)?;
     Ok((schema, style))
 }
 
 fn looser(schema: &Value, style: &Style, parsers: &Parsers) -> Result<Parser, String> {
-    let mut schema = schema.clone();
-    let escapes = needs_unicode_escapes(&schema);
-    loosen(&mut schema);
-    style.apply(&mut schema);
-    make_exact(&mut schema);
-    parser(schema.clone(), style.options(true, escapes), parsers).map_err(|reason| {
-        let at = refused_part(&schema, parsers);
+    let mut plain = schema.clone();
+    loosen(&mut plain);
+    let mut styled = plain.clone();
+    style.apply(&mut styled)?;
+    make_exact(&mut styled);
+    parser(styled, style.options(true, needs_unicode_escapes(schema)), parsers).map_err(|reason| {
+        // A style has parts of its own, many for a large depth.
+        make_exact(&mut plain);
+        let at = refused_part(&plain, true, parsers);
         format!("at \"{at}\": {}", reworded(&reason))
     })
 }
@@ -118,7 +164,9 @@ fn counts_keys(schema: &mut Value) -> bool {
 
 /// A reason in one line, in terms of the request.
 fn reworded(reason: &str) -> String {
-    let line = reason.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    // It names a level of a reference by a word of our own; the place is known.
+    let lines = reason.lines().map(str::trim).filter(|line| !line.starts_with("while processing "));
+    let line = lines.collect::<Vec<_>>().join(" ");
     line.replace("Unimplemented keys", "keywords that are not supported")
 }
 
@@ -138,16 +186,31 @@ fn drop_annotations(keywords: &mut Map<String, Value>) {
     }
 }
 
-/// The JSON pointer of the smallest part that is refused when it stands alone; empty for the whole schema.
-fn refused_part(schema: &Value, parsers: &Parsers) -> String {
-    let (mut part, mut pointer, mut tries) = (schema.clone(), String::new(), 0);
+/// `3.0` is a count as `3` is, and other readers of the schema take it for none.
+fn write_counts_in_digits(keywords: &mut Map<String, Value>) {
+    for (_, count) in keywords.iter_mut().filter(|(keyword, _)| COUNTS.contains(&keyword.as_str())) {
+        if let Some(number) = count.as_f64().filter(|_| count.is_f64() && is_count(count)) {
+            *count = (number as u64).into();
+        }
+    }
+}
+
+/// Of the smallest part that llguidance refuses when it stands alone.
+fn refused_part(schema: &Value, loose: bool, parsers: &Parsers) -> String {
+    let mut tries = 0;
+    smallest_part(schema, |pointer, _| {
+        tries += 1;
+        tries <= MAX_TRIES && parser(alone(schema, pointer), Style::default().options(loose, true), parsers).is_err()
+    })
+}
+
+/// The JSON pointer of the smallest part with a flaw that all parts around it share; empty for the whole schema.
+fn smallest_part(schema: &Value, mut is_flawed: impl FnMut(&str, &Value) -> bool) -> String {
+    let (mut part, mut pointer) = (schema.clone(), String::new());
     loop {
         let found = subschemas(&mut part).into_iter().find_map(|(step, part)| {
-            tries += 1;
             let deeper = format!("{pointer}{step}");
-            let refused = tries <= MAX_TRIES
-                && parser(alone(schema, &deeper), Style::default().options(true, true), parsers).is_err();
-            refused.then(|| (part.take(), deeper))
+            is_flawed(&deeper, part).then(|| (part.take(), deeper))
         });
         match found {
             Some(found) => (part, pointer) = found,

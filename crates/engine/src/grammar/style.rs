@@ -2,9 +2,12 @@
 //!
 //! Law: a style narrows what a schema allows and never widens it; white space is the one exception, and is bounded.
 
+use super::endless::unescaped;
 use super::loosen::for_each_schema;
+use super::MAX_TEXT_BYTES;
 use serde::Deserialize;
 use serde_json::{json, Map, Value};
+use std::collections::BTreeMap;
 
 /// The value of `x-sglang`.
 #[derive(Default, Deserialize)]
@@ -43,6 +46,10 @@ enum KeyOrder {
 /// References within references, at most.
 const MAX_DEPTH: usize = 100;
 
+/// Of all levels of references together. They copy parts of a text of at most [`MAX_TEXT_BYTES`], which may lie in each
+/// other.
+const MAX_LEVELS_BYTES: usize = 8 * MAX_TEXT_BYTES;
+
 impl Style {
     /// Takes the style out of a schema. An error is a sentence without its end.
     pub fn taken_from(schema: &mut Value) -> Result<Self, String> {
@@ -58,16 +65,17 @@ impl Style {
         }
     }
 
-    /// The schema of the values in this style.
-    pub fn apply(&self, schema: &mut Value) {
+    /// The schema of the values in this style. An error is a sentence without its end.
+    pub fn apply(&self, schema: &mut Value) -> Result<(), String> {
         match self.key_order {
             KeyOrder::Schema => {}
             KeyOrder::Sorted => sort_properties(schema),
             KeyOrder::Any => for_each_schema(schema, &mut unordered),
         }
         if let Some(depth) = self.max_depth {
-            *schema = unrolled(schema, depth);
+            *schema = unrolled(schema, depth)?;
         }
+        Ok(())
     }
 
     /// The schema of the values in this style lets more through than the schema itself.
@@ -115,57 +123,81 @@ fn sort_properties(schema: &mut Value) {
 }
 
 /// The schema with a copy of what is referred to for each level of references; the last level refers to nothing.
-fn unrolled(schema: &Value, depth: usize) -> Value {
-    let mut pointers = Vec::new();
-    collect_references(schema, &mut pointers);
+fn unrolled(schema: &Value, depth: usize) -> Result<Value, String> {
+    let mut numbers = Numbers::new();
+    number_references(schema, schema, &mut numbers);
+    let (mut parts, mut n_bytes) = (Vec::with_capacity(numbers.len()), 0);
+    for (pointer, &number) in &numbers {
+        let part = part_at(schema, pointer);
+        n_bytes += depth * part.to_string().len();
+        if n_bytes > MAX_LEVELS_BYTES {
+            return Err(format!(
+                "at \"/x-sglang/maxDepth\": {depth} levels of the parts that are referred to take more than \
+                 {MAX_LEVELS_BYTES} bytes; choose a smaller depth"
+            ));
+        }
+        parts.push((number, part));
+    }
     let mut whole = schema.clone();
-    refer_to_level(&mut whole, &pointers, Some(1));
+    refer_to_level(&mut whole, &numbers, Some(1));
     for level in 1..=depth {
-        for (i, pointer) in pointers.iter().enumerate() {
-            let Some(mut part) = schema.pointer(pointer).cloned() else { continue };
-            if let (true, Some(keywords)) = (pointer.is_empty(), part.as_object_mut()) {
-                keywords.shift_remove("$defs");
-            }
-            refer_to_level(&mut part, &pointers, (level < depth).then_some(level + 1));
-            whole["$defs"][level_name(i, level)] = part;
+        for (number, part) in &parts {
+            let mut part = part.clone();
+            refer_to_level(&mut part, &numbers, (level < depth).then_some(level + 1));
+            whole["$defs"][level_name(*number, level)] = part;
         }
     }
-    whole
+    Ok(whole)
 }
 
-fn level_name(i: usize, level: usize) -> String {
-    format!("x-sglang-{i}-{level}")
+/// What lies at a pointer; of the whole schema, what is not a part for others to refer to.
+fn part_at(schema: &Value, pointer: &str) -> Value {
+    let mut part = schema.pointer(pointer).cloned().unwrap_or_default();
+    if let (true, Some(keywords)) = (pointer.is_empty(), part.as_object_mut()) {
+        keywords.shift_remove("$defs");
+    }
+    part
 }
+
+fn level_name(number: usize, level: usize) -> String {
+    format!("x-sglang-{number}-{level}")
+}
+
+/// What is referred to, by pointer.
+type Numbers = BTreeMap<String, usize>;
 
 /// What a reference within the same schema points to.
 fn local(reference: &Value) -> Option<String> {
     let pointer = reference.as_str()?.strip_prefix('#')?;
-    (pointer.is_empty() || pointer.starts_with('/')).then(|| pointer.to_owned())
+    (pointer.is_empty() || pointer.starts_with('/')).then(|| unescaped(pointer))
 }
 
-fn collect_references(part: &Value, found: &mut Vec<String>) {
+/// References that lead nowhere get no number: they are refused under the names that they have.
+fn number_references(part: &Value, whole: &Value, numbers: &mut Numbers) {
     match part {
         Value::Object(keywords) => {
-            if let Some(pointer) = keywords.get("$ref").and_then(local).filter(|pointer| !found.contains(pointer)) {
-                found.push(pointer);
+            let pointer = keywords.get("$ref").and_then(local).filter(|pointer| whole.pointer(pointer).is_some());
+            if let Some(pointer) = pointer {
+                let next = numbers.len();
+                numbers.entry(pointer).or_insert(next);
             }
-            keywords.values().for_each(|part| collect_references(part, found));
+            keywords.values().for_each(|part| number_references(part, whole, numbers));
         }
-        Value::Array(items) => items.iter().for_each(|part| collect_references(part, found)),
+        Value::Array(items) => items.iter().for_each(|part| number_references(part, whole, numbers)),
         _ => {}
     }
 }
 
-fn refer_to_level(part: &mut Value, pointers: &[String], level: Option<usize>) {
-    let place = part.get("$ref").and_then(local).and_then(|pointer| pointers.iter().position(|p| *p == pointer));
-    match (place, level) {
+fn refer_to_level(part: &mut Value, numbers: &Numbers, level: Option<usize>) {
+    let number = part.get("$ref").and_then(local).and_then(|pointer| numbers.get(&pointer));
+    match (number, level) {
         (Some(_), None) => *part = Value::Bool(false),
-        (Some(i), Some(level)) => part["$ref"] = format!("#/$defs/{}", level_name(i, level)).into(),
+        (Some(&number), Some(level)) => part["$ref"] = format!("#/$defs/{}", level_name(number, level)).into(),
         (None, _) => {}
     }
     match part {
-        Value::Object(keywords) => keywords.values_mut().for_each(|part| refer_to_level(part, pointers, level)),
-        Value::Array(items) => items.iter_mut().for_each(|part| refer_to_level(part, pointers, level)),
+        Value::Object(keywords) => keywords.values_mut().for_each(|part| refer_to_level(part, numbers, level)),
+        Value::Array(items) => items.iter_mut().for_each(|part| refer_to_level(part, numbers, level)),
         _ => {}
     }
 }

@@ -46,7 +46,10 @@ export interface SamplingParams {
   ebnf?: string;
   /** A grammar in Lark's notation, from `start`. */
   lark?: string;
-  /** JSON text `{structures: [{begin, schema, end}], triggers}`: free text with JSON between tags. */
+  /**
+   * JSON text `{structures: [{begin, schema, end}], triggers}`: free text with JSON between tags. Where a trigger is
+   * written, a structure that begins with it follows; each trigger needs one.
+   */
   structuralTag?: string;
 }
 
