@@ -541,6 +541,20 @@ fn absurd_numbers_of_heads_are_errors() {
     }
 }
 
+/// All values of a vector may be whole blocks; one of them, which is its row, is not.
+#[test]
+fn vectors_of_blocks_are_errors() {
+    let scratch = Scratch::new();
+    let made = Made::default().tensor("output_norm.weight", &[64], 8, 0).tensor("rope_freqs.weight", &[64], 2, 0);
+    let file = scratch.write("model.gguf", made.bytes(128));
+    let (at, weights) = (file.display(), open(&file).weights);
+    for (name, of) in [("model.norm.weight", "Q8_0"), ("rope_freqs.weight", "Q4_0")] {
+        let expected = format!("{at}: tensor {name} is a vector of {of} blocks; a vector must be of floats");
+        assert_eq!(weights.tensor(name).unwrap_err().to_string(), expected);
+        assert_eq!(weights.rows(name, &[64], 0..64).unwrap_err().to_string(), expected);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
