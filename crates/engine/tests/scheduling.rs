@@ -8,7 +8,7 @@ use sglang_engine::request::{Event, FinishReason, LogprobParams, RequestId};
 use sglang_engine::runner::Fake;
 use sglang_engine::scheduler::{Limits, Policy, Scheduler};
 use sglang_engine::sequence::Prepared;
-use sglang_engine::{Error, PAGE};
+use sglang_engine::PAGE;
 
 fn plain(prompt: Vec<u32>, max_new: usize, arrival: usize) -> Ask {
     Ask { prompt, max_new, arrival, ignore_eos: true, ..Ask::default() }
@@ -70,7 +70,7 @@ impl Hand {
 
 impl Drop for Hand {
     fn drop(&mut self) {
-        self.scheduler.fail_all(&Error::Closed("the test is over".into()));
+        self.scheduler.release_all();
     }
 }
 
