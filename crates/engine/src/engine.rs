@@ -1,7 +1,8 @@
 //! The engine: a handle, and the loop thread that runs steps.
 //!
 //! Laws: every submitted request gets exactly one finishing event; only the loop thread touches the scheduler and the
-//! runner; after a failure of the loop every open and every later request fails with the reason, and nothing hangs.
+//! runner; after a failure of the loop every open and every later request fails with the reason, and nothing hangs. Which
+//! requests are open is known apart from the scheduler, which may have failed halfway through anything.
 
 use crate::batch::{Answers, Batch};
 use crate::error::{panic_message, Error, Result};
@@ -11,6 +12,7 @@ use crate::request::{Event, Request, RequestId};
 use crate::runner::Runner;
 use crate::scheduler::{Limits, Scheduler, Totals, TreeNode};
 use crate::text::Tokenizer;
+use std::collections::BTreeSet;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -105,7 +107,7 @@ impl Engine {
         let board = Board::default();
         let front = Front { tokenizer: tokenizer.clone(), context, abilities, commands };
         let (scheduler, times) = (Scheduler::new(limits, tokenizer), StageTimes::default());
-        let steps = Steps { scheduler, runner, sink, times, board: board.clone() };
+        let steps = Steps { scheduler, runner, sink, open: BTreeSet::new(), times, board: board.clone() };
         steps.publish();
         let threads = vec![front.start(called), spawn("sglang-loop", move || steps.run(&commanded))];
         Engine { calls, board, threads }
@@ -175,6 +177,8 @@ struct Steps {
     scheduler: Scheduler,
     runner: Box<dyn Runner>,
     sink: Sink,
+    /// Requests that have arrived and whose finishing event is not handed over yet.
+    open: BTreeSet<RequestId>,
     times: StageTimes,
     board: Board,
 }
@@ -187,10 +191,11 @@ impl Steps {
             Ok(Err(error)) => error,
             Err(panic) => Error::Closed(format!("the engine failed: {}", panic_message(&*panic))),
         };
-        let failed = self.scheduler.fail_all(&error);
         *self.board.lock() = None;
-        self.emit(failed);
+        self.emit(self.open.iter().map(|&id| Event::failed(id, &error)).collect());
         self.refuse_all(commands, &error);
+        // Last, since what panicked may panic again.
+        self.scheduler.release_all();
     }
 
     /// The loop: what was asked for, then a step, until closed.
@@ -238,8 +243,14 @@ impl Steps {
     /// Carries out one command; true means that the engine is to close.
     fn obey(&mut self, command: Command) -> bool {
         let event = match command {
-            Command::Start(prepared) => self.scheduler.push(*prepared),
-            Command::Refuse(id, error) => Some(Event::failed(id, &error)),
+            Command::Start(prepared) => {
+                self.open.insert(prepared.id);
+                self.scheduler.push(*prepared)
+            }
+            Command::Refuse(id, error) => {
+                self.open.insert(id);
+                Some(Event::failed(id, &error))
+            }
             Command::Abort(id) => self.scheduler.abort(id),
             Command::Between(errand) => {
                 let answer = errand(Ok(&mut self.scheduler));
@@ -254,9 +265,14 @@ impl Steps {
         false
     }
 
-    fn emit(&self, events: Vec<Event>) {
-        if !events.is_empty() {
-            (self.sink)(events);
+    fn emit(&mut self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let ended: Vec<_> = events.iter().filter(|event| event.finish.is_some()).map(|event| event.id).collect();
+        (self.sink)(events);
+        for id in ended {
+            self.open.remove(&id);
         }
     }
 
@@ -279,7 +295,7 @@ impl Steps {
     }
 
     /// After the end: whatever still arrives is refused, until nobody can send any more.
-    fn refuse_all(self, commands: &Receiver<Command>, error: &Error) {
+    fn refuse_all(&mut self, commands: &Receiver<Command>, error: &Error) {
         while let Ok(command) = commands.recv() {
             match command {
                 Command::Start(prepared) => self.emit(vec![Event::failed(prepared.id, error)]),

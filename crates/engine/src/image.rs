@@ -69,20 +69,31 @@ struct Rgb {
     values: Vec<[u8; 3]>,
 }
 
+/// What a picture lies in the middle of. It is never laid out, since around a long strip it is 200 times as large.
+struct Frame {
+    width: usize,
+    height: usize,
+    /// Around the picture.
+    colour: [u8; 3],
+}
+
 impl Preprocess {
     /// Decodes a PNG, JPEG, WebP or GIF file (its first frame) and prepares it.
     pub fn image(&self, file: &[u8]) -> Result<Image> {
-        let mut rgb = decode(file).map_err(|e| Error::bad("image_data", format!("an image cannot be read: {e}")))?;
-        if self.pad {
-            rgb = rgb.squared(self.mean.map(|mean| (mean * 255.0) as u8));
-        }
-        let (short, long) = (rgb.width.min(rgb.height), rgb.width.max(rgb.height));
-        let longest = self.shortest * long / short;
-        let (width, height) = if rgb.width <= rgb.height { (self.shortest, longest) } else { (longest, self.shortest) };
-        let pixels = self.normalised(&resize::bicubic(&rgb, width, height));
+        let rgb = decode(file).map_err(|e| Error::bad("image_data", format!("an image cannot be read: {e}")))?;
+        let frame = self.frame(&rgb);
+        let scaled = |len: usize| self.shortest * len / frame.width.min(frame.height);
+        let pixels = self.normalised(&resize::bicubic(&rgb, &frame, scaled(frame.width), scaled(frame.height)));
         let mut hasher = DefaultHasher::new();
         pixels.iter().for_each(|value| value.to_bits().hash(&mut hasher));
         Ok(Image { pixels, hash: hasher.finish() })
+    }
+
+    /// The picture's own size, or the square that holds it.
+    fn frame(&self, rgb: &Rgb) -> Frame {
+        let side = rgb.width.max(rgb.height);
+        let (width, height) = if self.pad { (side, side) } else { (rgb.width, rgb.height) };
+        Frame { width, height, colour: self.mean.map(|mean| (mean * 255.0) as u8) }
     }
 
     /// The middle, as `(value / 255 − mean) / std`, channel by channel; black where the picture does not reach.
@@ -97,19 +108,6 @@ impl Preprocess {
         };
         let places = (0..3).flat_map(|c| (0..self.crop).flat_map(move |y| (0..self.crop).map(move |x| (c, y, x))));
         places.map(|(c, y, x)| value(c, y, x)).collect()
-    }
-}
-
-impl Rgb {
-    /// In the middle of a square.
-    fn squared(self, colour: [u8; 3]) -> Rgb {
-        let side = self.width.max(self.height);
-        let (left, top) = ((side - self.width) / 2, (side - self.height) / 2);
-        let mut values = vec![colour; side * side];
-        for (y, row) in self.values.chunks_exact(self.width).enumerate() {
-            values[(top + y) * side + left..][..self.width].copy_from_slice(row);
-        }
-        Rgb { width: side, height: side, values }
     }
 }
 

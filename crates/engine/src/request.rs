@@ -120,7 +120,7 @@ impl Default for SamplingParams {
 pub struct LogprobParams {
     /// Whether at all.
     pub enabled: bool,
-    /// First prompt position to report; `None` reports the output only.
+    /// First prompt position to report, where `enabled`; `None` reports the output only.
     pub prompt_start: Option<usize>,
     /// Most likely alternatives per position.
     pub top: usize,

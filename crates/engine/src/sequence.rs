@@ -111,7 +111,7 @@ impl Sequence {
             rank: 0,
             finish: None,
             cached: None,
-            scored: asked.logprobs.prompt_start.unwrap_or(tokens.len()),
+            scored: asked.logprobs.prompt_start.filter(|_| asked.logprobs.enabled).unwrap_or(tokens.len()),
             pooled: match asked.pooling {
                 Some(Pooling::Mean) => 0,
                 Some(Pooling::Last) => tokens.len() - 1,
@@ -473,7 +473,7 @@ impl Sequence {
     }
 
     fn report_first_prompt_token(&mut self) {
-        if self.scored == 0 && self.asked.logprobs.enabled {
+        if self.scored == 0 {
             self.scored = 1;
             let first = TokenLogprob { token: self.shown(0), ..TokenLogprob::default() };
             self.event.prompt_logprobs.push(first);

@@ -3,12 +3,15 @@
 mod fixtures;
 
 use sglang_engine::batch::{Answers, Batch};
+use sglang_engine::engine::Sink;
 use sglang_engine::request::{Event, FinishReason, Prompt, Request, SamplingParams};
 use sglang_engine::runner::{Fake, Runner};
 use sglang_engine::scheduler::{Limits, Policy};
 use sglang_engine::{Engine, Error, Result};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{channel, Receiver};
+use std::time::Duration;
 
 /// Computes some steps, then fails.
 struct Failing {
@@ -34,9 +37,14 @@ impl Runner for Failing {
 }
 
 fn start(fail: fn() -> Result<Answers>) -> (Engine, Receiver<Vec<Event>>) {
+    let (send, events) = channel();
+    (start_with(3, fail, Box::new(move |e| drop(send.send(e)))), events)
+}
+
+fn start_with(steps: usize, fail: fn() -> Result<Answers>, sink: Sink) -> Engine {
     let tokenizer = fixtures::tokenizer("llama");
     let fake = Fake::new(tokenizer.vocab() as u32, 64);
-    let runner = Box::new(Failing { fake, steps: 3, fail });
+    let runner = Box::new(Failing { fake, steps, fail });
     let limits = Limits {
         chunk: 64,
         max_running: 4,
@@ -47,8 +55,7 @@ fn start(fail: fn() -> Result<Answers>) -> (Engine, Receiver<Vec<Event>>) {
         policy: Policy::Lpm,
         reuse: true,
     };
-    let (send, events) = channel();
-    (Engine::start(runner, tokenizer, limits, 512, Box::new(move |e| drop(send.send(e)))), events)
+    Engine::start(runner, tokenizer, limits, 512, sink)
 }
 
 fn request(id: u64) -> Request {
@@ -60,7 +67,7 @@ fn request(id: u64) -> Request {
 fn failures(events: &Receiver<Vec<Event>>, n: usize) -> BTreeMap<u64, (&'static str, String)> {
     let mut failed = BTreeMap::new();
     while failed.len() < n {
-        for event in events.recv().expect("the engine still reports") {
+        for event in events.recv_timeout(Duration::from_secs(60)).expect("the engine still reports") {
             let Some(finish) = event.finish else { continue };
             let FinishReason::Failed { code, message, .. } = finish.reason else { panic!("{:?}", finish.reason) };
             assert_eq!(failed.insert(event.id, (code, message)), None, "two ends of request {}", event.id);
@@ -91,6 +98,27 @@ fn an_error_of_the_runner_ends_all_requests() {
 #[test]
 fn a_panic_of_the_runner_ends_all_requests() {
     check(|| panic!("index out of range"), "engine_closed", "the engine failed: index out of range");
+}
+
+/// In the first step one request ends and another goes on. The loop fails when the scheduler has let go of the first and
+/// nobody was told yet.
+#[test]
+fn a_panic_between_the_end_of_a_request_and_its_event_ends_all_requests() {
+    let (send, events) = channel();
+    let told = AtomicBool::new(false);
+    let sink = move |events: Vec<Event>| {
+        let ends = events.iter().any(|event| event.finish.is_some());
+        assert!(!ends || told.swap(true, Ordering::Relaxed), "nobody listens");
+        drop(send.send(events));
+    };
+    let mut engine = start_with(1000, || panic!("is not reached"), Box::new(sink));
+    let mut short = request(0);
+    short.sampling.max_new_tokens = Some(1);
+    [short, request(1)].into_iter().for_each(|request| engine.submit(request));
+    let failed = failures(&events, 2);
+    let expected = ("engine_closed", "the engine failed: nobody listens".to_owned());
+    assert!(failed.values().all(|failure| *failure == expected), "{failed:?}");
+    engine.close();
 }
 
 #[test]

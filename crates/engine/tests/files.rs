@@ -541,6 +541,34 @@ fn absurd_numbers_of_heads_are_errors() {
     }
 }
 
+/// All values of a vector may be whole blocks; one of them, which is its row, is not.
+#[test]
+fn vectors_of_blocks_are_errors() {
+    let scratch = Scratch::new();
+    let made = Made::default().tensor("output_norm.weight", &[64], 8, 0).tensor("rope_freqs.weight", &[64], 2, 0);
+    let file = scratch.write("model.gguf", made.bytes(128));
+    let (at, weights) = (file.display(), open(&file).weights);
+    for (name, of) in [("model.norm.weight", "Q8_0"), ("rope_freqs.weight", "Q4_0")] {
+        let expected = format!("{at}: tensor {name} is a vector of {of} blocks; a vector must be of floats");
+        assert_eq!(weights.tensor(name).unwrap_err().to_string(), expected);
+        assert_eq!(weights.rows(name, &[64], 0..64).unwrap_err().to_string(), expected);
+    }
+}
+
+/// To name an expert takes memory, so a file must have bytes for each, also where tensors claim the same bytes.
+#[test]
+fn a_file_names_only_experts_that_it_has_bytes_for() {
+    let stack = |made: Made, layer: u32, n| made.tensor(&format!("blk.{layer}.ffn_up_exps.weight"), &[16, n], 0, 0);
+    let whole = stack(Made::default(), 0, 1000).bytes(64_000);
+    assert_eq!(open(&Scratch::new().write("model.gguf", whole)).weights.names().len(), 1000);
+    let tiny = Made::default().tensor("blk.0.ffn_up_exps.weight", &[1, 1000], 0, 0).bytes(4000);
+    for (file, claimed) in [(tiny, 1000), (stack(stack(Made::default(), 0, 1000), 1, 1000).bytes(64_000), 2000)] {
+        let claim = format!("its ffn_*_exps tensors claim {claimed} experts");
+        let most = format!("a file of {} bytes holds at most {}", file.len(), file.len() / 64);
+        assert_eq!(gguf_error(&file), format!("@: {claim}; {most}"));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

@@ -3,10 +3,43 @@
 mod fixtures;
 
 use fixtures::{fixture, json};
+use image::{ImageFormat, Rgb, RgbImage};
 use proptest::prelude::*;
 use sglang_engine::image::Preprocess;
 use sglang_engine::model::config::ModelConfig;
 use sglang_engine::weights;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::Cursor;
+
+/// Counts the bytes that a thread has allocated, now and at most.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: all is done by the system's allocator; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let (now, most) = HELD.get();
+        let now = now.saturating_add(layout.size());
+        HELD.set((now, most.max(now)));
+        // SAFETY: what the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        let (now, most) = HELD.get();
+        // What another thread allocated was never counted here.
+        HELD.set((now.saturating_sub(layout.size()), most));
+        // SAFETY: what the caller promises.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
 
 fn preprocess() -> Preprocess {
     let files = weights::open(&fixture("llava")).unwrap();
@@ -56,6 +89,50 @@ fn resampling_is_that_of_pillow() {
         let steps = difference(&ours.pixels, &expected, &preprocess);
         let allowed = if name.ends_with(".jpg") { 3.01 } else { 1.01 };
         assert!(steps <= allowed, "{case:.80}: {steps} steps of 255");
+    }
+}
+
+fn png(picture: &RgbImage) -> Vec<u8> {
+    let mut file = Cursor::new(Vec::new());
+    picture.write_to(&mut file, ImageFormat::Png).unwrap();
+    file.into_inner()
+}
+
+fn padding(pad: bool) -> Preprocess {
+    Preprocess { pad, shortest: 56, crop: 56, mean: [0.48, 0.46, 0.41], std: [0.27; 3] }
+}
+
+/// Bit for bit as if the file had been a square, up and down, of odd and even margins.
+#[test]
+fn padding_is_that_of_a_square_file() {
+    let around = Rgb(padding(true).mean.map(|mean| (mean * 255.0) as u8));
+    for (width, height) in [(40, 40), (41, 9), (9, 40), (300, 3), (2, 300), (301, 160), (160, 300)] {
+        let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x * 37 + y, y * 101, x * y].map(|v| v as u8)));
+        let side = width.max(height);
+        let (left, top) = ((side - width) / 2, (side - height) / 2);
+        let square = RgbImage::from_fn(side, side, |x, y| {
+            let inside = (left..left + width).contains(&x) && (top..top + height).contains(&y);
+            if inside {
+                *picture.get_pixel(x - left, y - top)
+            } else {
+                around
+            }
+        });
+        let (padded, expected) = (padding(true).image(&png(&picture)), padding(false).image(&png(&square)));
+        assert_eq!(padded.unwrap(), expected.unwrap(), "{width} × {height}");
+    }
+}
+
+/// A long strip takes memory for itself, not for the square around it, which has 200 times as many pixels.
+#[test]
+fn padding_takes_no_memory() {
+    for (width, height) in [(16_384, 82), (82, 16_384)] {
+        let file = png(&RgbImage::new(width, height));
+        let (before, _) = HELD.get();
+        HELD.set((before, before));
+        padding(true).image(&file).unwrap();
+        let taken = HELD.get().1 - before;
+        assert!(taken < 48 << 20, "{width} × {height}: {taken} bytes");
     }
 }
 

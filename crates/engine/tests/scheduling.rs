@@ -4,10 +4,11 @@ mod fixtures;
 mod play;
 
 use play::{run, Ask, Outcome, Stage};
-use sglang_engine::request::{Event, FinishReason, RequestId};
+use sglang_engine::request::{Event, FinishReason, LogprobParams, RequestId};
 use sglang_engine::runner::Fake;
 use sglang_engine::scheduler::{Limits, Policy, Scheduler};
-use sglang_engine::{Error, PAGE};
+use sglang_engine::sequence::Prepared;
+use sglang_engine::PAGE;
 
 fn plain(prompt: Vec<u32>, max_new: usize, arrival: usize) -> Ask {
     Ask { prompt, max_new, arrival, ignore_eos: true, ..Ask::default() }
@@ -69,7 +70,7 @@ impl Hand {
 
 impl Drop for Hand {
     fn drop(&mut self) {
-        self.scheduler.fail_all(&Error::Closed("the test is over".into()));
+        self.scheduler.release_all();
     }
 }
 
@@ -332,6 +333,25 @@ fn an_abort_does_not_show_what_may_begin_a_stop_string() {
             assert_eq!(told, shown);
             break;
         }
+    }
+}
+
+/// Where no log-probabilities are wanted, it does not matter from where on those of the prompt would be.
+#[test]
+fn a_start_without_log_probabilities_means_nothing() {
+    let told = |prompt_start| {
+        let mut hand = Hand::new(|_| {});
+        let logprobs = LogprobParams { prompt_start, ..LogprobParams::default() };
+        let asked = hand.stage.prepare(0, &plain(counting(20), 5, 0));
+        assert_eq!(hand.scheduler.push(Prepared { logprobs, ..asked }), None);
+        let mut outcome = Outcome::default();
+        (0..10).flat_map(|_| hand.step().1).for_each(|event| outcome.take(event));
+        outcome
+    };
+    let expected = told(None);
+    assert_eq!((expected.tokens.len(), &expected.finish), (5, &Some(FinishReason::Length)));
+    for start in [0, 1, 19, 20, 100] {
+        assert_eq!(told(Some(start)), expected, "from {start} on");
     }
 }
 

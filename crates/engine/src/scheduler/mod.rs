@@ -1,7 +1,7 @@
 //! Which tokens run in a step: continuous batching over a radix cache.
 //!
 //! Laws: a sequence runs only while it holds a lease that covers the rows it runs; the text of a sequence does not
-//! depend on anything decided here; every sequence that arrives gets exactly one finishing event.
+//! depend on anything decided here; every sequence that arrives gets exactly one finishing event, unless all are dropped.
 
 mod admit;
 mod plan;
@@ -187,11 +187,6 @@ impl Scheduler {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Ids of all open requests.
-    pub fn open(&self) -> impl Iterator<Item = RequestId> + '_ {
-        self.waiting.iter().chain(&self.running).map(Sequence::id)
-    }
-
     /// The work of the next step: what [`Scheduler::admit`] let in, as far as rows and pages reach.
     pub fn schedule(&mut self) -> Batch {
         self.rows = self.reserve_rows();
@@ -287,16 +282,15 @@ impl Scheduler {
         self.cache.release(lease);
     }
 
-    /// Fails every open request and returns their events.
-    pub fn fail_all(&mut self, error: &Error) -> Vec<Event> {
+    /// Drops every sequence without a word and gives back its pages.
+    pub fn release_all(&mut self) {
         self.copies.clear();
-        let mut sequences: Vec<_> = self.waiting.drain(..).chain(self.running.drain(..)).collect();
-        for sequence in &mut sequences {
+        self.waiting.clear();
+        for mut sequence in self.running.drain(..) {
             if let Some(lease) = sequence.lease.take() {
                 self.cache.release(lease);
             }
         }
-        sequences.iter().map(|sequence| Event::failed(sequence.id(), error)).collect()
     }
 
     /// Drops every cached prefix that no running request holds; returns the tokens dropped.

@@ -1,12 +1,14 @@
 //! GGUF files as a [`Source`] under canonical names.
 //!
-//! Law: of architecture `llama` the q and k rows of a head are stored as pairs; of others, in the order of checkpoints.
+//! Laws: of architecture `llama` the q and k rows of a head are stored as pairs; of others, in the order of checkpoints.
+//! Memory for the names of experts stays within a small multiple of the file's size.
 
 use super::gguf_header::{parse, MAGIC};
 use super::shards::Shards;
 use super::stored::{Entry, Stored};
 use super::{map, mmproj, Metadata, Source};
 use crate::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::Path;
 
@@ -51,7 +53,7 @@ impl Gguf {
         let paired = if architecture == Some("llama") { Some(llama_heads(&metadata)?) } else { None };
         let tensors = match architecture {
             Some(mmproj::ARCHITECTURE) => mmproj::canonical(header.tensors),
-            _ => header.tensors.into_iter().flat_map(|(name, entry)| canonical(&name, entry)).collect(),
+            _ => canonical(header.tensors, map.len()).map_err(|e| metadata.error(e))?,
         };
         Ok((Stored::new(path, tensors).with_pairs(paired), metadata))
     }
@@ -100,10 +102,27 @@ const PARTS: [(&str, &str); 19] = [
     ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
 
+/// A file has at least so many bytes for each of its experts: to name one takes some 250 bytes of memory. In real models
+/// the smallest have thousands.
+const EXPERT_BYTES: usize = 64;
+
+/// The tensors of a file of `n_bytes` under their canonical names.
+fn canonical(tensors: HashMap<String, Entry>, n_bytes: usize) -> std::result::Result<BTreeMap<String, Entry>, String> {
+    let tensors: Vec<_> = tensors.into_iter().map(|(name, entry)| (canonical_name(&name), entry)).collect();
+    let experts = tensors.iter().filter(|(name, _)| name.contains('*')).map(|(_, entry)| entry.shape[0]);
+    // In all: several tensors may claim the same bytes.
+    let (n_experts, most) = (experts.fold(0, usize::saturating_add), n_bytes / EXPERT_BYTES);
+    if n_experts > most {
+        return Err(format!(
+            "its ffn_*_exps tensors claim {n_experts} experts; a file of {n_bytes} bytes holds at most {most}"
+        ));
+    }
+    Ok(tensors.into_iter().flat_map(|(name, entry)| unstacked(name, entry)).collect())
+}
+
 /// A tensor under its canonical name; the experts of a layer, which the file stacks `[E, …]`, one by one. A gate of one
 /// row, which the file keeps as a vector, is a matrix.
-fn canonical(name: &str, mut entry: Entry) -> Vec<(String, Entry)> {
-    let name = canonical_name(name);
+fn unstacked(name: String, mut entry: Entry) -> Vec<(String, Entry)> {
     if name.ends_with("shared_expert_gate.weight") && entry.shape.len() == 1 {
         entry.shape.insert(0, 1);
     }

@@ -2,9 +2,10 @@
 //!
 //! Laws: a place lies inside the file. A tensor is mapped when it is asked for, for as long as it is used, and no other rows
 //! than those: pages of a map count as memory of the process beside what the device makes of them, so that with a map of
-//! the whole file a model would take twice its size while it is loaded. Convolutions go out as matrices. Where the file stores the q and k rows of a head as pairs (0, S/2),
-//! (1, S/2 + 1), … next to each other, they go out as the first halves, then the second halves, as checkpoints have them;
-//! whole rows move, so that block formats stay as they are.
+//! the whole file a model would take twice its size while it is loaded. A row is whole blocks, so a vector, whose rows are
+//! single values, is of floats. Convolutions go out as matrices. Where the file stores the q and k rows of a head as pairs
+//! (0, S/2), (1, S/2 + 1), … next to each other, they go out as the first halves, then the second halves, as checkpoints
+//! have them; whole rows move, so that block formats stay as they are.
 
 use super::{expect_shape, map_with, Bytes, Source, Tensor, Words};
 use crate::{Error, Result};
@@ -74,6 +75,9 @@ impl Stored {
     /// A tensor with some bytes of its rows; where rows are stored as pairs, those of whole heads.
     fn filled(&self, name: &str, entry: &Entry, range: Range<usize>) -> Result<Tensor<'_>> {
         let dtype = self.dtype(name)?;
+        if entry.shape.len() < 2 && !dtype.is_float() {
+            return Err(self.wrong(name, format_args!("is a vector of {dtype} blocks; a vector must be of floats")));
+        }
         let stored = self.read(name, &range)?;
         let (rows, row) = match entry.shape[..] {
             [] => (1, entry.range.len()),
