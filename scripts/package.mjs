@@ -51,7 +51,9 @@ async function packPlatform(name) {
 async function packMain() {
   const folder = path.join(out, 'sglang');
   mkdirSync(folder, { recursive: true });
-  cpSync(path.join(root, 'ts/sglang/dist'), path.join(folder, 'dist'), { recursive: true });
+  for (const name of ['bin', 'dist']) {
+    cpSync(path.join(root, 'ts/sglang', name), path.join(folder, name), { recursive: true });
+  }
   cpSync(path.join(root, 'README.md'), path.join(folder, 'README.md'));
   const { devDependencies, scripts, ava, ...manifest } = source;
   const optionalDependencies = Object.fromEntries(

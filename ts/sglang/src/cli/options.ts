@@ -213,7 +213,7 @@ export const flags = [
 /** Flags of the original whose function does not exist here yet: refused by name, so that none is ignored. */
 const notYet =
   'dp-size mem-fraction-static stream-interval schedule-conservativeness ' +
-  'disable-regex-jump-forward allow-local-files watchdog-timeout';
+  'disable-regex-jump-forward allow-local-files watchdog-timeout enable-lora lora-paths max-loras-per-batch';
 
 type Camel<S extends string> = S extends `${infer A}-${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
 type ValueOf<F extends Flag> = F extends { kind: 'switch' }

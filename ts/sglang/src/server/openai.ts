@@ -7,6 +7,7 @@ import {
   boolean,
   either,
   listOf,
+  notYet,
   object,
   standing,
   string,
@@ -28,7 +29,7 @@ const streaming = { stream: boolean, stream_options: object({ include_usage: boo
 /** What every request to OpenAI's routes may have. */
 export const commonFields = { ...standing, model: string, rid: string };
 
-export const openaiFields = { ...openaiSampling, ...streaming, ...commonFields, extra_key: string };
+export const openaiFields = { ...openaiSampling, ...streaming, ...commonFields, extra_key: string, lora_path: notYet };
 
 /** One prompt or several, each as text or as token ids. */
 export const texts = either(string, listOf(string, 'strings'), tokenIds, listOf(tokenIds, 'lists of token ids'));

@@ -30,6 +30,7 @@ const generateRows: Row[] = [
   ['/generate', { text: 'x', stream: 'yes' }, 400, 'stream', /^stream: expected true or false, got "yes"$/],
   ['/generate', { text: 'x', image_data: 'cat.png' }, 400, 'image_data', /does not take images/],
   ['/generate', { text: 'x', lora_path: 'a' }, 400, 'lora_path', /not supported yet/],
+  ['/v1/completions', { prompt: 'x', lora_path: 'a' }, 400, 'lora_path', /not supported yet/],
   ['/generate', { text: 'x', top_logprobs_num: 1e9 }, 400, 'top_logprobs_num', /in \[0, 128\]/],
   ['/generate', sampling({ temperature: 'hot' }), 400, 'sampling_params.temperature', /a number ≥ 0, got "hot"/],
   ['/generate', sampling({ max_new_tokens: -1 }), 400, 'sampling_params.max_new_tokens', /a whole number in/],
