@@ -1,7 +1,7 @@
 /**
  * `npm run package`: makes the tarballs that npm publishes, in `packages/`: `sglang`, and the package of this platform
  * with the addon in it. `sglang` names the packages of all platforms as optional dependencies; npm installs the one
- * that fits.
+ * that fits. Another platform may be named, whose addon is built before (`npm run build:native -- --target …`).
  */
 import { cpSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -62,10 +62,14 @@ async function packMain() {
   await pack(folder, { ...manifest, optionalDependencies });
 }
 
-await step('the addon', buildAddon);
+const platform = process.argv[2] ?? platformName();
+if (!(platform in platforms)) {
+  throw new Error(`no platform is called "${platform}"; there are ${Object.keys(platforms).join(', ')}`);
+}
+if (platform === platformName()) await step('the addon', buildAddon);
 await step('the TypeScript package', buildTypeScript);
 rmSync(out, { recursive: true, force: true });
 await step('tarballs', async () => {
-  await packPlatform(platformName());
+  await packPlatform(platform);
   await packMain();
 });
