@@ -168,6 +168,7 @@ export class Engine implements EngineLike, Backend {
           .then(submitAll)
           .catch((error) => generation.fail(error));
     } catch (error) {
+      cancel();
       generation.fail(inWords(error));
       return generation;
     }

@@ -125,6 +125,8 @@ export class RunningGeneration implements Generation {
   take(index: number, event: NativeEvent): boolean {
     const finish = event.finish;
     if (finish?.errorCode) {
+      // Nobody will read the other samples.
+      this.#cancel();
       this.fail(
         new SglangError(finish.errorCode as SglangErrorCode, finish.errorMessage ?? '', finish.errorParam ?? null),
       );

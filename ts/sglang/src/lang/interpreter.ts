@@ -80,7 +80,7 @@ class Interpreter {
 
   /** A variable that is bound; `pending` are names that will be. */
   lookup(name: string, pending: readonly string[]): unknown {
-    if (name in this.vars) return this.vars[name];
+    if (Object.hasOwn(this.vars, name)) return this.vars[name];
     const known = [...new Set([...Object.keys(this.vars), ...pending])].join(', ') || 'none';
     throw programError('', this.vars, new Error(`there is no variable "${name}"; there are: ${known}`));
   }

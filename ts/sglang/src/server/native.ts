@@ -218,9 +218,10 @@ interface SoFar {
 async function* events(call: Call, body: Body, submissions: readonly Submission[], isList: boolean) {
   const { engine } = call;
   const samples = submissions.map(() => new Map<number, SoFar>());
+  const ns = submissions.map(({ request }) => request.samplingParams?.n ?? 1);
+  const firsts = ns.map((_, i) => ns.slice(0, i).reduce((a, b) => a + b, 0));
   for await (const [i, chunk] of merge(submissions.map((submission) => submission.chunks))) {
     const { rid, request } = submissions[i]!;
-    const n = request.samplingParams?.n ?? 1;
     const before = samples[i]!.get(chunk.index) ?? { text: '', outputIds: [], logprobs: noLogprobs() };
     const now: SoFar = {
       text: before.text + chunk.text,
@@ -238,7 +239,7 @@ async function* events(call: Call, body: Body, submissions: readonly Submission[
       text: told.text,
       output_ids: told.outputIds,
       meta_info: chunk.meta ? metaInfo(engine, style, chunk.meta) : { ...partial, ...logprobs },
-      ...((isList || n > 1) && { index: i * n + chunk.index }),
+      ...((isList || ns[i]! > 1) && { index: firsts[i]! + chunk.index }),
     };
   }
 }

@@ -77,7 +77,7 @@ type End = Pick<GenerateMeta, 'finishReason'> & { called?: boolean };
 /** `matched_stop` is the stop string or token id, null where none ended the text; a call that was cut off is none. */
 export function ending({ finishReason, called = false }: End) {
   const { type } = finishReason;
-  if (called && type !== 'length') return { finish_reason: 'tool_calls', matched_stop: null };
+  if (called && type === 'stop') return { finish_reason: 'tool_calls', matched_stop: null };
   return { finish_reason: type, matched_stop: type === 'stop' ? finishReason.matched : null };
 }
 

@@ -78,9 +78,9 @@ class Answer {
     return this.#announced;
   }
 
-  /** The tokens were used up. */
+  /** The tokens were used up, or the request was aborted. */
   get isCutOff(): boolean {
-    return this.#last?.finishReason.type === 'length';
+    return this.#last !== undefined && this.#last.finishReason.type !== 'stop';
   }
 
   write(text: string): void {
@@ -103,7 +103,7 @@ class Answer {
     if (!this.#announced) yield { content: held };
   }
 
-  /** A name and arguments, until the tokens are used up. */
+  /** A name and arguments, unless the answer is cut off. */
   async *oneCall({ form, callable }: Calls, index: number): AsyncGenerator<AnswerPiece, void> {
     let tool = callable[0]!;
     if (callable.length === 1) this.write(tool.name);

@@ -198,6 +198,15 @@ test('a request is told how long it waited; what does not fit the queue is refus
   await small.close();
 });
 
+test('samples beside one that is refused end with it', async (t) => {
+  const small = await tinyEngine({ maxRunningRequests: 1, maxQueuedRequests: 2 });
+  const samplingParams = { ...greedy, n: 8, maxNewTokens: 400, ignoreEos: true };
+  await t.throwsAsync(small.generate({ prompt, samplingParams }).all(), { code: 'overloaded' });
+  await small.generate({ prompt, samplingParams: { ...greedy, maxNewTokens: 1 } });
+  t.true(small.stats().generationTokensTotal < 400);
+  await small.close();
+});
+
 test('a larger priority goes first', async (t) => {
   const small = await tinyEngine({ maxRunningRequests: 1 });
   const ended: number[] = [];

@@ -51,6 +51,13 @@ test('redirects are followed, but not forever', async (t) => {
   await t.throwsAsync(circle, { message: /: more than 3 redirects$/ });
 });
 
+test('base64 may be broken into lines, and is not searched for a needle in much white space', async (t) => {
+  const text = Buffer.from(bytes).toString('base64').replace(/.{4}/g, '$&\r\n ');
+  t.deepEqual(Uint8Array.from(await imageFile(`data:image/png;base64,${text}\n`, stranger)), bytes);
+  const wide = `A${' '.repeat(4_000_000)}!`;
+  await t.throwsAsync(imageFile(wide, stranger), { message: /expected an http\(s\) URL, a data URL or base64$/ });
+});
+
 test('strangers reach neither files nor this machine nor its network', async (t) => {
   for (const source of ['/etc/resolv.conf', 'file:///etc/hostname', './a.png', 'ftp://example.org/a.png']) {
     await t.throwsAsync(imageFile(source, stranger), { message: /expected an http\(s\) URL, a data URL or base64$/ });

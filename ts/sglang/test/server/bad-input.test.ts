@@ -177,6 +177,8 @@ test('routes that are not there, and methods that are not theirs', async (t) => 
   const { ask } = await startServer(t);
   const unknown = await ask('/v2/chat');
   t.deepEqual([unknown.status, unknown.json.error.code], [404, 'unknown_route']);
+  const undecodable = await ask('/v1/models/%ZZ');
+  t.deepEqual([undecodable.status, undecodable.json.error.code], [400, 'bad_request']);
   t.regex(unknown.json.error.message, /\/v1\/chat\/completions/);
   const wrong = await ask('/v1/chat/completions');
   t.deepEqual([wrong.status, wrong.headers.get('allow')], [405, 'POST']);

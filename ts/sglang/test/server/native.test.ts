@@ -227,6 +227,9 @@ test('a stream of a list marks each event with its place', async (t) => {
   t.deepEqual([...last.keys()].sort(), [0, 1, 2, 3]);
   t.is(last.get(3).text, answer('b', 2, 1));
   t.is(last.get(3).meta_info.output_token_logprobs.length, 2);
+  const uneven = { text: ['a', 'b'], stream: true, sampling_params: [3, 1].map((n) => ({ n, max_new_tokens: 2 })) };
+  const indices = (await events('/generate', uneven)).map((event) => event.index as number);
+  t.deepEqual([...new Set(indices)].sort(), [0, 1, 2, 3]);
 });
 
 test('a stop string never shows and is told as the reason', async (t) => {

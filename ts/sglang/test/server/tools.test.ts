@@ -10,6 +10,9 @@ const hermes = `{% for t in tools %}{{ t.function.name }}{% endfor %}<tool_call>
 const mistral = '{% if tools %}[AVAILABLE_TOOLS]{% endif %}[TOOL_CALLS]';
 const llama3 = '<|start_header_id|>{{ tools }}';
 
+/** Where a client aborts a part. */
+const ABORT = '✂';
+
 /** What the model says when it is asked for each part in turn. */
 class ScriptedEngine extends FakeEngine {
   override readonly model: ModelCard;
@@ -34,13 +37,14 @@ class ScriptedEngine extends FakeEngine {
     this.prompts.push(request.prompt!);
     const said = this.says.shift()!;
     const stopText = [request.samplingParams?.stop ?? []].flat().find((stop) => said.includes(stop));
-    const text = stopText === undefined ? said : said.slice(0, said.indexOf(stopText));
+    const end = stopText ?? (said.includes(ABORT) ? ABORT : undefined);
+    const text = end === undefined ? said : said.slice(0, said.indexOf(end));
     const generation = new RunningGeneration('scripted', 1, () => {});
     const piece = { id: 0, logprobs: [], promptLogprobs: [], finish: undefined };
     for (const char of text) generation.take(0, { ...piece, text: char, tokens: [char.charCodeAt(0)] });
     const cutOff = text.length >= (request.samplingParams?.maxNewTokens ?? Infinity);
     const counts = { promptTokens: 10, completionTokens: text.length, cachedTokens: 4, discardedTokens: 0 };
-    const reason = cutOff ? 'length' : 'stop';
+    const reason = end === ABORT ? 'abort' : cutOff ? 'length' : 'stop';
     generation.take(0, { ...piece, text: '', tokens: [], finish: { reason, ...counts, stopText } });
     return generation;
   }
@@ -70,7 +74,7 @@ async function ask(
   const streamed = await stream.finalChatCompletion();
   const shape = ({ choices }: OpenAI.ChatCompletion) =>
     choices.map(({ message, finish_reason }) => ({
-      content: message.content ?? null,
+      content: message.content || null,
       finish: finish_reason,
       calls: message.tool_calls?.map(
         (call) => call.type === 'function' && [call.function.name, call.function.arguments],
@@ -151,6 +155,14 @@ test('a call that the token limit cuts off says so', async (t) => {
   const options = { tool_choice: 'required' as const, max_tokens: 12 };
   const { finish, calls } = await ask(t, hermes, ['get_time', '{"ci'], options);
   t.deepEqual({ finish, calls }, { finish: 'length', calls: [['get_time', '{"ci']] });
+});
+
+test('an abort ends the answer, within the arguments of a call or before it has a name', async (t) => {
+  const options = { tool_choice: 'required' as const };
+  const late = await ask(t, hermes, ['get_time', `{"ci${ABORT}`], options);
+  t.deepEqual([late.finish, late.calls, late.requests.length], ['abort', [['get_time', '{"ci']], 2]);
+  const early = await ask(t, hermes, [`get_${ABORT}`], options);
+  t.deepEqual([early.finish, early.calls, early.requests.length], ['abort', undefined, 1]);
 });
 
 test('calls and their answers go back to the template', async (t) => {
