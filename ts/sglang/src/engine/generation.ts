@@ -104,7 +104,7 @@ export class RunningGeneration implements Generation {
   #open: number;
   #failure: unknown;
   #chunks: GenerateChunk[] = [];
-  #wake: () => void = () => {};
+  #waiting: (() => void)[] = [];
 
   constructor(
     readonly id: string,
@@ -147,6 +147,11 @@ export class RunningGeneration implements Generation {
     this.#wake();
   }
 
+  /** There may be several readers. */
+  #wake(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
+  }
+
   abort(): void {
     this.#cancel();
   }
@@ -170,7 +175,7 @@ export class RunningGeneration implements Generation {
         while (next < this.#chunks.length) yield this.#chunks[next++]!;
         if (this.#failure !== undefined) throw this.#failure;
         if (this.#open === 0) return;
-        await new Promise<void>((resolve) => (this.#wake = resolve));
+        await new Promise<void>((resolve) => this.#waiting.push(resolve));
       }
     } finally {
       if (this.#open > 0) this.#cancel();

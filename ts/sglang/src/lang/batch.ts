@@ -93,7 +93,7 @@ class Batch {
     try {
       return { status: 'fulfilled', value: await this.start(this.list[index]!, { ...this.options, signal }) };
     } catch (cause) {
-      const { vars, cause: root } = cause as ProgramError;
+      const { vars, cause: root } = cause instanceof ProgramError ? cause : { vars: {}, cause };
       const reason = programError(`item ${index}`, vars, cause);
       if (this.stopAtError) throw new ProgramError(reason.message, vars, root);
       return { status: 'rejected', reason: new ProgramError(reason.message, vars, root) };

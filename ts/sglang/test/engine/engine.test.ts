@@ -198,6 +198,17 @@ test('a request is told how long it waited; what does not fit the queue is refus
   await small.close();
 });
 
+test('two readers of a generation read the same', async (t) => {
+  const generation = engine.generate({ prompt, samplingParams: { ...greedy, maxNewTokens: 8 } });
+  const read = async () => {
+    let text = '';
+    for await (const chunk of generation) text += chunk.text;
+    return text;
+  };
+  const [one, other, { text }] = await Promise.all([read(), read(), generation]);
+  t.deepEqual([one, other], [text, text]);
+});
+
 test('samples beside one that is refused end with it', async (t) => {
   const small = await tinyEngine({ maxRunningRequests: 1, maxQueuedRequests: 2 });
   const samplingParams = { ...greedy, n: 8, maxNewTokens: 400, ignoreEos: true };

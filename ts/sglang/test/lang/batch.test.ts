@@ -104,3 +104,12 @@ test.serial('the default backend serves runs that name none; flushCache is passe
   await flushCache(new FakeBackend());
   t.is(flushed, 1);
 });
+
+test('a row that cannot start fails with its reason', async (t) => {
+  const rows = ['text'] as unknown as { n: number }[];
+  const error = await t.throwsAsync(square.runBatch(rows, { backend: numbered(async () => '') }), {
+    instanceOf: BatchError,
+  });
+  t.deepEqual(error?.vars, {});
+  t.true(error?.cause instanceof Error);
+});
