@@ -8,6 +8,7 @@ import { IMAGE_MARK } from '../lang/prompt.ts';
 import { familyNamed, familyOf } from './families.ts';
 import { parse, run } from './python-jinja.ts';
 import { strftime } from './strftime.ts';
+import { formOf, shownHistory } from './tools.ts';
 
 export interface RenderOptions {
   /** Opens an assistant turn at the end. Default: true, unless the last message is continued. */
@@ -150,7 +151,7 @@ export function chatTemplateOf({ modelPath, chatTemplate, bosToken, eosToken }: 
   return template;
 }
 
-/** Renders messages with the model's template. Throws `bad_request` where the template refuses them. */
+/** Renders messages with the model's template, earlier calls as it takes them. Throws `bad_request` where it refuses them. */
 export function renderChat(model: TemplateCard, messages: readonly ChatMessage[], options: RenderOptions = {}): string {
-  return chatTemplateOf(model).render(messages, options);
+  return chatTemplateOf(model).render(shownHistory(messages, formOf(model)), options);
 }

@@ -97,12 +97,17 @@ export function callsOf(asked: Asked, model: Pick<ModelCard, 'chatTemplate'>): C
   return { form: formOf(model), tools, callable, required, parallel: parallel && only === undefined };
 }
 
+/** Earlier calls and their answers as a model's template takes them; what has that form already stays. */
+export function shownHistory(messages: readonly ChatMessage[], form: CallForm): readonly ChatMessage[] {
+  return messages.map(form === forms.generic ? asPlainText : withParsedArguments);
+}
+
 /** The conversation as the model's template takes it, and the template's variables. */
 export function shownTools(messages: readonly ChatMessage[], { form, tools }: Pick<Calls, 'form' | 'tools'>) {
-  if (form !== forms.generic) return { messages: messages.map(withParsedArguments), variables: { tools } };
+  if (form !== forms.generic) return { messages: shownHistory(messages, form), variables: { tools } };
   const system = messages[0]?.role === 'system' ? messages[0] : undefined;
   const content = [system?.content, explained(tools)].filter(Boolean).join('\n\n');
-  const rest = (system ? messages.slice(1) : messages).map(asPlainText);
+  const rest = shownHistory(system ? messages.slice(1) : messages, form);
   return { messages: [{ role: 'system', content }, ...rest], variables: {} };
 }
 
@@ -111,9 +116,18 @@ function withParsedArguments(message: ChatMessage): ChatMessage {
   if (!message.tool_calls) return message;
   const tool_calls = message.tool_calls.map((call) => ({
     ...call,
-    function: { ...call.function, arguments: JSON.parse(call.function.arguments) as string },
+    function: { ...call.function, arguments: parsed(call.function.arguments) },
   }));
   return { ...message, tool_calls };
+}
+
+/** Typed as text, which is what callers give. */
+function parsed(json: string): string {
+  try {
+    return typeof json === 'string' ? (JSON.parse(json) as string) : json;
+  } catch {
+    return json;
+  }
 }
 
 /** What a model is told that knows no tools by itself. */
@@ -139,6 +153,8 @@ export function answered(text: string): string {
 function asPlainText(message: ChatMessage): ChatMessage {
   if (message.role === 'tool') return { role: 'user', content: answered(message.content as string) };
   if (!message.tool_calls) return message;
-  const calls = message.tool_calls.map(({ function: f }) => written(f.name, f.arguments));
+  const calls = message.tool_calls.map(({ function: { name, arguments: args } }) =>
+    written(name, typeof args === 'string' ? args : JSON.stringify(args)),
+  );
   return { role: message.role, content: [message.content, ...calls].filter(Boolean).join('\n') };
 }

@@ -116,3 +116,17 @@ test('families by example', (t) => {
       '<|start_header_id|>assistant<|end_header_id|>\n\n',
   );
 });
+
+test('earlier calls are shown whether or not more may follow', (t) => {
+  const call = (args: string) => ({ id: 'a', type: 'function' as const, function: { name: 'f', arguments: args } });
+  const talk = [
+    ...hi,
+    { role: 'assistant', content: '', tool_calls: [call('{"x":1}')] },
+    { role: 'tool', content: 'one', tool_call_id: 'a' },
+  ];
+  const own = '{% if tools %}<tool_call>{% endif %}{{ messages[1].tool_calls[0].function.arguments | tojson }}';
+  t.is(renderChat({ ...card, chatTemplate: own }, talk), '{"x": 1}');
+  const generic = renderChat(card, talk);
+  t.regex(generic, /assistant\n<tool_call>\n\{"name": "f", "arguments": \{"x":1\}\}\n<\/tool_call><\|im_end\|>/);
+  t.regex(generic, /<\|im_start\|>user\n<tool_response>\none\n<\/tool_response><\|im_end\|>/);
+});
