@@ -168,11 +168,10 @@ export class Engine implements EngineLike, Backend {
           .then(submitAll)
           .catch((error) => generation.fail(error));
     } catch (error) {
-      cancel();
       generation.fail(inWords(error));
       return generation;
     }
-    if (signal) abortWith(signal, generation, cancel);
+    if (signal) abortWith(signal, generation);
     return generation;
   }
 
@@ -386,11 +385,8 @@ function imagesOf({ images, messages = [] }: GenerateRequest): readonly ImageInp
   return parts.flatMap((part) => (part.type === 'image_url' ? [part.image_url.url] : []));
 }
 
-function abortWith(signal: AbortSignal, generation: RunningGeneration, cancel: () => void): void {
-  const onAbort = () => {
-    cancel();
-    generation.fail(signal.reason);
-  };
+function abortWith(signal: AbortSignal, generation: RunningGeneration): void {
+  const onAbort = () => generation.fail(signal.reason);
   signal.addEventListener('abort', onAbort, { once: true });
   const forget = () => signal.removeEventListener('abort', onAbort);
   generation.all().then(forget, forget);

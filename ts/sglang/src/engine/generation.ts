@@ -125,8 +125,6 @@ export class RunningGeneration implements Generation {
   take(index: number, event: NativeEvent): boolean {
     const finish = event.finish;
     if (finish?.errorCode) {
-      // Nobody will read the other samples.
-      this.#cancel();
       this.fail(
         new SglangError(finish.errorCode as SglangErrorCode, finish.errorMessage ?? '', finish.errorParam ?? null),
       );
@@ -139,8 +137,9 @@ export class RunningGeneration implements Generation {
     return this.#open === 0;
   }
 
-  /** Settles with an error; later events are ignored. */
+  /** Settles with an error. The samples that still run end, as nobody will read them; later events are ignored. */
   fail(error: unknown): void {
+    this.#cancel();
     this.#failure ??= error;
     this.#open = 0;
     this.#reject(error);
