@@ -45,13 +45,9 @@ export function problemOf(thrown: unknown): Problem {
     return problem(thrown.status, thrown.code, thrown.message, thrown.param, headers);
   }
   if (thrown instanceof HttpProblem) return problem(thrown.status, thrown.code, thrown.message, null, thrown.headers);
-  if (isRefusal(thrown)) return problem(thrown.status, 'bad_request', thrown.message, null, {});
+  // An address that cannot be decoded.
+  if (thrown instanceof URIError) return problem(400, 'bad_request', thrown.message, null, {});
   return problem(500, 'internal_error', 'the server failed on this request; its log says why', null, {}, false);
-}
-
-/** What Express refuses by itself, such as an address that cannot be decoded. */
-function isRefusal(thrown: unknown): thrown is Error & { status: number } {
-  return thrown instanceof Error && 'status' in thrown && Number(thrown.status) >= 400 && Number(thrown.status) < 500;
 }
 
 function problem(
