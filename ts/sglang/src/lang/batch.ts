@@ -94,9 +94,9 @@ class Batch {
       return { status: 'fulfilled', value: await this.start(this.list[index]!, { ...this.options, signal }) };
     } catch (cause) {
       const { vars, cause: root } = cause instanceof ProgramError ? cause : { vars: {}, cause };
-      const reason = programError(`item ${index}`, vars, cause);
-      if (this.stopAtError) throw new ProgramError(reason.message, vars, root);
-      return { status: 'rejected', reason: new ProgramError(reason.message, vars, root) };
+      const reason = new ProgramError(programError(`item ${index}`, vars, cause).message, vars, root);
+      if (this.stopAtError) throw reason;
+      return { status: 'rejected', reason };
     }
   }
 }

@@ -219,7 +219,8 @@ async function* events(call: Call, body: Body, submissions: readonly Submission[
   const { engine } = call;
   const samples = submissions.map(() => new Map<number, SoFar>());
   const ns = submissions.map(({ request }) => request.samplingParams?.n ?? 1);
-  const firsts = ns.map((_, i) => ns.slice(0, i).reduce((a, b) => a + b, 0));
+  let all = 0;
+  const firsts = ns.map((n) => (all += n) - n);
   for await (const [i, chunk] of merge(submissions.map((submission) => submission.chunks))) {
     const { rid, request } = submissions[i]!;
     const before = samples[i]!.get(chunk.index) ?? { text: '', outputIds: [], logprobs: noLogprobs() };
