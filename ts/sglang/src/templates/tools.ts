@@ -97,17 +97,17 @@ export function callsOf(asked: Asked, model: Pick<ModelCard, 'chatTemplate'>): C
   return { form: formOf(model), tools, callable, required, parallel: parallel && only === undefined };
 }
 
-/** Earlier calls and their answers as a model's template takes them; what has that form already stays. */
+/** Earlier calls and their answers as a model's template takes them. */
 export function shownHistory(messages: readonly ChatMessage[], form: CallForm): readonly ChatMessage[] {
   return messages.map(form === forms.generic ? asPlainText : withParsedArguments);
 }
 
-/** The conversation as the model's template takes it, and the template's variables. */
+/** A conversation in which a model is told of its tools, and the template's variables. */
 export function shownTools(messages: readonly ChatMessage[], { form, tools }: Pick<Calls, 'form' | 'tools'>) {
-  if (form !== forms.generic) return { messages: shownHistory(messages, form), variables: { tools } };
+  if (form !== forms.generic) return { messages, variables: { tools } };
   const system = messages[0]?.role === 'system' ? messages[0] : undefined;
   const content = [system?.content, explained(tools)].filter(Boolean).join('\n\n');
-  const rest = shownHistory(system ? messages.slice(1) : messages, form);
+  const rest = system ? messages.slice(1) : messages;
   return { messages: [{ role: 'system', content }, ...rest], variables: {} };
 }
 
@@ -121,10 +121,10 @@ function withParsedArguments(message: ChatMessage): ChatMessage {
   return { ...message, tool_calls };
 }
 
-/** Typed as text, which is what callers give. */
+/** Typed as the text that it was; what is no JSON stays. */
 function parsed(json: string): string {
   try {
-    return typeof json === 'string' ? (JSON.parse(json) as string) : json;
+    return JSON.parse(json) as string;
   } catch {
     return json;
   }
@@ -153,8 +153,6 @@ export function answered(text: string): string {
 function asPlainText(message: ChatMessage): ChatMessage {
   if (message.role === 'tool') return { role: 'user', content: answered(message.content as string) };
   if (!message.tool_calls) return message;
-  const calls = message.tool_calls.map(({ function: { name, arguments: args } }) =>
-    written(name, typeof args === 'string' ? args : JSON.stringify(args)),
-  );
+  const calls = message.tool_calls.map(({ function: f }) => written(f.name, f.arguments));
   return { role: message.role, content: [message.content, ...calls].filter(Boolean).join('\n') };
 }

@@ -4,7 +4,7 @@ import test from 'ava';
 import { z } from 'zod';
 import { createSglang } from '../../src/backends/ai-sdk.ts';
 import { FakeBackend, SglangError, type Backend } from '../../src/index.ts';
-import { ChatTemplate } from '../../src/templates/chat-template.ts';
+import { renderChat, type ChatTemplate } from '../../src/templates/chat-template.ts';
 
 const city = z.object({ city: z.string() });
 const tools = {
@@ -118,7 +118,7 @@ class Mistral extends FakeBackend {
   };
 
   readonly applyChatTemplate = (...[messages, options]: Parameters<ChatTemplate['render']>) =>
-    new ChatTemplate(this.model.chatTemplate, {}).render(messages, options);
+    renderChat({ modelPath: 'm', bosToken: null, eosToken: null, ...this.model }, messages, options);
 
   readonly tokenize = (text: string) => (text === '[TOOL_CALLS]' ? [5] : [1, 2]);
 }

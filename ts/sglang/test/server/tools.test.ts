@@ -3,6 +3,7 @@ import test from 'ava';
 import OpenAI from 'openai';
 import { RunningGeneration } from '../../src/engine/generation.ts';
 import type { EngineLike, GenerateRequest, Generation, ModelCard } from '../../src/engine/types.ts';
+import { formOf, shownHistory } from '../../src/templates/tools.ts';
 import { FakeEngine } from './fake-engine.ts';
 import { startServer } from './harness.ts';
 
@@ -28,8 +29,10 @@ class ScriptedEngine extends FakeEngine {
   }
 
   override applyChatTemplate(...[messages, options]: Parameters<EngineLike['applyChatTemplate']>): string {
-    this.rendered.push({ messages, variables: options?.variables });
-    return super.applyChatTemplate(messages);
+    // As an engine does.
+    const shown = shownHistory(messages, formOf(this.model));
+    this.rendered.push({ messages: shown, variables: options?.variables });
+    return super.applyChatTemplate(shown);
   }
 
   override generate(request: GenerateRequest): Generation {
@@ -74,7 +77,7 @@ async function ask(
   const streamed = await stream.finalChatCompletion();
   const shape = ({ choices }: OpenAI.ChatCompletion) =>
     choices.map(({ message, finish_reason }) => ({
-      content: message.content || null,
+      content: message.content ?? null,
       finish: finish_reason,
       calls: message.tool_calls?.map(
         (call) => call.type === 'function' && [call.function.name, call.function.arguments],
@@ -161,8 +164,10 @@ test('an abort ends the answer, within the arguments of a call or before it has 
   const options = { tool_choice: 'required' as const };
   const late = await ask(t, hermes, ['get_time', `{"ci${ABORT}`], options);
   t.deepEqual([late.finish, late.calls, late.requests.length], ['abort', [['get_time', '{"ci']], 2]);
-  const early = await ask(t, hermes, [`get_${ABORT}`], options);
-  t.deepEqual([early.finish, early.calls, early.requests.length], ['abort', undefined, 1]);
+  const engine = new ScriptedEngine(hermes, [`get_${ABORT}`]);
+  const { post } = await startServer(t, {}, engine);
+  const early = (await post('/v1/chat/completions', { messages, tools, ...options })).json.choices[0];
+  t.deepEqual([early.finish_reason, early.message.tool_calls, engine.requests.length], ['abort', undefined, 1]);
 });
 
 test('calls and their answers go back to the template', async (t) => {
