@@ -4,6 +4,7 @@
  */
 import type { Backend, Delta, GenMeta, GenerateOptions, Turn } from '../backends/backend.ts';
 import { abortable, abortablePieces, anySignal } from './abort.ts';
+import { asyncContext } from './async-context.ts';
 import type { Constraint } from './constraint.ts';
 import { EventLog } from './events.ts';
 import type { Node } from './ir.ts';
@@ -94,7 +95,7 @@ class Interpreter {
 
   async #gen({ name, options, constraint }: NodeOf<'gen'>, span: Span): Promise<unknown> {
     const whole = this.session.isRow && !this.log.isFollowed && !span.isRecorded;
-    const wanted = requestOf({ ...this.session.defaults, ...options }, constraint, this.signalOf(options));
+    const wanted = requestOf({ ...this.session.defaults, ...given(options) }, constraint, this.signalOf(options));
     const request = whole ? { ...wanted, whole } : wanted;
     const { text, meta } = await this.#stream(name, request, span);
     span.measured(metaOf(meta));
@@ -148,6 +149,15 @@ class Interpreter {
   }
 }
 
+/** A body that runs, within others. Its step of the outer queue waits for it, so it may not wait for that queue. */
+interface Running {
+  readonly outer: Scope;
+  isOver: boolean;
+  readonly within: Running | undefined;
+}
+
+const running = asyncContext<Running>();
+
 /** A queue of steps on a prompt. A block's body has its own, which the step of the block waits for. */
 export class Scope {
   readonly #on: Interpreter;
@@ -171,6 +181,7 @@ export class Scope {
   }
 
   add(nodes: readonly Node[]): void {
+    this.#refuseWithin();
     for (const node of nodes) {
       if (node.kind === 'role') this.#addRole(node);
       else if (node.kind === 'gen' || node.kind === 'select') {
@@ -184,6 +195,7 @@ export class Scope {
 
   /** Runs `body` on a scope of its own in this place of the queue, inside a turn of `role`. */
   block(role: BlockRole, body: (inner: Scope) => unknown): void {
+    this.#refuseWithin();
     this.#step(() => this.#on.prompt.open(role));
     this.#inherited = this.#step(() => this.#inner(body));
     this.#bound.clear();
@@ -192,6 +204,7 @@ export class Scope {
 
   /** Runs the body of the program `name` in this place of the queue. */
   call(name: string, body: (inner: Scope) => unknown): void {
+    this.#refuseWithin();
     this.#inherited = this.#step(() => {
       const outer = this.#on.span;
       const within = async (span: Span) => {
@@ -205,17 +218,32 @@ export class Scope {
 
   async #inner(body: (inner: Scope) => unknown): Promise<void> {
     const inner = new Scope(this.#on, Promise.resolve());
-    await body(inner);
-    await inner.drained();
+    const entry: Running = { outer: this, isOver: false, within: running.getStore() };
+    try {
+      await running.run(entry, async () => body(inner));
+      await inner.drained();
+    } finally {
+      entry.isOver = true;
+    }
+  }
+
+  /** Throws where a body that this queue waits for uses it. */
+  #refuseWithin(): void {
+    for (let entry = running.getStore(); entry; entry = entry.within) {
+      if (entry.outer === this && !entry.isOver)
+        throw new TypeError('inside the body of a block or a program, use the state that the body is given');
+    }
   }
 
   get(name: string): Promise<unknown> {
+    this.#refuseWithin();
     const pending = [...this.#bound.keys()];
     return quiet(this.#bound.get(name) ?? this.#inherited.then(() => this.#on.lookup(name, pending)));
   }
 
   /** `n` scopes on prompts that start as this one is then. */
   branches(n: number): Scope[] {
+    this.#refuseWithin();
     const fork = this.#step(async () => {
       if (n > 1) await this.#warm();
       const spans = Array.from({ length: n }, (_, i) => this.#on.span.open('branch', `${i + 1}`));
@@ -235,6 +263,7 @@ export class Scope {
 
   /** Waits for all that was added so far; rejects with the prompt's failure. */
   drained(): Promise<void> {
+    this.#refuseWithin();
     return quiet(this.#tail.then(() => this.#on.check()).catch((error) => this.#reject(error)));
   }
 
@@ -309,6 +338,11 @@ class Settled implements Result<Record<string, unknown>> {
     if (meta) return meta;
     throw new Error(`there is no variable "${name}"; generated: ${[...this.#metas.keys()].join(', ') || 'none'}`);
   }
+}
+
+/** An option that is there but undefined is none: the run's default holds. */
+function given(options: SamplingOptions): SamplingOptions {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
 function requestOf(

@@ -17,6 +17,7 @@ import {
   select,
   setDefaultBackend,
   SglangError,
+  type State,
 } from '../../src/index.ts';
 
 const boom = new Error('boom');
@@ -64,6 +65,56 @@ test('a failed branch harms only those who await it', async (t) => {
     return s`${good.vars.x}`;
   });
   t.is((await program.run({}, { backend: failing() })).text(), 'head 1');
+});
+
+type Asked = State<{ a: string }>;
+const usesOfOuter: Record<string, (outer: Asked, inner: Asked) => unknown> = {
+  'added to and returned': (outer) => outer`hi`,
+  returned: (outer) => outer,
+  'waited for': async (outer) => void (await outer),
+  'read from': async (outer) => void (await outer.get('a')),
+  'added to after a wait': async (outer, inner) => {
+    await inner.get('a');
+    outer`hi`;
+  },
+  'added to in a program that it calls': (outer, inner) => fn(() => outer`hi`)(inner),
+  'added to in a branch': (outer, inner) => inner.forkMap([1], () => outer`hi`),
+  'forked from': (outer) => void outer.fork(2),
+};
+for (const [use, body] of Object.entries(usesOfOuter)) {
+  const told = 'inside the body of a block or a program, use the state that the body is given';
+  test(`the outer state cannot be ${use} in the body of a block or of a program`, async (t) => {
+    const backend = new FakeBackend({ replies: [['a', '1']] });
+    const block = fn((s) => {
+      const outer = s`a${gen('a')}`;
+      return outer.user((inner) => body(outer, inner));
+    });
+    t.is((await caught(block.run({}, { backend }))).message, told);
+    const calling = fn((s) => {
+      const outer = s`a${gen('a')}`;
+      return fn(async (inner) => void (await body(outer, inner as unknown as Asked)) as never)(outer);
+    });
+    t.is((await caught(calling.run({}, { backend }))).message, told);
+  });
+}
+
+test('a state can be added to while a block of it runs, and by what its body started once it is over', async (t) => {
+  const backend = new FakeBackend({ replies: [['a', '1']] });
+  let late: Promise<unknown> | undefined;
+  const program = fn(async (s) => {
+    const blocked = s.user(async (u) => {
+      await u`a${gen('a')}`;
+      late = (async () => {
+        await sleep(20);
+        s`late`;
+      })();
+    });
+    await sleep(1);
+    await blocked`soon `.text();
+    await late;
+    return s;
+  });
+  t.is((await program.run({}, { backend })).text(), 'user: a1\nsoon late');
 });
 
 test('errors of the body carry the variables too', async (t) => {

@@ -91,6 +91,12 @@ test('s["x"], text, messages and meta: awaited on a state, plain on a result', a
   ]);
 });
 
+test('an option that is undefined leaves the default of the run', async (t) => {
+  const own = backend();
+  await fn((s) => s`Q A:${gen('a', { maxTokens: undefined, topP: 0.5 })}`).run({}, { backend: own, maxTokens: 3 });
+  t.like(own.calls.at(-1)!.options, { maxTokens: 3, topP: 0.5 });
+});
+
 const options: readonly (readonly [GenOptions, GenerateOptions])[] = [
   [{ maxTokens: 5 }, { maxTokens: 5 }],
   [{ minTokens: 2 }, { minTokens: 2 }],
