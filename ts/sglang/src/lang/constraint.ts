@@ -5,6 +5,7 @@
 import type { StandardJSONSchemaV1, StandardSchemaV1 } from '@standard-schema/spec';
 import type { GenerateOptions } from '../backends/backend.ts';
 import { SglangError } from '../engine/errors.ts';
+import { closedSchema } from './closed-schema.ts';
 import { regexSource } from './regex.ts';
 import type { GenOptions, ValueTypes } from './types.ts';
 
@@ -102,17 +103,8 @@ function jsonSchemaOf(name: string, schema: StandardSchemaV1): string | undefine
   const { jsonSchema: offered } = schema['~standard'] as Partial<StandardJSONSchemaV1.Props>;
   if (!offered) return undefined;
   try {
-    return JSON.stringify(closed(offered.input({ target: 'draft-2020-12' })));
+    return JSON.stringify(closedSchema(offered.input({ target: 'draft-2020-12' })));
   } catch (error) {
     throw new SglangError('unsupported', `gen("${name}"): schema: ${(error as Error).message}`, 'schema');
   }
-}
-
-/** Objects that do not mention additional properties get none, so that a model cannot invent any. */
-function closed(node: unknown): unknown {
-  if (Array.isArray(node)) return node.map(closed);
-  if (typeof node !== 'object' || node === null) return node;
-  const inner = Object.fromEntries(Object.entries(node).map(([key, value]) => [key, closed(value)]));
-  const open = inner.type === 'object' && inner.properties && !('additionalProperties' in inner);
-  return open ? { ...inner, additionalProperties: false } : inner;
 }

@@ -44,6 +44,38 @@ test('a zod schema is grammar, parser, validator and type', async (t) => {
   }
 });
 
+const digit = z.number().int().min(0).max(9);
+const Tree = z.object({
+  a: digit,
+  get next() {
+    return z.union([Tree, z.null()]);
+  },
+});
+const Named = z.object({ a: digit }).meta({ id: 'Named' });
+const together: Record<string, [schema: z.ZodType, keys: RegExp]> = {
+  'two objects': [z.intersection(z.object({ a: digit }), z.object({ b: digit })), /^a,b$/],
+  'an object and one of two': [
+    z.object({ a: digit }).and(z.union([z.object({ b: digit }), z.object({ c: digit })])),
+    /^a,[bc]$/,
+  ],
+  'three, one within another': [
+    z.intersection(z.object({ a: digit }), z.intersection(z.object({ b: digit }), z.object({ c: digit }))),
+    /^a,b,c$/,
+  ],
+  'objects that are referred to': [
+    z.object({ one: Named, both: z.intersection(Named, z.object({ b: digit })) }),
+    /^one,both$/,
+  ],
+  'an object that contains itself': [z.intersection(Tree, z.object({ b: digit })), /^a,next,b$/],
+};
+for (const [what, [schema, keys]] of Object.entries(together)) {
+  test(`schemas that describe one object together: ${what}`, async (t) => {
+    const program = fn((s) => s`V: ${gen('value', { schema, maxTokens: 400, ...hot })}`);
+    const value = (await program.run({}, { backend: engine })).vars.value as object;
+    t.regex(Object.keys(value).join(), keys);
+  });
+}
+
 test('samples, stops, seeds, log-probabilities and limits are what they are without a constraint', async (t) => {
   const ask = (more: object) =>
     engine
