@@ -10,7 +10,7 @@ const src = path.join(path.dirname(fileURLToPath(import.meta.url)), '../src');
 const edges: Record<string, string[]> = {
   lang: ['engine/errors.ts'],
   templates: ['lang', 'engine/errors.ts'],
-  backends: ['templates', 'engine/errors.ts', 'lang'],
+  backends: ['templates', 'engine/errors.ts', 'engine/token-text.ts', 'lang'],
   trace: ['lang'],
   testing: ['backends', 'engine/errors.ts', 'lang'],
   models: ['engine/errors.ts', 'lang/abort.ts', 'lang/nearest.ts'],
@@ -20,6 +20,7 @@ const edges: Record<string, string[]> = {
     'engine/errors.ts',
     'engine/image-file.ts',
     'engine/scoring.ts',
+    'engine/token-text.ts',
     'models',
     'templates',
   ],

@@ -1,4 +1,5 @@
 /** An engine in this process as a backend. Law: only public verbs of the engine are used, so any `EngineLike` will do. */
+import { tokenText } from '../engine/token-text.ts';
 import type {
   EngineLike,
   GenerateResult,
@@ -76,10 +77,7 @@ class EngineModel implements TextModel {
 
   #named(logprobs: Logprobs | undefined): NamedLogprobs | undefined {
     if (!logprobs) return undefined;
-    const named = (token: TokenLogprob) => ({
-      ...token,
-      text: this.#engine.detokenize([token.tokenId], { skipSpecialTokens: false }),
-    });
+    const named = (token: TokenLogprob) => ({ ...token, text: tokenText(this.#engine, token.tokenId) });
     return { tokens: logprobs.tokens.map(named), top: logprobs.top.map((list) => list.map(named)) };
   }
 

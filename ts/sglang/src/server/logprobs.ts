@@ -1,4 +1,5 @@
 /** Log-probabilities in the three shapes of the wire: native triples, OpenAI completions, OpenAI chat. */
+import { tokenText } from '../engine/token-text.ts';
 import type { EngineLike, Logprobs, TokenLogprob } from '../engine/types.ts';
 
 /** `[logprob, token id, text]`; the text where it was asked for. */
@@ -27,7 +28,7 @@ export function concat(one: Logprobs, other: Logprobs | undefined): Logprobs {
 }
 
 function textOf(engine: EngineLike, token: TokenLogprob): string {
-  return engine.detokenize([token.tokenId], { skipSpecialTokens: false });
+  return tokenText(engine, token.tokenId);
 }
 
 export function triple(engine: EngineLike, withText: boolean): (token: TokenLogprob) => Triple {

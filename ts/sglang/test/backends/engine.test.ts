@@ -1,4 +1,5 @@
 /** An engine as a backend: text, options and choices arrive as the engine wants them. */
+import path from 'node:path';
 import test from 'ava';
 import { engineBackend } from '../../src/backends/engine.ts';
 import type {
@@ -10,6 +11,7 @@ import type {
   ModelCard,
 } from '../../src/engine/types.ts';
 import { fn, gen, image, select, type FinishReason } from '../../src/index.ts';
+import { tinyEngine, tinyModel } from '../engine/fixtures.ts';
 import { tools } from './letter-model.ts';
 import { selectCases } from './select-cases.ts';
 
@@ -154,3 +156,14 @@ test('the signal of the run reaches the engine; flushing does too', async (t) =>
   await backend.flushCache!();
   t.is(flushes(), 1);
 });
+
+for (const model of ['llama', 'mistral', 'llama3']) {
+  test(`the texts of tokens are the text, spaces and all: ${model}`, async (t) => {
+    const engine = await tinyEngine({ modelPath: path.join(tinyModel, '..', model) });
+    const program = fn((s) => s`The${gen('a', { regex: '( [a-z]{3}){5}', logprobs: 1, seed: 1 })}`);
+    const result = await program.run({}, { backend: engine });
+    const tokens = result.meta('a').logprobs!;
+    t.is(tokens.map(({ text }) => text).join(''), result.vars.a);
+    await engine.close();
+  });
+}
