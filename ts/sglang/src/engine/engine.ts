@@ -3,6 +3,7 @@
  * language. Law: while a generation is open the process stays alive; otherwise an engine never keeps it from exiting.
  */
 import { createHash, randomBytes } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import type { Backend, Delta, GenerateOptions, SelectOptions, Selection, Turn } from '../backends/backend.ts';
 import { engineBackend } from '../backends/engine.ts';
 import { resolveModel, type PullProgress } from '../models/resolve.ts';
@@ -385,7 +386,9 @@ function imagesOf({ images, messages = [] }: GenerateRequest): readonly ImageInp
   return parts.flatMap((part) => (part.type === 'image_url' ? [part.image_url.url] : []));
 }
 
+/** Many generations may heed one signal, which Node would take for a leak; each lets go of it at its end. */
 function abortWith(signal: AbortSignal, generation: RunningGeneration): void {
+  setMaxListeners(0, signal);
   const onAbort = () => generation.fail(signal.reason);
   signal.addEventListener('abort', onAbort, { once: true });
   const forget = () => signal.removeEventListener('abort', onAbort);

@@ -209,6 +209,17 @@ test('two readers of a generation read the same', async (t) => {
   t.deepEqual([one, other], [text, text]);
 });
 
+test('many generations may heed one signal', async (t) => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error) => void warnings.push(warning);
+  process.on('warning', onWarning);
+  const { signal } = new AbortController();
+  await Promise.all(Array.from({ length: 20 }, () => engine.generate({ prompt, samplingParams: greedy, signal })));
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  process.off('warning', onWarning);
+  t.deepEqual(warnings, []);
+});
+
 test('samples beside one that is refused end with it', async (t) => {
   const small = await tinyEngine({ maxRunningRequests: 1, maxQueuedRequests: 2 });
   const samplingParams = { ...greedy, n: 8, maxNewTokens: 400, ignoreEos: true };
