@@ -1,6 +1,7 @@
 /**
  * Checks of request fields. A check returns the value with its type, or throws a `bad_request` that names the field,
- * what was expected and what was got. In an object null means absent, and fields nobody asked for are ignored.
+ * what was expected and what was got. In an object null means absent (where a field does not say otherwise), and fields
+ * nobody asked for are ignored.
  */
 import { SglangError } from '../engine/errors.ts';
 
@@ -107,7 +108,13 @@ export function object<const F extends Fields>(fields: F): Check<Values<F>> {
   return Object.assign(check, { expected: 'an object' });
 }
 
+/** A field whose null says `meaning`. */
+export function nullMeans<T>(meaning: T, check: Check<T>): Check<T> {
+  return Object.assign((value: unknown, at: string) => check(value, at), { expected: check.expected, ofNull: meaning });
+}
+
 function present(value: unknown, at: string, check: Check<unknown>): unknown {
+  if (value === null && 'ofNull' in check) return check.ofNull;
   if (value !== undefined && value !== null) return check(value, at);
   if ('needed' in check) throw new SglangError('bad_request', `${at}: missing; expected ${check.expected}`, at);
   return undefined;

@@ -8,6 +8,7 @@ import {
   limit,
   listOf,
   notYet,
+  nullMeans,
   number,
   object,
   oneOf,
@@ -49,7 +50,7 @@ const shared = {
 /** `sampling_params` of `/generate`. */
 const nativeFields = {
   ...shared,
-  max_new_tokens: integer(0, limit),
+  max_new_tokens: nullMeans(Infinity, integer(0, limit)),
   min_new_tokens: integer(0, limit),
   sampling_seed: integer(Number.MIN_SAFE_INTEGER),
   dtype: oneOf('int', 'str'),

@@ -60,6 +60,15 @@ test('a list gives a list, with parameters per prompt', async (t) => {
   t.true(Array.isArray((await post('/generate', { text: ['a'] })).json), 'a list of one is a list');
 });
 
+test('as many tokens as the context leaves are null, as in the original; 128 where nothing is said', async (t) => {
+  const { post, engine } = await startServer(t);
+  for (const sampling_params of [{ max_new_tokens: null }, {}]) await post('/generate', { text: 'a', sampling_params });
+  t.deepEqual(
+    engine.requests.map(({ samplingParams }) => samplingParams!.maxNewTokens),
+    [Infinity, undefined],
+  );
+});
+
 test('n samples of a prompt are a list in order', async (t) => {
   const { post } = await startServer(t);
   const { json } = await post('/generate', { text: ['a', 'b'], sampling_params: { n: 2, max_new_tokens: 2 } });
