@@ -61,10 +61,11 @@ export interface Route {
   answer(call: Call): unknown;
 }
 
-/** Generations that have not ended, by rid; several may share one. After `stop` none is taken. */
+/** Generations that have not ended, by rid; several may share one. After `stop` none is begun, after `end` none goes on. */
 export class RunningGenerations {
   private readonly byRid = new Map<string, Set<Generation>>();
   private stopped = false;
+  private ended = false;
 
   get isStopped(): boolean {
     return this.stopped;
@@ -74,8 +75,9 @@ export class RunningGenerations {
     return [...this.byRid.values()].reduce((sum, set) => sum + set.size, 0);
   }
 
-  add(rid: string, start: () => Generation): Generation {
-    if (this.stopped) throw new SglangError('engine_closed', 'the server is stopping');
+  /** `goesOn`: the generation is part of an answer that others were part of before. */
+  add(rid: string, start: () => Generation, goesOn: boolean): Generation {
+    if (this.ended || (this.stopped && !goesOn)) throw new SglangError('engine_closed', 'the server is stopping');
     const generation = start();
     const set = this.byRid.get(rid) ?? new Set();
     this.byRid.set(rid, set.add(generation));
@@ -102,6 +104,11 @@ export class RunningGenerations {
   stop(): void {
     this.stopped = true;
   }
+
+  end(): void {
+    this.ended = true;
+    this.abortAll('the server is stopping');
+  }
 }
 
 /** A generation on behalf of a call. */
@@ -114,8 +121,13 @@ export interface Submission {
   results(): Promise<GenerateResult[]>;
 }
 
-export function submit(call: Call, request: GenerateRequest, rid: string = randomUUID()): Submission {
-  const generation = call.running.add(rid, () => call.engine.generate({ ...request, signal: call.signal }));
+export function submit(
+  call: Call,
+  request: GenerateRequest,
+  rid: string = randomUUID(),
+  { goesOn = false } = {},
+): Submission {
+  const generation = call.running.add(rid, () => call.engine.generate({ ...request, signal: call.signal }), goesOn);
   const chunks = call.metrics.timed(generation);
   const results = async () => {
     for await (const _ of chunks);

@@ -70,12 +70,12 @@ export function toMessages(messages: readonly Message[]): ChatMessage[] {
   }));
 }
 
-/** A string that is JSON. */
+/** A string that is JSON, or empty: so some clients call a function without arguments. */
 function jsonText(): Check<string> {
   const expected = 'JSON text';
   const check = (value: unknown, at: string) => {
     try {
-      JSON.parse(string(value, at));
+      JSON.parse(string(value, at) || '{}');
       return value as string;
     } catch {
       throw new SglangError('bad_request', `${at}: expected ${expected}, got ${JSON.stringify(value)}`, at);

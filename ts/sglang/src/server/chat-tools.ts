@@ -60,8 +60,8 @@ function writerOf(call: Call, request: GenerateRequest & { prompt: string }, rid
     },
     write: (answer, options, spent, parts) => {
       const own = { seed: seedOfPart(seed, parts), maxNewTokens: maxNewTokens - spent, n: 1 };
-      const params = { ...paramsOf(options), ...own };
-      return submit(call, { ...request, prompt: request.prompt + answer, samplingParams: params }, rid).chunks;
+      const part = { ...request, prompt: request.prompt + answer, samplingParams: { ...paramsOf(options), ...own } };
+      return submit(call, part, rid, { goesOn: parts > 0 }).chunks;
     },
   };
 }

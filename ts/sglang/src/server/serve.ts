@@ -45,7 +45,8 @@ export async function assertFree(host: string, port: number): Promise<void> {
 
 function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)));
+    // It listens on: an error after this promise is settled, such as of one connection, ends nothing else.
+    server.on('error', (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)));
     server.listen(port, host, resolve);
   });
 }
@@ -70,7 +71,7 @@ async function stop(server: Server, { engine, running }: ServerState, graceMs: n
     }
   };
   await drain(graceMs);
-  running.abortAll('the server is stopping');
+  running.end();
   await drain(1_000);
   server.closeAllConnections();
   await closed;

@@ -106,9 +106,16 @@ export function shownHistory(messages: readonly ChatMessage[], form: CallForm): 
 export function shownTools(messages: readonly ChatMessage[], { form, tools }: Pick<Calls, 'form' | 'tools'>) {
   if (form !== forms.generic) return { messages, variables: { tools } };
   const system = messages[0]?.role === 'system' ? messages[0] : undefined;
-  const content = [system?.content, explained(tools)].filter(Boolean).join('\n\n');
   const rest = system ? messages.slice(1) : messages;
-  return { messages: [{ role: 'system', content }, ...rest], variables: {} };
+  return {
+    messages: [{ role: 'system', content: withText(system?.content, explained(tools)) }, ...rest],
+    variables: {},
+  };
+}
+
+function withText(content: ChatMessage['content'] = '', text: string): ChatMessage['content'] {
+  if (typeof content === 'string') return content === '' ? text : `${content}\n\n${text}`;
+  return [...content, { type: 'text', text }];
 }
 
 /** Templates print arguments as JSON themselves. */
@@ -121,10 +128,10 @@ function withParsedArguments(message: ChatMessage): ChatMessage {
   return { ...message, tool_calls };
 }
 
-/** Typed as the text that it was; what is no JSON stays. */
+/** Typed as the text that it was; no text is no arguments, what is no JSON stays. */
 function parsed(json: string): string {
   try {
-    return JSON.parse(json) as string;
+    return JSON.parse(json || '{}') as string;
   } catch {
     return json;
   }
@@ -153,6 +160,6 @@ export function answered(text: string): string {
 function asPlainText(message: ChatMessage): ChatMessage {
   if (message.role === 'tool') return { role: 'user', content: answered(message.content as string) };
   if (!message.tool_calls) return message;
-  const calls = message.tool_calls.map(({ function: f }) => written(f.name, f.arguments));
+  const calls = message.tool_calls.map(({ function: f }) => written(f.name, f.arguments || '{}'));
   return { role: message.role, content: [message.content, ...calls].filter(Boolean).join('\n') };
 }

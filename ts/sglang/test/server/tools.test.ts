@@ -4,6 +4,7 @@ import OpenAI from 'openai';
 import { RunningGeneration } from '../../src/engine/generation.ts';
 import type { EngineLike, GenerateRequest, Generation, ModelCard } from '../../src/engine/types.ts';
 import { formOf, shownHistory } from '../../src/templates/tools.ts';
+import { serve } from '../../src/server/serve.ts';
 import { FakeEngine } from './fake-engine.ts';
 import { startServer } from './harness.ts';
 
@@ -192,6 +193,53 @@ test('calls and their answers go back to the template', async (t) => {
     { role: 'tool', content: 'noon', tool_call_id: 'a' },
   ];
   t.deepEqual(engine.rendered, [{ messages: shown, variables: { tools } }]);
+});
+
+test('calls without arguments go back as calls with none', async (t) => {
+  for (const [template, shown] of [
+    [hermes, { tool_calls: [{ type: 'function', function: { name: 'get_time', arguments: {} } }] }],
+    ['{{ messages }}', { content: '<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>' }],
+  ] as const) {
+    const engine = new ScriptedEngine(template, ['ok']);
+    const { post } = await startServer(t, {}, engine);
+    const call = { type: 'function', function: { name: 'get_time', arguments: '' } };
+    const history = [...messages, { role: 'assistant', tool_calls: [call] }];
+    t.is((await post('/v1/chat/completions', { messages: history, tools })).status, 200);
+    t.like((engine.rendered[0] as { messages: unknown[] }).messages.at(-1), shown);
+  }
+});
+
+test('an answer of several generations is finished while the server stops', async (t) => {
+  const engine = new ScriptedEngine(hermes, ['get_time', '{"city":"Rome"}', '']);
+  const server = await serve(engine, { port: 0 });
+  let stopped: Promise<void> | undefined;
+  const { generate } = engine;
+  engine.generate = (request) => {
+    stopped ??= server.stop();
+    return generate.call(engine, request);
+  };
+  const response = await fetch(`${server.url}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ messages, tools, tool_choice: 'required' }),
+  });
+  const { choices } = (await response.json()) as OpenAI.ChatCompletion;
+  t.like(choices[0]!.message.tool_calls![0], { function: { name: 'get_time', arguments: '{"city":"Rome"}' } });
+  await stopped;
+});
+
+test('a system message with a picture is told of tools as another part', async (t) => {
+  const engine = new ScriptedEngine('{{ messages }}', ['ok']);
+  Object.assign(engine.model, { takesImages: true });
+  const { post } = await startServer(t, {}, engine);
+  const content = [
+    { type: 'text', text: 'Look.' },
+    { type: 'image_url', image_url: { url: 'data:image/png;base64,AAAA' } },
+  ];
+  await post('/v1/chat/completions', { messages: [{ role: 'system', content }, ...messages], tools });
+  const [system] = (engine.rendered[0] as { messages: { content: { text: string }[] }[] }).messages;
+  t.deepEqual(system!.content.slice(0, 2), content as never);
+  t.regex(system!.content[2]!.text, /^You may call functions/);
 });
 
 test('a model without tools in its template is told of them in the system message', async (t) => {
