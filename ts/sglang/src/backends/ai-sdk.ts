@@ -45,7 +45,7 @@ class AiSdkBackend extends SchemaBackend {
     const { maxTokens = 128, temperature, topP, topK = -1, seed, stop = [], signal } = options;
     const { stream } = await this.model.doStream({
       prompt: await Promise.all(turns.filter(({ content }) => content.length > 0).map((turn) => this.#message(turn))),
-      maxOutputTokens: maxTokens,
+      ...(maxTokens !== Infinity && { maxOutputTokens: maxTokens }),
       ...{ temperature, topP, seed, abortSignal: signal },
       ...{ frequencyPenalty: options.frequencyPenalty, presencePenalty: options.presencePenalty },
       ...(topK > 0 && { topK }),

@@ -4,7 +4,7 @@
  */
 import { SglangError } from '../engine/errors.ts';
 import { contentText } from '../lang/prompt.ts';
-import { modelName, type UnsupportedOptions } from './api-options.ts';
+import { finite, modelName, type UnsupportedOptions } from './api-options.ts';
 import type { Content, GenerateOptions, GenMeta, Turn } from './backend.ts';
 import { HttpServer, type HttpOptions } from './http.ts';
 import { base64Parts, imageUrl } from './image-source.ts';
@@ -62,7 +62,13 @@ export class Anthropic extends SchemaBackend {
   /** With a schema the text is JSON: what the model passes to a tool that takes it. */
   protected async *answer(...[turns, options, schema]: Asked): AsyncGenerator<News, void> {
     const { begun, ...prompt } = await promptOf(turns, schema === undefined);
-    const body = { model: this.model, ...prompt, ...samplingOf(options), ...(schema && toolOf(schema)), stream: true };
+    const body = {
+      model: this.model,
+      ...prompt,
+      ...samplingOf(this.api, options),
+      ...(schema && toolOf(schema)),
+      stream: true,
+    };
     const repeated = new Repetition(begun);
     for await (const event of this.#server.events('/v1/messages', body, options.signal)) {
       const { type, message, delta, usage = message?.usage } = event as Event;
@@ -81,9 +87,12 @@ export class Anthropic extends SchemaBackend {
   }
 }
 
-function samplingOf({ maxTokens = 128, temperature, topP, topK = -1, stop = [] }: GenerateOptions): object {
+function samplingOf(
+  api: string,
+  { maxTokens = 128, temperature, topP, topK = -1, stop = [] }: GenerateOptions,
+): object {
   const lists = { ...(topK > 0 && { top_k: topK }), ...(stop.length > 0 && { stop_sequences: stop }) };
-  return { max_tokens: maxTokens, temperature, top_p: topP, ...lists };
+  return { max_tokens: finite(api, maxTokens), temperature, top_p: topP, ...lists };
 }
 
 function toolOf(schema: object): object {

@@ -18,6 +18,12 @@ export function modelName(model: unknown, api: string): string {
   throw new TypeError(`new ${api}(model, options): expected the name of a model, got ${shown(model)}`);
 }
 
+/** The number of tokens for an API that wants one. */
+export function finite(api: string, maxTokens: number): number {
+  if (maxTokens !== Infinity) return maxTokens;
+  throw new SglangError('unsupported', `${api} needs a limit: maxTokens cannot be Infinity`, 'maxTokens');
+}
+
 /** What changes nothing. */
 const neutral = {
   minTokens: 0,

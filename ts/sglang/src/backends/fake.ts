@@ -6,6 +6,7 @@ import { SglangError } from '../engine/errors.ts';
 import { nearestChoice } from '../lang/choices.ts';
 import { plainText } from '../lang/prompt.ts';
 import type { Backend, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
+import { firstStop } from './stop-strings.ts';
 
 /** What to answer: text, an error to throw, or a function of the prompt. */
 export type FakeReply = string | Error | ((prompt: string, options: GenerateOptions) => string | Promise<string>);
@@ -137,8 +138,7 @@ function cut(
   reply: string,
   { stop = [], maxTokens = 128 }: GenerateOptions,
 ): Pick<GenMeta, 'finishReason' | 'matched'> & { text: string } {
-  const hits = stop.map((matched) => ({ at: reply.indexOf(matched), matched })).filter(({ at }) => at >= 0);
-  const first = hits.sort((a, b) => a.at - b.at)[0];
+  const first = firstStop(reply, stop);
   const text = first ? reply.slice(0, first.at) : reply;
   if (tokens(text).length > maxTokens) {
     return { text: tokens(text).slice(0, maxTokens).join(''), finishReason: 'length', matched: null };

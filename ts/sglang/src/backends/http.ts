@@ -111,6 +111,11 @@ export class HttpServer {
   }
 }
 
+/** Whether a server may have refused the form of a request, not the prompt in it: another form is worth a try. */
+export function isRefusedForm(error: unknown): boolean {
+  return error instanceof SglangError && error.status === 400 && error.code !== 'context_length_exceeded';
+}
+
 /** The answer, or the error where there is no connection. An abort is thrown. */
 async function reach(url: string, init: RequestInit): Promise<Response | SglangError> {
   try {

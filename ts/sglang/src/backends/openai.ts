@@ -4,13 +4,14 @@
  */
 import { SglangError } from '../engine/errors.ts';
 import { contentText, plainText } from '../lang/prompt.ts';
-import { modelName, type UnsupportedOptions } from './api-options.ts';
+import { finite, modelName, type UnsupportedOptions } from './api-options.ts';
 import type { Content, Delta, GenerateOptions, Turn } from './backend.ts';
-import { HttpServer, type HttpOptions } from './http.ts';
+import { HttpServer, isRefusedForm, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
 import { choiceTurns, Repetition, wholeOf } from './json-values.ts';
 import * as wire from './openai-wire.ts';
 import { SchemaBackend, textOrParts, type Asked, type News, type ToChoose } from './schema-backend.ts';
+import { UntilStop } from './stop-strings.ts';
 import { wireNames } from './wire-names.ts';
 
 export interface OpenAIOptions extends HttpOptions, UnsupportedOptions {
@@ -92,36 +93,43 @@ export class OpenAI extends SchemaBackend {
     try {
       if (this.#takesSchemas) return await super.choose(turns, options, choices);
     } catch (error) {
-      if (!(error instanceof SglangError) || error.status !== 400) throw error;
-      this.#takesSchemas = false;
+      if (!isRefusedForm(error)) throw error;
     }
-    return wholeOf(this.complete(this.isChatModel ? choiceTurns(turns, choices) : turns, options));
+    const answer = await wholeOf(this.complete(this.isChatModel ? choiceTurns(turns, choices) : turns, options));
+    // Only now it is known that the schema was refused, and not the prompt.
+    this.#takesSchemas = false;
+    return answer;
   }
 
   protected async *answer(...[turns, options, schema]: Asked): AsyncGenerator<News, void> {
     const format = schema && { response_format: wire.schemaFormat(schema) };
+    const begun = schema ? '' : this.#begun(turns);
+    // A stop string that is part of what was begun would end the model while it repeats that.
+    const own = (options.stop ?? []).filter((stop) => begun.includes(stop));
     const streamed = { stream: true, stream_options: { include_usage: true } };
     const body = {
       model: this.model,
       ...(await this.#prompt(turns)),
       ...format,
-      ...this.#sampling(options),
+      ...this.#sampling({ ...options, stop: options.stop?.filter((stop) => !own.includes(stop)) }),
       ...streamed,
     };
-    const repeated = new Repetition(schema ? '' : this.#begun(turns));
+    const repeated = new Repetition(begun);
+    const until = new UntilStop(own);
     const path = this.isChatModel ? '/chat/completions' : '/completions';
     for await (const event of this.#server.events(path, body, options.signal)) {
       const { choices: [choice] = [], usage } = event as wire.Piece;
       if (choice?.delta?.refusal)
         throw new SglangError('bad_request', `${this.model} refused: ${choice.delta.refusal}`);
       yield {
-        text: repeated.cut(choice?.delta?.content ?? choice?.text ?? ''),
+        text: until.cut(repeated.cut(choice?.delta?.content ?? choice?.text ?? '')),
         ...(choice?.logprobs && { outputLogprobs: wire.logprobsOf(choice.logprobs) }),
         ...(choice?.finish_reason && wire.endOf(choice.finish_reason, choice.matched_stop)),
         ...(usage && wire.countsOf(usage)),
       };
     }
-    yield { text: repeated.rest() };
+    const text = until.cut(repeated.rest()) + until.rest();
+    yield { text, ...(until.matched && { finishReason: 'stop', matched: until.matched }) };
   }
 
   /** What the model passes to a tool. */
@@ -136,17 +144,23 @@ export class OpenAI extends SchemaBackend {
   }
 
   #sampling(options: GenerateOptions): object {
-    const { maxTokens = 128, stop = [], returnLogprob, topLogprobsNum = 0 } = options;
+    const { stop = [], returnLogprob, topLogprobsNum = 0 } = options;
     const { temperature, seed, topP, frequencyPenalty, presencePenalty, logitBias } = options;
-    const limit = this.isChatModel && this.#isOpenAI ? 'max_completion_tokens' : 'max_tokens';
     const chat = { logprobs: true, ...(topLogprobsNum > 0 && { top_logprobs: topLogprobsNum }) };
     return {
-      [limit]: maxTokens,
+      ...this.#limit(options),
       ...wireNames({ temperature, seed, topP, frequencyPenalty, presencePenalty, logitBias }),
       ...(stop.length > 0 && { stop }),
       ...(returnLogprob && (this.isChatModel ? chat : { logprobs: topLogprobsNum })),
       ...(this.#options.extensions && wire.extensionFields(options)),
     };
+  }
+
+  /** Chats have no limit unless they are given one; plain completions have one of their own, which is small. */
+  #limit({ maxTokens = 128 }: GenerateOptions): object {
+    if (this.isChatModel && maxTokens === Infinity) return {};
+    const limit = this.isChatModel && this.#isOpenAI ? 'max_completion_tokens' : 'max_tokens';
+    return { [limit]: finite(this.api, maxTokens) };
   }
 
   async #prompt(turns: readonly Turn[]): Promise<object> {

@@ -7,7 +7,7 @@ import type { FinishReason, ImageInput, RequestStanding, SamplingParams, TokenLo
 import { chatTemplateOf, type ChatTemplate } from '../templates/chat-template.ts';
 import type { RenderedPrompt } from '../templates/turns.ts';
 import type { Delta, GenerateOptions, GenMeta, OutputLogprob } from './backend.ts';
-import { HttpServer, type HttpOptions } from './http.ts';
+import { HttpServer, isRefusedForm, type HttpOptions } from './http.ts';
 import { imageUrl } from './image-source.ts';
 import { genMeta, LocalBackend, samplingParams, type TextModel } from './local.ts';
 import { wireNames } from './wire-names.ts';
@@ -50,10 +50,49 @@ interface WireModel {
   eos_token?: string | null;
 }
 
+/** Milliseconds that a server has to describe itself while a stream waits. */
+const INFO_MS = 5_000;
+
+/** The original has had two names for this. */
+interface WireServer {
+  stream_output?: boolean;
+  incremental_streaming_output?: boolean;
+}
+
+/** What the events of a stream have told so far. */
+class Told {
+  #text = '';
+  #sent = 0;
+  #tokens: WireLogprob[] = [];
+  #top: (WireLogprob[] | null)[] = [];
+
+  /** The text that is new and certain. */
+  piece(text: string, meta: WireResult['meta_info'], isNewAlone: boolean): string {
+    const { output_token_logprobs: tokens = [], output_top_logprobs: top = [] } = meta;
+    // Some servers tell the log-probabilities of all tokens beside the new text alone.
+    const areAll = !isNewAlone || tokens.length >= meta.completion_tokens;
+    this.#tokens = areAll ? tokens : [...this.#tokens, ...tokens];
+    this.#top = areAll ? top : [...this.#top, ...top];
+    this.#text = isNewAlone ? this.#text + text : text;
+    const known = meta.finish_reason ? this.#text : withoutPartialCharacter(this.#text);
+    const piece = known.slice(this.#sent);
+    this.#sent = Math.max(this.#sent, known.length);
+    return piece;
+  }
+
+  /** `meta` with the log-probabilities of all tokens. */
+  with(meta: WireResult['meta_info']): WireResult['meta_info'] {
+    const { output_token_logprobs: asked } = meta;
+    return asked ? { ...meta, output_token_logprobs: this.#tokens, output_top_logprobs: this.#top } : meta;
+  }
+}
+
 class RemoteModel implements TextModel {
   readonly kind = 'runtime-endpoint';
   readonly #server: HttpServer;
   readonly #chatTemplate: string | undefined;
+  /** Whether events tell the new text alone, not all of it so far; asked once. */
+  #tellsNewText: Promise<boolean> | undefined;
   readonly #standing: { priority: number | undefined; extra_key: string | undefined };
   #model: Promise<ChatTemplate> | undefined;
   /** Routers refuse lists; found out once. */
@@ -89,14 +128,21 @@ class RemoteModel implements TextModel {
       const { text, meta_info } = (await this.#server.post('/generate', body, signal)) as WireResult;
       return yield { text, meta: toGenMeta(meta_info) };
     }
-    let sent = '';
+    const told = new Told();
     for await (const event of this.#server.events('/generate', { ...body, stream: true }, signal)) {
       const { text, meta_info } = event as WireResult;
-      const known = meta_info.finish_reason ? text : withoutPartialCharacter(text);
-      if (known.length > sent.length) yield { text: known.slice(sent.length) };
-      sent = known.length > sent.length ? known : sent;
-      if (meta_info.finish_reason) yield { text: '', meta: toGenMeta(meta_info) };
+      this.#tellsNewText ??= this.#askServer();
+      const piece = told.piece(text, meta_info, await this.#tellsNewText);
+      if (piece) yield { text: piece };
+      if (meta_info.finish_reason) yield { text: '', meta: toGenMeta(told.with(meta_info)) };
     }
+  }
+
+  /** Servers that do not say (routers, old ones) tell all text so far. */
+  async #askServer(): Promise<boolean> {
+    const asked = this.#server.get('/get_server_info', AbortSignal.timeout(INFO_MS));
+    const info = (await asked.catch(() => ({}))) as WireServer;
+    return info.stream_output ?? info.incremental_streaming_output ?? false;
   }
 
   async prefill(prompt: RenderedPrompt, signal?: AbortSignal): Promise<GenMeta> {
@@ -141,29 +187,20 @@ class RemoteModel implements TextModel {
 
   /** One request for all items of `lists`; one for each where the server refuses that. */
   async #each(lists: Lists, rest: object, signal?: AbortSignal): Promise<TokenLogprob[][]> {
-    const results = this.#takesLists ? await this.#atOnce({ ...lists, ...this.#standing, ...rest }, signal) : undefined;
-    if (results) return results.map(inputTokens);
+    const ask = (item: object) => this.#server.post('/generate', { ...item, ...this.#standing, ...rest }, signal);
+    try {
+      if (this.#takesLists) return ((await ask(lists)) as WireResult[]).map(inputTokens);
+    } catch (error) {
+      if (!isRefusedForm(error)) throw error;
+    }
     const count = Object.values(lists)[0]!.length;
     const items = Array.from({ length: count }, (_, i) =>
       Object.fromEntries(Object.entries(lists).map(([key, list]) => [key, list[i]])),
     );
-    return Promise.all(
-      items.map(async (item) =>
-        inputTokens(
-          (await this.#server.post('/generate', { ...item, ...this.#standing, ...rest }, signal)) as WireResult,
-        ),
-      ),
-    );
-  }
-
-  async #atOnce(body: object, signal?: AbortSignal): Promise<WireResult[] | undefined> {
-    try {
-      return (await this.#server.post('/generate', body, signal)) as WireResult[];
-    } catch (error) {
-      if (!(error instanceof SglangError) || error.status >= 500) throw error;
-      this.#takesLists = false;
-      return undefined;
-    }
+    const results = await Promise.all(items.map(async (item) => inputTokens((await ask(item)) as WireResult)));
+    // Only now it is known that the list was refused, and not what is in it.
+    this.#takesLists = false;
+    return results;
   }
 }
 

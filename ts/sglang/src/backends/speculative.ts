@@ -7,6 +7,7 @@
  * no place of it answers twice, so samples of equal prompts stay independent.
  */
 import type { Backend, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
+import { firstStop } from './stop-strings.ts';
 
 export interface SpeculativeOptions {
   /** Tokens asked for beyond those of the generation. Default 128. */
@@ -131,9 +132,4 @@ function placeOf(turns: readonly Turn[], options: GenerateOptions): { key: strin
   const text = typeof last === 'string' ? last : '';
   const before = text === '' ? content : content.slice(0, -1);
   return { key: JSON.stringify([turns.slice(0, -1), role, before, sampling]), text };
-}
-
-function firstStop(text: string, stop: readonly string[]): { at: number; matched: string } | undefined {
-  const hits = stop.map((matched) => ({ at: text.indexOf(matched), matched })).filter(({ at }) => at >= 0);
-  return hits.sort((a, b) => a.at - b.at)[0];
 }

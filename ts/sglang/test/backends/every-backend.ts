@@ -98,6 +98,7 @@ async function anthropic(t: ExecutionContext): Promise<Backend> {
 async function endpoint(t: ExecutionContext): Promise<Backend> {
   const { url } = await scriptedServer(t, async ({ path, body }) => {
     if (path === '/get_model_info') return { json: { model_path: 'chatml' } };
+    if (path === '/get_server_info') return { json: {} };
     const { max_new_tokens: maxTokens, stop } = body.sampling_params;
     if (maxTokens === 0) {
       const one = (text: string) => ({

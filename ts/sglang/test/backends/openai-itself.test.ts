@@ -2,6 +2,7 @@
 import test from 'ava';
 import fc from 'fast-check';
 import { Repetition } from '../../src/backends/json-values.ts';
+import { UntilStop } from '../../src/backends/stop-strings.ts';
 import { OpenAI, Speculative, fn, gen, select } from '../../src/index.ts';
 import { scriptedServer, type Answer, type Asked } from './scripted-server.ts';
 
@@ -32,6 +33,18 @@ test.serial('a message that was begun and is written anew is not said twice', as
   t.like(asked[0]!.body, { max_completion_tokens: 128, max_tokens: undefined });
 });
 
+test.serial('a stop string that was in what was begun does not end the model that repeats it', async (t) => {
+  const again = ['Name', ': A', 'da\nJo', 'b: po', 'et', '\nAge: 36'];
+  const asked = await answering(t, (_, nth) => said(...(nth === 0 ? ['Ada'] : again)));
+  const result = await form.run({}, { backend: new OpenAI('gpt-4o', { apiKey: 'k' }) });
+  t.deepEqual(result.vars, { name: 'Ada', job: 'poet' });
+  t.deepEqual(
+    asked.map(({ body }) => body.stop),
+    [['\n'], undefined],
+  );
+  t.like(result.meta('job'), { finishReason: 'stop', promptTokens: 9, completionTokens: 8 });
+});
+
 test.serial('a whole turn that is written anew is one call', async (t) => {
   const asked = await answering(t, () => said('Name: Ada\n', 'Job: poet'));
   const backend = new Speculative(new OpenAI('gpt-4o', { apiKey: 'k' }), { tokens: 64 });
@@ -45,6 +58,21 @@ test.serial('models with a temperature of their own are told none', async (t) =>
   const program = fn((s) => s.user('?').assistant(select('x', ['a', 'b'])));
   t.is((await program.run({}, { backend: new OpenAI('o3-mini', { apiKey: 'k' }) })).vars.x, 'b');
   t.is(asked[0]!.body.temperature, undefined);
+});
+
+test('where a text stops does not depend on the pieces', (t) => {
+  const letters = fc.string({ unit: fc.constantFrom('a', 'b', 'c'), maxLength: 5 });
+  const stops = fc.array(letters.filter(Boolean), { maxLength: 3 });
+  fc.assert(
+    fc.property(stops, fc.array(letters, { maxLength: 6 }), (stop, pieces) => {
+      const until = new UntilStop(stop);
+      const told = pieces.map((piece) => until.cut(piece)).join('') + until.rest();
+      const whole = pieces.join('');
+      const ends = stop.map((text) => whole.indexOf(text)).filter((at) => at >= 0);
+      t.is(told, whole.slice(0, Math.min(whole.length, ...ends)));
+      t.is(until.matched !== undefined, ends.length > 0);
+    }),
+  );
 });
 
 test('what is cut off does not depend on the pieces', (t) => {

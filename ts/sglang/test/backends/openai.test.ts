@@ -146,6 +146,28 @@ test('select takes the nearest of a free answer where schemas are refused, and r
   );
 });
 
+test('a prompt that is refused says nothing of schemas', async (t) => {
+  const refused: Answer = { status: 400, json: { error: { message: 'no' } } };
+  const { url, asked } = await scriptedServer(t, (_, nth) => (nth < 2 ? refused : valued('calculator')));
+  const options = chat(url);
+  await t.throwsAsync(async () => choose.run({}, options), { message: /no/ });
+  t.is((await choose.run({}, options)).vars.tool, 'calculator');
+  t.true('response_format' in asked[2]!.body);
+});
+
+test('a chat may be without a limit, a plain completion not', async (t) => {
+  const { url, asked } = await scriptedServer(t, () => said('x'));
+  await asks({ maxTokens: Infinity }).run({}, chat(url));
+  t.deepEqual(
+    Object.keys(asked[0]!.body).filter((name) => name.startsWith('max_')),
+    [],
+  );
+  const backend = new OpenAI('m', { baseURL: url, apiKey: 'k', isChatModel: false });
+  await t.throwsAsync(async () => asks({ maxTokens: Infinity }).run({}, { backend }), {
+    message: /maxTokens cannot be Infinity/,
+  });
+});
+
 for (const [what, program, message] of [
   ['a regex', asks({ regex: /a/ }), /m: OpenAI's API has no option regex; use choices or schema/],
   ['a grammar', asks({ ebnf: 'root ::= "a"' }), /has no option ebnf/],

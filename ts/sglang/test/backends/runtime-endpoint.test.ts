@@ -17,10 +17,19 @@ const info = (more: object): Answer => ({
   json: { model_path: 'meta-llama/Llama-2-7b-chat-hf', is_generation: true, ...more },
 });
 
-async function server(t: ExecutionContext, generate: (asked: Asked, nth: number) => Answer, model: object = {}) {
-  const { url, asked } = await scriptedServer(t, (one, nth) =>
-    one.path === '/get_model_info' ? info(model) : generate(one, nth),
-  );
+/** A server that is as old as not to know how it streams, unless `flags` say so. */
+async function server(
+  t: ExecutionContext,
+  generate: (asked: Asked, nth: number) => Answer,
+  model: object = {},
+  flags?: object,
+) {
+  let generated = 0;
+  const { url, asked } = await scriptedServer(t, (one) => {
+    if (one.path === '/get_model_info') return info(model);
+    if (one.path === '/get_server_info') return flags ? { json: flags } : { status: 404, json: {} };
+    return generate(one, generated++);
+  });
   return { backend: new RuntimeEndpoint(url, { retryDelay: 1 }), asked };
 }
 
@@ -67,7 +76,7 @@ test('plain prompts do not ask for the template; a failure to get it is not reme
   await fn((s) => s`A:${gen('a')}`).run({}, plain);
   t.deepEqual(
     plain.asked.map(({ path }) => path),
-    ['/generate'],
+    ['/generate', '/get_server_info'],
   );
   let failed = false;
   const { url } = await scriptedServer(t, ({ path }) => {
@@ -158,6 +167,73 @@ for (const [name, leavesOutFirst, takesLists] of [
   }
 }
 
+for (const [what, flags, texts, alternatives] of [
+  ['all text so far', { stream_output: false }, ['1', '1 1', '1 1 \u{1F642}'], [1, 2, 3]],
+  ['its new text', { stream_output: true }, ['1', ' 1', ' \u{1F642}'], [1, 1, 1]],
+  [
+    'its new text beside all log-probabilities',
+    { incremental_streaming_output: true },
+    ['1', ' 1', ' \u{1F642}'],
+    [1, 2, 3],
+  ],
+] as const) {
+  test(`a server whose events tell ${what}`, async (t) => {
+    const all = [
+      [-0.5, 1, '1'],
+      [-1, 2, ' 1'],
+      [-2, 3, ' \u{1F642}'],
+    ];
+    const events = texts.map((text, i) => {
+      const output_token_logprobs = all.slice(i + 1 - alternatives[i]!, i + 1);
+      const meta = { ...piece('', i === 2 ? stop : null).meta_info, completion_tokens: i + 1 };
+      return {
+        text,
+        meta_info: {
+          ...meta,
+          output_token_logprobs,
+          output_top_logprobs: output_token_logprobs.map((token) => [token]),
+        },
+      };
+    });
+    const { backend, asked } = await server(t, () => ({ events: [...events, '[DONE]'] }), {}, flags);
+    const program = fn((s) => s`A:${gen('a', { logprobs: 1 })}`);
+    for (let i = 0; i < 2; i++) {
+      const result = await program.run({}, { backend });
+      t.is(result.vars.a, '1 1 \u{1F642}');
+      const told = result.meta('a').logprobs!;
+      t.deepEqual(
+        told.map(({ tokenId }) => tokenId),
+        [1, 2, 3],
+      );
+      t.deepEqual(
+        told.map(({ top }) => top![0]!.tokenId),
+        [1, 2, 3],
+      );
+    }
+    t.is(asked.filter(({ path }) => path === '/get_server_info').length, 1);
+  });
+}
+
+test('without a limit a server goes on as far as the context does', async (t) => {
+  const { backend, asked } = await server(t, () => streamed('x'));
+  await fn((s) => s`A:${gen('a', { maxTokens: Infinity })}`).run({}, { backend });
+  t.is(asked[0]!.body.sampling_params.max_new_tokens, null);
+});
+
+test('a prompt that is refused says nothing of lists', async (t) => {
+  const score = scorer(false, true);
+  let refuses = true;
+  const { backend, asked } = await server(t, (one) =>
+    refuses && one.body.return_logprob ? { status: 400, json: { error: { message: 'no' } } } : score(one),
+  );
+  const pick = fn((s) => s`Use a${select('x', [' calculator', 'web'])}`);
+  await t.throwsAsync(async () => pick.run({}, { backend }), { message: /no/ });
+  refuses = false;
+  asked.length = 0;
+  await pick.run({}, { backend });
+  t.is(asked.filter(({ body }) => Array.isArray(body.text)).length, 1);
+});
+
 test('lists are refused once, then no more sent', async (t) => {
   const { backend, asked } = await server(t, scorer(false, false));
   const pick = fn((s) => s`Use a${select('x', [' calculator', 'web'])}`);
@@ -193,7 +269,10 @@ test('an abort hangs up', async (t) => {
 test('rows of a batch are asked for whole, unless the program follows its own text or is traced', async (t) => {
   const whole = (asked: Asked): Answer => (asked.body.stream ? streamed('x') : { json: piece('x', stop) });
   const { backend, asked } = await server(t, whole);
-  const streams = async (run: PromiseLike<unknown>) => (await run, asked.splice(0).map(({ body }) => body.stream));
+  const streams = async (run: PromiseLike<unknown>) => {
+    await run;
+    return asked.splice(0).flatMap(({ path, body }) => (path === '/generate' ? [body.stream] : []));
+  };
   const plain = fn((s, { q }: { q: string }) => s`${q}${gen('a', { logprobs: true })}`);
   const followed = fn(async (s, { q }: { q: string }) => {
     const state = s`${q}${gen('a')}`;
@@ -208,14 +287,18 @@ test('rows of a batch are asked for whole, unless the program follows its own te
 });
 
 test('every request of a standing has its priority, and its salt as the original knows it', async (t) => {
-  const { url, asked } = await scriptedServer(t, (one) => (one.body.stream ? streamed('x') : scorer(false, true)(one)));
+  const { url, asked } = await scriptedServer(t, (one) => {
+    if (one.path !== '/generate') return { status: 404, json: {} };
+    return one.body.stream ? streamed('x') : scorer(false, true)(one);
+  });
   const backend = new RuntimeEndpoint(url, { priority: 2, cacheSalt: 'tenant' });
   await fn(async (s) => {
     await s`Use a`.fork(2).join();
     return s` ${select('tool', ['calculator', 'web'])}${gen('more')}`;
   }).run({}, { backend });
-  t.true(asked.length >= 4);
-  for (const { body } of asked) t.deepEqual([body.priority, body.extra_key], [2, 'tenant']);
+  const generated = asked.filter(({ path }) => path === '/generate');
+  t.true(generated.length >= 4);
+  for (const { body } of generated) t.deepEqual([body.priority, body.extra_key], [2, 'tenant']);
 });
 
 test('flushing and warming are requests of their own', async (t) => {
