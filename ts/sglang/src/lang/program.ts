@@ -90,6 +90,14 @@ class Running implements Run<Vars> {
     return this.#outcome.then(onResult, onError);
   }
 
+  catch<B = never>(onError?: ((error: any) => B | PromiseLike<B>) | null): Promise<Result<Vars> | B> {
+    return this.#outcome.catch(onError);
+  }
+
+  finally(onEnd?: (() => void) | null): Promise<Result<Vars>> {
+    return this.#outcome.finally(onEnd);
+  }
+
   /** For programs in JavaScript. */
   get vars(): never {
     throw new TypeError('a run has variables when it is over: (await run).vars');

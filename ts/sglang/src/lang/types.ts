@@ -73,6 +73,9 @@ export type VarsOf<P extends readonly unknown[]> = Prettify<
   UnionToIntersection<{ [I in keyof P]: P[I] extends Expr<infer B> ? B : {} }[number]> & {}
 >;
 
+/** `Vars` with those of `New`, which take the place of others of their names. */
+type Bound<Vars, New> = Prettify<Omit<Vars, keyof New> & New>;
+
 export type BlockRole = 'system' | 'user' | 'assistant';
 
 export interface Message {
@@ -102,13 +105,13 @@ export interface TextEvent<Name extends PropertyKey = string> {
 
 /** Adds to a prompt, as a template tag or as a call. */
 export type TagOrCall<Vars extends object> = {
-  <P extends readonly Part[]>(strings: TemplateStringsArray, ...parts: P): State<Prettify<Vars & VarsOf<P>>>;
-  <P extends readonly Part[]>(...parts: P): State<Prettify<Vars & VarsOf<P>>>;
+  <P extends readonly Part[]>(strings: TemplateStringsArray, ...parts: P): State<Bound<Vars, VarsOf<P>>>;
+  <P extends readonly Part[]>(...parts: P): State<Bound<Vars, VarsOf<P>>>;
 };
 
 /** Adds a turn of a role, also as a block: what the body adds to its state stands in that turn. */
 export type RoleCall<Vars extends object> = TagOrCall<Vars> & {
-  <R>(body: (s: State<Vars>) => R): State<Prettify<Vars & Loose<ResultVars<Awaited<R>>>>>;
+  <R>(body: (s: State<Vars>) => R): State<Bound<Vars, Loose<ResultVars<Awaited<R>>>>>;
 };
 
 declare const Exactly: unique symbol;
@@ -188,6 +191,8 @@ export interface Run<Vars extends object> extends PromiseLike<Result<Vars>> {
   textStream(name?: keyof Vars): AsyncIterable<string>;
   events(): AsyncIterable<TextEvent<keyof Vars>>;
   abort(reason?: unknown): void;
+  catch<B = never>(onError?: ((error: any) => B | PromiseLike<B>) | null): Promise<Result<Vars> | B>;
+  finally(onEnd?: (() => void) | null): Promise<Result<Vars>>;
 }
 
 /** Arguments of a program go by their names: an object, not a text, a number or a list. */
@@ -200,7 +205,7 @@ type MaybeArgsAndOptions<Args> = {} extends Args
 
 /** A program; calling it on a state adds it to that prompt. */
 export interface Program<Args, Vars extends object> {
-  <S extends object>(s: State<S>, ...args: MaybeArgs<Args>): State<Prettify<S & Vars>>;
+  <S extends object>(s: State<S>, ...args: MaybeArgs<Args>): State<Bound<S, Vars>>;
   run(...args: MaybeArgsAndOptions<Args>): Run<Vars>;
   runBatch(
     args: readonly Args[],

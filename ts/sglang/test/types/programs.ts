@@ -196,3 +196,15 @@ expectTypeOf(createSglang).parameter(0).toEqualTypeOf<Backend>();
 void tips.run({}, { backend: createSglang(new FakeBackend())('m') });
 // @ts-expect-error a program returns a state
 fn(async (s) => void s`x`);
+
+// A name that is bound again has the type of its last value.
+const again = fn((s) => s`${gen('x')} ${gen('y')}`.append(genInt('x')));
+expectTypeOf<VarsOfProgram<typeof again>>().toEqualTypeOf<{ x: number; y: string }>();
+const inBlock = fn((s) => s`${gen('x')}`.user((u) => u`${genInt('x')}`));
+expectTypeOf<VarsOfProgram<typeof inBlock>>().toEqualTypeOf<{ x: number }>();
+const called = fn((s) => again(s`${select('x', ['a', 'b'])}${gen('z')}`));
+expectTypeOf<VarsOfProgram<typeof called>>().toEqualTypeOf<{ x: number; y: string; z: string }>();
+
+// So has one in a function for any state.
+const asking = async <S extends object>(s: State<S>) => 2 * (await s`${genInt('x')}`.get('x'));
+expectTypeOf(asking<{ x: string }>).returns.resolves.toEqualTypeOf<number>();
