@@ -18,6 +18,7 @@ import type {
 class Sample {
   readonly result: GenerateResult;
   #admitted: Admission | undefined;
+  #isTold = false;
 
   constructor(
     readonly index: number,
@@ -33,8 +34,8 @@ class Sample {
     this.result = { text: '', outputIds: [], meta: { ...meta, e2eLatency: 0 } };
   }
 
-  /** Takes the news of one step and returns them as a piece, which may be empty. */
-  take(event: NativeEvent, startedAt: number): GenerateChunk {
+  /** Takes the news of one step and returns them as a piece, if there is something to tell. */
+  take(event: NativeEvent, startedAt: number): GenerateChunk | undefined {
     const { result } = this;
     result.text += event.text;
     for (const token of event.tokens) result.outputIds.push(token);
@@ -61,6 +62,9 @@ class Sample {
       result.meta.finishReason = toFinishReason(event);
       chunk.meta = result.meta;
     }
+    if (chunk.text === '' && chunk.outputIds.length === 0 && !chunk.meta) return undefined;
+    if (!this.#isTold && result.meta.inputLogprobs) chunk.inputLogprobs = result.meta.inputLogprobs;
+    this.#isTold = true;
     return chunk;
   }
 }
@@ -131,7 +135,7 @@ export class RunningGeneration implements Generation {
       return true;
     }
     const chunk = this.#samples[index]!.take(event, this.#startedAt);
-    if (chunk.text !== '' || chunk.outputIds.length > 0 || chunk.meta) this.#chunks.push(chunk);
+    if (chunk) this.#chunks.push(chunk);
     if (finish && --this.#open === 0) this.#resolve(this.#samples.map(({ result }) => result));
     this.#wake();
     return this.#open === 0;

@@ -208,6 +208,8 @@ export interface GenerateChunk {
   /** New text; complete characters only, and never a part of a stop string. */
   text: string;
   outputIds: number[];
+  /** Of the prompt, with the first piece. */
+  inputLogprobs?: Logprobs;
   outputLogprobs?: Logprobs;
   /** What is known since the request left the queue. */
   admitted?: Admission;

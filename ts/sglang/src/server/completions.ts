@@ -108,7 +108,7 @@ function wholeChoice(call: Call, asked: Body, prompt: Prompt, { text, meta }: Ge
   return { text: echoed + text, logprobs, ...ending(meta) };
 }
 
-/** The first piece of a choice carries the echo; offsets of its tokens run through the whole choice. */
+/** The first piece of a choice carries the echo and its tokens; offsets run through the whole choice. */
 function events(
   call: Call,
   asked: Body,
@@ -122,11 +122,12 @@ function events(
       ? {}
       : { logprobs: completionLogprobs(call.engine, logprobs, asked.logprobs, offset) };
   const show = (chunk: GenerateChunk, index: number, i: number) => {
-    const echoed = asked.echo && !lengths.has(index) ? textOf(call, prompts[i]!) : '';
-    const offset = (lengths.get(index) ?? 0) + echoed.length;
-    lengths.set(index, offset + chunk.text.length);
-    const text = echoed + chunk.text;
-    return [{ index, text, ...logprobsOf(chunk.outputLogprobs, offset), ...streamedEnding(chunk.meta) }];
+    const offset = lengths.get(index) ?? 0;
+    const text = (asked.echo && !lengths.has(index) ? textOf(call, prompts[i]!) : '') + chunk.text;
+    lengths.set(index, offset + text.length);
+    const told = (asked.echo && chunk.inputLogprobs) || undefined;
+    const logprobs = told ? concat(told, chunk.outputLogprobs) : chunk.outputLogprobs;
+    return [{ index, text, ...logprobsOf(logprobs, offset), ...streamedEnding(chunk.meta) }];
   };
   const sources = submissions.map(({ chunks }) => chunks);
   return openaiEvents(sources, asked, frame, show);

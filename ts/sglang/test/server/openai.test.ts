@@ -233,13 +233,13 @@ test('echo and log-probabilities of a completion, whole and streamed', async (t)
     text_offset: [0, 1, 2, 3],
   } as never);
   let streamed = '';
-  const offsets: number[] = [];
+  const logprobs: Record<string, unknown[]> = { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
   for await (const chunk of await client.completions.create({ ...ask, stream: true })) {
     streamed += chunk.choices[0]?.text ?? '';
-    offsets.push(...(chunk.choices[0]?.logprobs?.text_offset ?? []));
+    for (const [name, list] of Object.entries(chunk.choices[0]?.logprobs ?? {})) logprobs[name]!.push(...list);
   }
   t.is(streamed, text);
-  t.deepEqual(offsets, [2, 3]);
+  t.deepEqual(logprobs, choices[0]!.logprobs as never);
 });
 
 test('best_of keeps the likeliest samples', async (t) => {
