@@ -14,7 +14,7 @@ const edges: Record<string, string[]> = {
   trace: ['lang'],
   testing: ['backends', 'engine/errors.ts', 'lang'],
   models: ['engine/errors.ts', 'lang/abort.ts', 'lang/nearest.ts'],
-  engine: ['backends', 'lang/abort.ts', 'models', 'templates'],
+  engine: ['backends', 'lang/abort.ts', 'lang/nearest.ts', 'models', 'templates'],
   server: [
     'engine/embedding.ts',
     'engine/errors.ts',

@@ -12,6 +12,7 @@ import { embeddingOf, embeddingRequest, withDefaults } from './embedding.ts';
 import { SglangError } from './errors.ts';
 import { RunningGeneration } from './generation.ts';
 import { imageFiles } from './image-file.ts';
+import { checkNames } from './option-names.ts';
 import { scoresOf, scoringRequests } from './scoring.ts';
 import {
   load,
@@ -127,6 +128,7 @@ export class Engine implements EngineLike, Backend {
   static async create(options: EngineOptions): Promise<Engine> {
     if (typeof options?.modelPath !== 'string')
       throw new TypeError("Engine.create takes an object, such as { modelPath: 'smollm2-135m-instruct' }");
+    checkNames('Engine.create', options);
     const { onProgress = () => {}, signal, chatTemplate, randomSeed, quantization, dtype, ...rest } = options;
     const paths = await pathsOf(options);
     signal?.throwIfAborted();
@@ -153,6 +155,8 @@ export class Engine implements EngineLike, Backend {
     };
     const generation = new RunningGeneration(`gen-${randomBytes(8).toString('hex')}`, n, cancel);
     try {
+      checkNames('generate', request);
+      checkNames('samplingParams', samplingParams);
       if (!Number.isInteger(n) || n < 1 || n > MAX_SAMPLES) {
         throw new SglangError('bad_request', `n: expected an integer in [1, ${MAX_SAMPLES}], got ${n}`, 'n');
       }
@@ -178,6 +182,7 @@ export class Engine implements EngineLike, Backend {
 
   /** The embedding of each input. Where one fails, the others are aborted. */
   async embed(inputs: readonly EmbedInput[], options: EmbedOptions = {}): Promise<Embedding[]> {
+    checkNames('embed', options);
     const chosen = withDefaults(options, this.model);
     const results = await this.#together(inputs.map((input) => embeddingRequest(input, chosen)));
     return results.map((result) => embeddingOf(result, chosen));
@@ -185,6 +190,7 @@ export class Engine implements EngineLike, Backend {
 
   /** How likely each label is to come after query and item, for all items at once. */
   async score(request: ScoreRequest): Promise<Scores> {
+    checkNames('score', request);
     const results = await this.#together(scoringRequests(request));
     const sum = (count: (meta: GenerateMeta) => number) => results.reduce((n, { meta }) => n + count(meta), 0);
     return {

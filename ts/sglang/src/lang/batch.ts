@@ -28,8 +28,8 @@ export async function runAll(
   list: readonly object[],
   options: BatchOptions & { backend: Backend },
 ): Promise<Outcome[] | Result<Vars>[]> {
+  checkOptions('batch', 'runBatch', options);
   const { concurrency = DEFAULT_CONCURRENCY, onProgress, onSettled, progress, settled, ...rest } = options;
-  checkOptions('run', 'runBatch', rest);
   if (!Array.isArray(list)) throw new TypeError('runBatch takes a list with the arguments of each row');
   if (!Number.isInteger(concurrency) || concurrency < 1) {
     throw new RangeError(`concurrency: expected a positive integer, got ${concurrency}`);

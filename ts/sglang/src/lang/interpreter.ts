@@ -322,7 +322,7 @@ class Settled implements Result<Record<string, unknown>> {
   }
 
   get(name: string): unknown {
-    return this.vars[name];
+    return Object.hasOwn(this.vars, name) ? this.vars[name] : undefined;
   }
 
   text(): string {

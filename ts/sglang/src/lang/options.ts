@@ -5,7 +5,7 @@
 import type { Backend, SelectMethod } from '../backends/backend.ts';
 import { SglangError } from '../engine/errors.ts';
 import { nearest } from './nearest.ts';
-import type { GenOptions, RunOptions, SamplingOptions, SelectOptions } from './types.ts';
+import type { BatchOptions, GenOptions, RunOptions, SamplingOptions, SelectOptions } from './types.ts';
 
 /** What values an option takes, in words and as a test. */
 type Kind = readonly [expected: string, accepts: (value: unknown) => boolean];
@@ -66,7 +66,16 @@ const run: Record<keyof RunOptions, Kind> = {
   backend: ['an Engine, a RuntimeEndpoint, an OpenAI or another Backend of sglang', isBackend],
   trace: ['a Trace', (value) => typeof value === 'object' && value !== null],
 };
-const known = { select, gen, run };
+const callback: Kind = ['a function', (value) => typeof value === 'function'];
+const batch: Record<keyof BatchOptions, Kind> = {
+  ...run,
+  concurrency: any,
+  onProgress: callback,
+  onSettled: callback,
+  progress: flag,
+  settled: flag,
+};
+const known = { select, gen, run, batch };
 
 function isBackend(value: unknown): boolean {
   return typeof (value as Partial<Backend> | null)?.stream === 'function';
@@ -79,8 +88,8 @@ export function checkBackend(where: string, backend: unknown): void {
 
 /**
  * Throws where `options` has a name that options of this kind have not, or a value of a wrong type. `where` begins the
- * message. What a run is given may be an object with other purposes, too; there only names are wrong that look like one
- * of ours.
+ * message. What a run or a batch is given may be an object with other purposes, too; there only names are wrong that
+ * look like one of ours.
  */
 export function checkOptions(kind: keyof typeof known, where: string, options: object): void {
   if (typeof options !== 'object' || options === null)
@@ -93,7 +102,7 @@ export function checkOptions(kind: keyof typeof known, where: string, options: o
       continue;
     }
     const meant = nearest(name.replaceAll('_', ''), names);
-    if (kind === 'run' && !meant) continue;
+    if ((kind === 'run' || kind === 'batch') && !meant) continue;
     const advice = meant ? `did you mean ${meant}?` : `there are: ${names.join(', ')}`;
     throw new SglangError('bad_request', `${where}: there is no option ${name}; ${advice}`, name);
   }

@@ -317,6 +317,24 @@ test('two ranks share a model; a number of ranks that does not fit is refused', 
   await t.throwsAsync(tinyEngine({ tp: 64 }), { code: 'load_failed', message: /^tp 64: .*; tp can be 1, 2, / });
 });
 
+test('a misspelt option is told, with the one that was meant', async (t) => {
+  const meant = (where: string, wrong: string, right: string) => ({
+    code: 'bad_request',
+    message: `${where}: there is no option ${wrong}; did you mean ${right}?`,
+  });
+  const wrong = { prompt, samplingParams: { max_new_tokens: 1 } } as GenerateRequest;
+  await t.throwsAsync(async () => engine.generate(wrong), meant('samplingParams', 'max_new_tokens', 'maxNewTokens'));
+  const other = { prompt, returnLogprobs: true } as GenerateRequest;
+  await t.throwsAsync(async () => engine.generate(other), meant('generate', 'returnLogprobs', 'returnLogprob'));
+  const embedding = engine.embed(['a'], { normalise: false } as never);
+  await t.throwsAsync(embedding, meant('embed', 'normalise', 'normalize'));
+  const scores = engine.score({ query: 'a', items: ['b'], labelTokenIds: [1], applySoftMax: true } as never);
+  await t.throwsAsync(scores, meant('score', 'applySoftMax', 'applySoftmax'));
+  const created = tinyEngine({ contextLenght: 64 } as never);
+  await t.throwsAsync(created, meant('Engine.create', 'contextLenght', 'contextLength'));
+  await t.throwsAsync(tinyEngine({ nCtx: 64 } as never), { message: /no option nCtx; there are: modelPath, / });
+});
+
 test('an option of loading that is of a wrong type is told by its name', async (t) => {
   const message = 'contextLength: expected a value of type number';
   await t.throwsAsync(tinyEngine({ contextLength: 'long' as never }), { code: 'bad_request', message });

@@ -45,6 +45,22 @@ test('a failed generation rejects with its place, its cause and the variables so
   t.deepEqual(error.vars, { x: '1' });
 });
 
+test('a variable that every object has is none of a program', async (t) => {
+  const backend = failing();
+  const asks = fn(async (s) => s`${await (s as unknown as State<{ toString: string }>).get('toString')}`);
+  t.is((await caught(asks.run({}, { backend }))).message, 'there is no variable "toString"; there are: none');
+  const result: { get(name: string): unknown } = await fn((s) => s`a${gen('x')}`).run({}, { backend });
+  t.is(result.get('toString'), undefined);
+});
+
+test('a run is caught and ended like a promise', async (t) => {
+  const run = fn((s) => s`b${gen('y')}`).run({}, { backend: failing() });
+  t.is(await run.catch((error: Error) => error.message), 'gen("y"): boom');
+  let isOver = false;
+  await t.throwsAsync(run.finally(() => void (isOver = true)));
+  t.true(isOver);
+});
+
 test('a failed state stays failed, and get of an earlier variable still answers', async (t) => {
   const program = fn(async (s) => {
     const state = s`a${gen('x')}b${gen('y')}`;
@@ -193,6 +209,8 @@ test('mistakes that only types would find are told where they are made', async (
   const list = { q: 1 } as never;
   t.regex((await caught(program.runBatch(list, { backend }))).message, /runBatch takes a list/);
   t.regex((await caught(program.runBatch([{}], { backend, topp: 1 } as never))).message, /runBatch: .* mean topP\?/);
+  const misspelt = { backend, concurency: 1 } as never;
+  t.regex((await caught(program.runBatch([{}], misspelt))).message, /runBatch: .* mean concurrency\?/);
 });
 
 const refused: readonly (readonly [what: string, build: () => unknown, message: RegExp])[] = [
