@@ -97,6 +97,8 @@ export class HttpServer {
       const status = answer instanceof Response ? answer.status : 503;
       const final = attempt === this.#maxRetries || (status < 500 && status !== 429);
       if (final) throw answer instanceof Response ? errorOf(url, status, await bodyOf(answer)) : answer;
+      // Unread it would hold its connection.
+      if (answer instanceof Response) await answer.body?.cancel();
       await pause(this.#delay(answer, attempt), init.signal);
     }
   }

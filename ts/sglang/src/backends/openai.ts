@@ -28,7 +28,7 @@ export interface OpenAIOptions extends HttpOptions, UnsupportedOptions {
 }
 
 const OPENAI_URL = 'https://api.openai.com/v1';
-const COMPLETION_MODELS = /instruct$|^davinci|^babbage|^text-/;
+const COMPLETION_MODELS = /^gpt-3\.5-turbo-instruct|^davinci|^babbage|^text-/;
 /** These sample at a temperature of their own. */
 const REASONING_MODELS = /^(o\d|gpt-5)/;
 /** These call tools whose input follows a grammar. */

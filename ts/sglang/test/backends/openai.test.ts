@@ -146,6 +146,16 @@ test('select takes the nearest of a free answer where schemas are refused, and r
   );
 });
 
+test('only OpenAI’s own models of plain completions are taken for such by their names', (t) => {
+  const isChat = (model: string) => new OpenAI(model, { baseURL: 'http://localhost:1', apiKey: 'k' }).isChatModel;
+  t.deepEqual(['smollm2-135m-instruct', 'gpt-4o', 'gpt-3.5-turbo-instruct', 'davinci-002'].map(isChat), [
+    true,
+    true,
+    false,
+    false,
+  ]);
+});
+
 test('a prompt that is refused says nothing of schemas', async (t) => {
   const refused: Answer = { status: 400, json: { error: { message: 'no' } } };
   const { url, asked } = await scriptedServer(t, (_, nth) => (nth < 2 ? refused : valued('calculator')));
