@@ -79,8 +79,8 @@ function toLogprobs(positions: readonly NativePosition[]): Logprobs {
   };
 }
 
-function joined(before: Logprobs | undefined, more: Logprobs): Logprobs {
-  if (!before) return more;
+/** Adds to `before`, which no piece shares: one may be read when more has come. */
+function joined(before: Logprobs = { tokens: [], top: [], ofTokens: [] }, more: Logprobs): Logprobs {
   before.tokens.push(...more.tokens);
   before.top.push(...more.top);
   before.ofTokens.push(...more.ofTokens);

@@ -198,6 +198,14 @@ test('a request is told how long it waited; what does not fit the queue is refus
   await small.close();
 });
 
+test('pieces that are read late have the log-probabilities of their own tokens', async (t) => {
+  const generation = engine.generate({ prompt, samplingParams: greedy, returnLogprob: true });
+  const { outputIds } = await generation;
+  for await (const chunk of generation)
+    t.deepEqual(chunk.outputLogprobs?.tokens.map(({ tokenId }) => tokenId) ?? [], chunk.outputIds);
+  t.is(outputIds.length, 12);
+});
+
 test('two readers of a generation read the same', async (t) => {
   const generation = engine.generate({ prompt, samplingParams: { ...greedy, maxNewTokens: 8 } });
   const read = async () => {
