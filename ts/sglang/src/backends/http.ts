@@ -98,7 +98,7 @@ export class HttpServer {
       const final = attempt === this.#maxRetries || (status < 500 && status !== 429);
       if (final) throw answer instanceof Response ? errorOf(url, status, await bodyOf(answer)) : answer;
       // Unread it would hold its connection.
-      if (answer instanceof Response) await answer.body?.cancel();
+      if (answer instanceof Response) await answer.body?.cancel().catch(() => {});
       await pause(this.#delay(answer, attempt), init.signal);
     }
   }

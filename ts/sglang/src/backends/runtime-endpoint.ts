@@ -215,6 +215,7 @@ async function wirePrompt({ text, images }: RenderedPrompt): Promise<object> {
   return images.length > 0 ? { text, image_data: await Promise.all(images.map(imageUrl)) } : { text };
 }
 
+/** No limit is Infinity, which JSON has as null; servers read it so. */
 function wireParams({ seed, ...params }: SamplingParams): object {
   return { ...wireNames(params), ...(seed !== undefined && { sampling_seed: seed }) };
 }
