@@ -1,5 +1,5 @@
 /** From what a user calls a model to files on disk: a path, a named model, or a model of the hub, fetched where it is not here. */
-import { readdir, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SglangError } from '../engine/errors.ts';
 import { hubFolder, modelsFolder } from './cache.ts';
@@ -49,19 +49,46 @@ interface Search extends PullOptions {
   readonly offline: boolean;
   readonly part: Part;
   readonly env: NodeJS.ProcessEnv;
+  readonly revision?: string;
 }
 
 /** Throws a `SglangError`: `model_not_found` where there is no such model, `load_failed` where it could not be had. */
 export async function resolveModel(nameOrPath: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
   const { env = process.env, offline = isOffline(env), part = 'model', table = namedModels } = options;
   const search: Search = { ...options, env, offline, part, folder: modelsFolder(env) };
-  const found = await stat(nameOrPath).catch(() => undefined);
-  if (found) return found.isDirectory() && part === 'model' ? localModel(nameOrPath) : { path: nameOrPath };
+  const model = await found(nameOrPath, search, table);
+  if (part === 'model') await pullTower(model.path, search);
+  return model;
+}
+
+async function found(nameOrPath: string, search: Search, table: readonly NamedModel[]): Promise<ResolvedModel> {
+  const here = await stat(nameOrPath).catch(() => undefined);
+  if (here) return here.isDirectory() && search.part === 'model' ? localModel(nameOrPath) : { path: nameOrPath };
   const named = table.find(({ name }) => name === nameOrPath);
   if (named) return { path: await namedModel(named, search) };
   const id = parseHubId(nameOrPath);
-  if (id) return hubModel(pinned(id, options.revision), search);
+  if (id) return hubModel(pinned(id, search.revision), search);
   throw unknown(nameOrPath, table);
+}
+
+/** LLaVA's original layout names its vision tower: what is an id, and no folder at or beside the model's, is fetched too. */
+async function pullTower(folder: string, search: Search): Promise<void> {
+  const named = await towerNamedIn(folder);
+  const id = parseHubId(named ?? '');
+  if (!named || !id) return;
+  const places = [join(folder, named), join(folder, '..', named)];
+  const here = await Promise.all(places.map((place) => stat(place).catch(() => undefined)));
+  if (!here.some((place) => place?.isDirectory())) await hubModel(id, search);
+}
+
+async function towerNamedIn(folder: string): Promise<string | undefined> {
+  try {
+    const { mm_vision_tower: named } = JSON.parse(await readFile(join(folder, 'config.json'), 'utf8'));
+    return typeof named === 'string' ? named : undefined;
+  } catch {
+    // A file, or a folder without such a configuration; the engine says what is wrong with it.
+    return undefined;
+  }
 }
 
 async function localModel(folder: string): Promise<ResolvedModel> {

@@ -1,9 +1,11 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import test from 'ava';
 import { Engine } from '../../src/engine/engine.ts';
 import type { ImageInput } from '../../src/engine/types.ts';
 import { fn, gen, image } from '../../src/index.ts';
+import { fakeHub } from '../models/fake-hub.ts';
+import { environment } from '../models/fixtures.ts';
 import { tinyEngine, tinyModel } from './fixtures.ts';
 
 const llava = path.join(tinyModel, '../llava');
@@ -62,3 +64,36 @@ test.serial('what cannot be shown is refused', async (t) => {
   t.like(await t.throwsAsync(asked.then()), { code: 'unsupported', param: 'image_data' });
   await blind.close();
 });
+
+test.serial(
+  'the original’s checkpoint, the tower that it names and a tokenizer come from the hub by their ids',
+  async (t) => {
+    const filesIn = (folder: string) =>
+      readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
+        entry.isFile() ? [[entry.name, readFileSync(path.join(folder, entry.name))] as const] : [],
+      );
+    const original = path.join(llava, '../llava-original');
+    const config = JSON.parse(readFileSync(path.join(original, 'config.json'), 'utf8'));
+    const hub = await fakeHub(t, 'org/llava', {
+      ...Object.fromEntries(filesIn(original)),
+      'config.json': Buffer.from(JSON.stringify({ ...config, mm_vision_tower: 'org/clip' })),
+    });
+    hub.others.set('org/clip', new Map(filesIn(path.join(original, 'clip'))));
+    hub.others.set('org/llava-hf', new Map(filesIn(llava)));
+    const before = { ...process.env };
+    Object.assign(process.env, await environment(t, hub.endpoint), { HF_HUB_CACHE: '' });
+    t.teardown(() => Object.assign(process.env, before));
+    const asked = { prompt: '<image>\nThe license for this software', images: [picture], samplingParams };
+    const create = () => Engine.create({ modelPath: 'org/llava', tokenizerPath: 'org/llava-hf', dtype: 'float32' });
+    const fetched = await create();
+    t.deepEqual((await fetched.generate(asked)).outputIds, (await engine.generate(asked)).outputIds);
+    await fetched.close();
+    hub.log.length = 0;
+    await (await create()).close();
+    t.deepEqual(
+      hub.log.filter((line) => line.includes('/resolve/')),
+      [],
+      'all is here',
+    );
+  },
+);

@@ -1,4 +1,4 @@
-/** A hub on a free port: the listing and the files of one repository, with the faults a network has. */
+/** A hub on a free port: the listing and the files of a repository or some, with the faults a network has. */
 import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -27,6 +27,8 @@ export interface FakeHub {
   /** Files are sent once so many were asked for at the same time. */
   together: number;
   files: Map<string, Buffer>;
+  /** Files of other repositories. */
+  others: Map<string, Map<string, Buffer>>;
   /** Content that is sent in place of what the listing promises. */
   replaced: Map<string, Buffer>;
   stop(): Promise<void>;
@@ -45,6 +47,7 @@ export async function fakeHub(t: ExecutionContext, repo: string, files: Record<s
     cdn: undefined,
     together: 1,
     files: new Map(Object.entries(files)),
+    others: new Map(),
     replaced: new Map(),
     stop: () => new Promise((resolve) => (server.close(() => resolve()), server.closeAllConnections())),
   };
@@ -59,10 +62,12 @@ export async function fakeHub(t: ExecutionContext, repo: string, files: Record<s
     }
     const isKnown = hub.demands === undefined || req.headers.authorization === `Bearer ${hub.demands}`;
     if (!isKnown) return void res.writeHead(401).end();
-    if (url.pathname.startsWith(`/api/models/${repo}/revision/`)) return list(hub, res);
-    const name = /\/resolve\/[^/]+\/(.+)$/.exec(url.pathname)?.[1];
+    const [, isList, asked, , name] =
+      /^(\/api\/models)?\/([^/]+\/[^/]+)\/(revision|resolve)\/[^/]+(?:\/(.+))?$/.exec(url.pathname) ?? [];
+    const files = asked === repo ? hub.files : hub.others.get(asked ?? '');
+    if (isList && files) return list(files, res);
     const path = decodeURIComponent(name ?? '');
-    const content = url.pathname.startsWith(`/${repo}/`) ? (hub.replaced.get(path) ?? hub.files.get(path)) : undefined;
+    const content = files && (hub.replaced.get(path) ?? files.get(path));
     if (!content) return void res.writeHead(404).end();
     if (hub.cdn !== undefined && isLarge(path)) {
       return void res.writeHead(302, { location: hub.cdn + url.pathname }).end();
@@ -80,8 +85,8 @@ export async function fakeHub(t: ExecutionContext, repo: string, files: Record<s
 
 const isLarge = (path: string) => /\.(gguf|safetensors)$/.test(path);
 
-function list(hub: FakeHub, res: ServerResponse): void {
-  const siblings = [...hub.files].map(([rfilename, content]) => {
+function list(files: ReadonlyMap<string, Buffer>, res: ServerResponse): void {
+  const siblings = [...files].map(([rfilename, content]) => {
     const size = content.length;
     const blobId = createHash('sha1').update(`blob ${size}\0`).update(content).digest('hex');
     return { rfilename, size, blobId, ...(isLarge(rfilename) && { lfs: { sha256: sha256(content), size } }) };
