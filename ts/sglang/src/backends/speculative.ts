@@ -7,7 +7,7 @@
  * no place of it answers twice, so samples of equal prompts stay independent.
  */
 import type { Backend, Delta, GenerateOptions, GenMeta, Selection, SelectOptions, Turn } from './backend.ts';
-import { firstStop } from './stop-strings.ts';
+import { firstStop, UntilStop } from './stop-strings.ts';
 
 export interface SpeculativeOptions {
   /** Tokens asked for beyond those of the generation. Default 128. */
@@ -80,7 +80,7 @@ export class Speculative implements Backend {
     before: string,
   ): AsyncGenerator<Delta, void> {
     const { stop = [], maxTokens = 128 } = options;
-    const held = Math.max(...stop.map((text) => text.length)) - 1;
+    const until = new UntilStop(stop);
     let all = '';
     let told = 0;
     let meta: GenMeta | undefined;
@@ -91,18 +91,18 @@ export class Speculative implements Backend {
     })) {
       all += delta.text;
       meta = delta.meta ?? meta;
-      const sure = firstStop(all, stop)?.at ?? all.length - (meta ? 0 : held);
-      if (sure > told) yield { text: all.slice(told, sure) };
-      told = Math.max(told, sure);
+      const text = until.cut(delta.text) + (meta ? until.rest() : '');
+      if (text) yield { text };
+      told += text.length;
     }
     if (!meta) return;
-    const end = firstStop(all, stop);
-    if (end && end.at > 0) {
+    const { matched } = until;
+    if (matched !== undefined && told > 0) {
       const tokensPerCharacter = meta.completionTokens / all.length;
       const kept = { key, text: before + all, ended: meta.finishReason === 'stop', tokensPerCharacter };
-      this.#kept = [...this.#kept, { ...kept, used: before.length + end.at }].slice(-MOST_KEPT);
+      this.#kept = [...this.#kept, { ...kept, used: before.length + told }].slice(-MOST_KEPT);
     }
-    yield { text: '', meta: end ? { ...meta, finishReason: 'stop', matched: end.matched } : meta };
+    yield { text: '', meta: matched === undefined ? meta : { ...meta, finishReason: 'stop', matched } };
   }
 
   #answer(key: string, before: string, { stop = [], maxTokens = 128 }: GenerateOptions): Delta | undefined {

@@ -1,9 +1,10 @@
 /** Stop strings, found here where the model's server cannot be asked to. */
 
-/** The first of `stop` in `text`. */
+/** The one of `stop` that is complete first as `text` is written; of those that end together, the longest. */
 export function firstStop(text: string, stop: readonly string[]): { at: number; matched: string } | undefined {
   const hits = stop.map((matched) => ({ at: text.indexOf(matched), matched })).filter(({ at }) => at >= 0);
-  return hits.sort((a, b) => a.at - b.at)[0];
+  const endOf = (hit: { at: number; matched: string }) => hit.at + hit.matched.length;
+  return hits.sort((a, b) => endOf(a) - endOf(b) || a.at - b.at)[0];
 }
 
 /** Ends a text that comes in pieces before the first stop string. */
