@@ -1,7 +1,6 @@
 /** Names of what the engine is given, also by programs in JavaScript. Law: a misspelt one is an error: it would change nothing. */
-import { nearest } from '../lang/nearest.ts';
+import { noOption } from '../lang/nearest.ts';
 import type { EngineOptions } from './engine.ts';
-import { SglangError } from './errors.ts';
 import type { EmbedOptions, GenerateRequest, RequestStanding, SamplingParams, ScoreRequest } from './types.ts';
 
 type Names<T> = Readonly<Record<keyof T, true>>;
@@ -37,11 +36,8 @@ const known = { 'Engine.create': create, generate, samplingParams, embed, score 
 
 /** Throws where `given` has a name that there is none of. */
 export function checkNames(where: keyof typeof known, given: object = {}): void {
-  const names = Object.keys(known[where]);
+  const names = known[where];
   for (const [name, value] of Object.entries(given)) {
-    if (value === undefined || names.includes(name)) continue;
-    const meant = nearest(name.replaceAll('_', ''), names);
-    const advice = meant ? `did you mean ${meant}?` : `there are: ${names.join(', ')}`;
-    throw new SglangError('bad_request', `${where}: there is no option ${name}; ${advice}`, name);
+    if (value !== undefined && !Object.hasOwn(names, name)) throw noOption(where, name, Object.keys(names));
   }
 }

@@ -1,4 +1,17 @@
 /** The name that somebody who wrote another one probably meant. */
+import { SglangError } from '../engine/errors.ts';
+
+/** The one of an option's `names` that `name` was meant to be. */
+export function optionMeant(name: string, names: readonly string[]): string | undefined {
+  return nearest(name.replaceAll('_', ''), names);
+}
+
+/** The error about an option that there is none of; `where` begins the message. */
+export function noOption(where: string, name: string, names: readonly string[]): SglangError {
+  const meant = optionMeant(name, names);
+  const advice = meant ? `did you mean ${meant}?` : `there are: ${names.join(', ')}`;
+  return new SglangError('bad_request', `${where}: there is no option ${name}; ${advice}`, name);
+}
 
 /** The nearest of `names`, if it is at most a third of its length away. */
 export function nearest(text: string, names: readonly string[]): string | undefined {

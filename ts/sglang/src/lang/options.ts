@@ -4,7 +4,7 @@
  */
 import type { Backend, SelectMethod } from '../backends/backend.ts';
 import { SglangError } from '../engine/errors.ts';
-import { nearest } from './nearest.ts';
+import { noOption, optionMeant } from './nearest.ts';
 import type { BatchOptions, GenOptions, RunOptions, SamplingOptions, SelectOptions } from './types.ts';
 
 /** What values an option takes, in words and as a test. */
@@ -101,10 +101,8 @@ export function checkOptions(kind: keyof typeof known, where: string, options: o
       if (value !== undefined) checkValue(where, name, value, kinds[name]!);
       continue;
     }
-    const meant = nearest(name.replaceAll('_', ''), names);
-    if ((kind === 'run' || kind === 'batch') && !meant) continue;
-    const advice = meant ? `did you mean ${meant}?` : `there are: ${names.join(', ')}`;
-    throw new SglangError('bad_request', `${where}: there is no option ${name}; ${advice}`, name);
+    if ((kind === 'run' || kind === 'batch') && !optionMeant(name, names)) continue;
+    throw noOption(where, name, names);
   }
 }
 

@@ -125,8 +125,9 @@ function events(
     const offset = lengths.get(index) ?? 0;
     const text = (asked.echo && !lengths.has(index) ? textOf(call, prompts[i]!) : '') + chunk.text;
     lengths.set(index, offset + text.length);
-    const told = (asked.echo && chunk.inputLogprobs) || undefined;
-    const logprobs = told ? concat(told, chunk.outputLogprobs) : chunk.outputLogprobs;
+    // Those of the prompt are asked for with an echo only.
+    const { inputLogprobs, outputLogprobs } = chunk;
+    const logprobs = inputLogprobs ? concat(inputLogprobs, outputLogprobs) : outputLogprobs;
     return [{ index, text, ...logprobsOf(logprobs, offset), ...streamedEnding(chunk.meta) }];
   };
   const sources = submissions.map(({ chunks }) => chunks);
